@@ -1,0 +1,368 @@
+//! Label sets: name–value pairs sorted by name, packed into one shared allocation.
+//!
+//! Layout: for each label, in order of name bytes: length of the name, the name, length of the value, the
+//! value. A length below 127 is one byte; longer ones are the byte 127 and four bytes of seven bits each, low
+//! bits first. Every length byte is ASCII, so the whole is valid UTF-8 and slices need no `unsafe`. A clone
+//! costs a reference count. Empty values are left out: an empty label is the same as no label.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+use super::METRIC_NAME;
+
+const LONG_LENGTH: u8 = 127;
+/// Longest name or value that can be packed, 2^28 − 1 bytes.
+pub const MAX_LABEL_BYTES: usize = (1 << 28) - 1;
+
+/// One label, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Value, never empty inside [`Labels`].
+    pub value: &'a str,
+}
+
+/// An immutable label set, sorted by name, without empty values and without repeated names.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<str>);
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+fn put_text(out: &mut String, text: &str) {
+    let len = text.len();
+    assert!(len <= MAX_LABEL_BYTES, "a label of {len} bytes cannot be packed");
+    if len < LONG_LENGTH as usize {
+        out.push(len as u8 as char);
+    } else {
+        out.push(LONG_LENGTH as char);
+        for shift in [0, 7, 14, 21] {
+            out.push(((len >> shift) & 0x7f) as u8 as char);
+        }
+    }
+    out.push_str(text);
+}
+
+/// Splits one packed text off the front of `rest`.
+#[inline]
+fn take_text(rest: &str) -> (&str, &str) {
+    let bytes = rest.as_bytes();
+    let (start, len) = if bytes[0] < LONG_LENGTH {
+        (1, bytes[0] as usize)
+    } else {
+        let len = (0..4).fold(0usize, |len, i| len | ((bytes[1 + i] as usize) << (7 * i)));
+        (5, len)
+    };
+    rest[start..].split_at(len)
+}
+
+/// Iterates over the labels of a set in order of name.
+#[derive(Debug, Clone)]
+pub struct Iter<'a>(&'a str);
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Label<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Label<'a>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (name, rest) = take_text(self.0);
+        let (value, rest) = take_text(rest);
+        self.0 = rest;
+        Some(Label { name, value })
+    }
+}
+
+impl Labels {
+    /// The set without labels.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Arc::from(""))
+    }
+
+    /// Packs pairs in any order. Empty values are dropped; of a repeated name the last value wins.
+    pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        let mut builder = LabelsBuilder::default();
+        for (name, value) in pairs {
+            builder.set(name.as_ref(), value.as_ref());
+        }
+        builder.build()
+    }
+
+    /// Packs pairs that are already strictly sorted by name and have no empty value (checked in debug builds).
+    pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut packed = String::new();
+        let mut last: Option<&str> = None;
+        for (name, value) in pairs {
+            debug_assert!(last.is_none_or(|last| last < name), "labels out of order at {name:?}");
+            debug_assert!(!value.is_empty(), "empty value of {name:?}");
+            put_text(&mut packed, name);
+            put_text(&mut packed, value);
+            last = Some(name);
+        }
+        Self(Arc::from(packed))
+    }
+
+    /// The labels in order of name.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(&self.0)
+    }
+
+    /// Number of labels; walks the set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether the set has no labels.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a label, if present.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        for label in self.iter() {
+            match label.name.cmp(name) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(label.value),
+                Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+
+    /// The value of a label, empty if absent.
+    #[must_use]
+    pub fn value(&self, name: &str) -> &str {
+        self.get(name).unwrap_or("")
+    }
+
+    /// The metric name, empty if absent.
+    #[must_use]
+    pub fn metric_name(&self) -> &str {
+        self.value(METRIC_NAME)
+    }
+
+    /// The packed bytes: equal sets have equal bytes, so they serve as key and hash input.
+    #[must_use]
+    pub fn as_packed(&self) -> &str {
+        &self.0
+    }
+
+    /// A 64-bit hash (XXH3) of the packed bytes; stable across processes and platforms.
+    #[must_use]
+    pub fn hash64(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
+    }
+
+    /// The set without the metric name.
+    #[must_use]
+    pub fn without_name(&self) -> Self {
+        if self.get(METRIC_NAME).is_none() {
+            return self.clone();
+        }
+        Self::from_sorted(self.iter().filter(|l| l.name != METRIC_NAME).map(|l| (l.name, l.value)))
+    }
+
+    /// Only the labels for which `keep` answers true.
+    #[must_use]
+    pub fn filter(&self, mut keep: impl FnMut(Label<'_>) -> bool) -> Self {
+        Self::from_sorted(self.iter().filter(|l| keep(*l)).map(|l| (l.name, l.value)))
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Prometheus's order: label by label, name then value, bytewise; a prefix comes first.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
+        }
+        self.iter().cmp(other.iter())
+    }
+}
+
+/// Prints as PromQL prints a label set: `{a="b", c="d"}`, quoting names that are not plain identifiers.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, label) in self.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            if is_legacy_label_name(label.name) {
+                f.write_str(label.name)?;
+            } else {
+                write_quoted(f, label.name)?;
+            }
+            f.write_str("=")?;
+            write_quoted(f, label.value)?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Writes `text` in double quotes with Go's `strconv.Quote` escapes.
+pub fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' => out.write_str("\\\"")?,
+            '\\' => out.write_str("\\\\")?,
+            '\x07' => out.write_str("\\a")?,
+            '\x08' => out.write_str("\\b")?,
+            '\x0c' => out.write_str("\\f")?,
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            '\x0b' => out.write_str("\\v")?,
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => write!(out, "\\x{:02x}", c as u32)?,
+            c if c.is_control() => write!(out, "\\u{:04x}", c as u32)?,
+            c => out.write_char(c)?,
+        }
+    }
+    out.write_char('"')
+}
+
+/// Whether `name` is `[a-zA-Z_][a-zA-Z0-9_]*`.
+#[must_use]
+pub fn is_legacy_label_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty()
+        && !bytes[0].is_ascii_digit()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+}
+
+/// Whether `name` is `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+#[must_use]
+pub fn is_legacy_metric_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty()
+        && !bytes[0].is_ascii_digit()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_' || *b == b':')
+}
+
+/// Builds a label set from changes to another one. Setting an empty value deletes the label.
+#[derive(Debug, Clone, Default)]
+pub struct LabelsBuilder {
+    /// Sorted by name, no empty values.
+    pairs: Vec<(Box<str>, Box<str>)>,
+}
+
+impl LabelsBuilder {
+    /// Starts from an existing set.
+    #[must_use]
+    pub fn new(base: &Labels) -> Self {
+        Self { pairs: base.iter().map(|l| (l.name.into(), l.value.into())).collect() }
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.pairs.binary_search_by(|(n, _)| (**n).cmp(name))
+    }
+
+    /// Sets a label, or deletes it when `value` is empty.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        match (self.position(name), value.is_empty()) {
+            (Ok(i), false) => self.pairs[i].1 = value.into(),
+            (Ok(i), true) => {
+                self.pairs.remove(i);
+            }
+            (Err(i), false) => self.pairs.insert(i, (name.into(), value.into())),
+            (Err(_), true) => {}
+        }
+        self
+    }
+
+    /// Deletes a label.
+    pub fn remove(&mut self, name: &str) -> &mut Self {
+        self.set(name, "")
+    }
+
+    /// The value of a label, empty if absent.
+    #[must_use]
+    pub fn value(&self, name: &str) -> &str {
+        self.position(name).map_or("", |i| &self.pairs[i].1)
+    }
+
+    /// The labels so far, in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = Label<'_>> {
+        self.pairs.iter().map(|(name, value)| Label { name, value })
+    }
+
+    /// Keeps only the labels for which `keep` answers true.
+    pub fn retain(&mut self, mut keep: impl FnMut(Label<'_>) -> bool) {
+        self.pairs.retain(|(name, value)| keep(Label { name, value }));
+    }
+
+    /// Packs the set.
+    #[must_use]
+    pub fn build(&self) -> Labels {
+        Labels::from_sorted(self.pairs.iter().map(|(n, v)| (&**n, &**v)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn long_values_survive_packing() {
+        for len in [0usize, 1, 126, 127, 128, 16_383, 16_384, 300_000] {
+            let value = "é".repeat(len);
+            let labels = Labels::from_pairs([("a", value.as_str()), ("b", "x")]);
+            assert_eq!(labels.value("a"), value);
+            assert_eq!(labels.value("b"), "x");
+        }
+    }
+
+    #[test]
+    fn prints_as_promql_does() {
+        let labels = Labels::from_pairs([("my.label", "a\"b\n"), ("job", "x")]);
+        assert_eq!(labels.to_string(), r#"{job="x", "my.label"="a\"b\n"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_sorted_map(pairs in prop::collection::vec(("[a-c]{1,3}", "\\PC{0,4}"), 0..8),
+                                     other in prop::collection::vec(("[a-c]{1,3}", "\\PC{0,4}"), 0..8)) {
+            let map = |pairs: &[(String, String)]| -> BTreeMap<String, String> {
+                let mut map = BTreeMap::new();
+                for (n, v) in pairs {
+                    if v.is_empty() { map.remove(n); } else { map.insert(n.clone(), v.clone()); }
+                }
+                map
+            };
+            let (want, got) = (map(&pairs), Labels::from_pairs(pairs.iter().map(|(n, v)| (n, v))));
+            prop_assert_eq!(got.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect::<Vec<_>>(),
+                            want.clone().into_iter().collect::<Vec<_>>());
+            for (name, value) in &want {
+                prop_assert_eq!(got.get(name), Some(value.as_str()));
+            }
+            let (want2, got2) = (map(&other), Labels::from_pairs(other.iter().map(|(n, v)| (n, v))));
+            prop_assert_eq!(got.cmp(&got2), want.iter().cmp(want2.iter()));
+        }
+    }
+}

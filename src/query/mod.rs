@@ -1,0 +1,18 @@
+//! PromQL: text → tree → plan → columns.
+//!
+//! [`Engine`] is the door: it takes a query's text, a storage view and a time range, and answers with values,
+//! annotations and statistics. It blocks; async callers run it on a blocking pool and cancel through
+//! [`CancelToken`].
+
+/// Warnings and infos that accompany a result.
+pub mod annotations;
+/// The door: options, limits, errors, instant and range queries.
+pub mod engine;
+/// From text to a typed tree with positions.
+pub mod parse;
+/// Results: vectors, matrices, scalars, strings.
+pub mod value;
+
+pub use annotations::Annotations;
+pub use engine::{CancelToken, Engine, EngineOptions, QueryError, QueryOptions, QueryResult, QueryStats};
+pub use value::{MatrixSeries, QueryValue, VectorSample};
