@@ -2,4 +2,5 @@
 //! repository itself. One test binary, so that linking is paid once.
 
 mod relabel_conformance;
+mod exposition_conformance;
 mod tidy;
