@@ -128,11 +128,10 @@ fn text(text: &str, indent: usize, out: &mut String) {
         literal(text, indent, out);
         return;
     }
-    let first_special = text.starts_with(|c: char| "-?:,[]{}#&*!|>'\"%@`=".contains(c))
-        && !(text.len() > 1
-            && text.starts_with(['-', '?', ':'])
-            && !text[1..].starts_with([' ', '-'])
-            && !text.starts_with(':'));
+    let marker_starts_plain_word =
+        text.len() > 1 && text.starts_with(['-', '?']) && !text[1..].starts_with([' ', '-']);
+    let first_special =
+        text.starts_with(|c: char| "-?:,[]{}#&*!|>'\"%@`=".contains(c)) && !marker_starts_plain_word;
     let special = first_special
         || text.starts_with(' ')
         || text.ends_with([' ', ':'])
