@@ -82,7 +82,9 @@ impl TokenSource {
             return Ok(token.header.clone());
         }
         let fresh = self.fetch(&secret).await.map_err(|reason| NetError::OAuth2 {
-            url: crate::config::ConfigUrl::parse(&self.config.token_url).map(|u| u.to_string()).unwrap_or_default(),
+            url: crate::config::ConfigUrl::parse(&self.config.token_url)
+                .map(|u| u.to_string())
+                .unwrap_or_default(),
             reason,
         })?;
         let header = fresh.header.clone();
@@ -132,7 +134,8 @@ impl TokenSource {
         if !status.is_success() {
             return Err(format!("the endpoint answered {status}"));
         }
-        let answer: Answer = serde_json::from_slice(&body).map_err(|_| "the answer is no token".to_owned())?;
+        let answer: Answer =
+            serde_json::from_slice(&body).map_err(|_| "the answer is no token".to_owned())?;
         if answer.access_token.is_empty() {
             return Err("the answer has no access_token".into());
         }
