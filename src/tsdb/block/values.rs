@@ -195,7 +195,8 @@ fn candidate_scales(filled: &[u64]) -> Vec<u8> {
         .map(|e| e as u8)
         .collect();
     needed.sort_unstable();
-    let mut scales: Vec<u8> = [needed.last(), needed.get(needed.len() * 9 / 10)].into_iter().flatten().copied().collect();
+    let mut scales: Vec<u8> =
+        [needed.last(), needed.get(needed.len() * 9 / 10)].into_iter().flatten().copied().collect();
     scales.dedup();
     scales
 }
@@ -225,8 +226,7 @@ fn decimal_ulp(filled: &[u64], scale: u8, clean: &Patches) -> Option<Vec<u8>> {
     let (mut numbers, mut ulps) = (Vec::with_capacity(filled.len()), Vec::with_capacity(filled.len()));
     for &bits in filled {
         let scaled = (f64::from_bits(bits) * power).round_ties_even();
-        // False for NaN and the infinities too.
-        if !(scaled.abs() <= MAX_EXACT) {
+        if !scaled.is_finite() || scaled.abs() > MAX_EXACT {
             return None;
         }
         numbers.push(scaled as i64);
