@@ -3,12 +3,19 @@
 
 /// Immutable blocks in the native format.
 pub mod block;
+/// How blocks are made, merged and dropped.
+pub mod compact;
 /// The doors: traits, hints and errors.
 pub mod door;
 /// Where new samples live until they become blocks.
 pub mod head;
 /// A small storage in memory with the same doors, for rule unit tests and as the naive twin in tests.
 pub mod memory;
+
+/// Several sources seen as one.
+pub mod merge;
+/// Prometheus's own blocks.
+pub mod prometheus;
 
 pub use door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries,
