@@ -58,3 +58,38 @@ impl AnchoredRegex {
         Some(out)
     }
 }
+
+/// A compiled pattern that matches anywhere in a text.
+#[derive(Debug, Clone)]
+pub struct GoRegex(Regex);
+
+impl GoRegex {
+    /// Compiles `pattern`.
+    pub fn new(pattern: &str) -> Result<Self, RegexError> {
+        Regex::new(pattern)
+            .map(Self)
+            .map_err(|e| RegexError { pattern: pattern.into(), message: e.to_string() })
+    }
+
+    /// Whether some part of `text` matches.
+    #[must_use]
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+
+    /// Replaces every match by the expanded `template`.
+    #[must_use]
+    pub fn replace_all(&self, text: &str, template: &str) -> String {
+        let mut out = String::new();
+        let mut last = 0;
+        for captures in self.0.captures_iter(text) {
+            if let Some(found) = captures.get_match() {
+                out.push_str(&text[last..found.start()]);
+                captures.interpolate_string_into(text, template, &mut out);
+                last = found.end();
+            }
+        }
+        out.push_str(&text[last..]);
+        out
+    }
+}

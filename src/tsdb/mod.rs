@@ -3,6 +3,8 @@
 
 /// The doors: traits, hints and errors.
 pub mod door;
+/// Where new samples live until they become blocks.
+pub mod head;
 /// A small storage in memory with the same doors, for rule unit tests and as the naive twin in tests.
 pub mod memory;
 
