@@ -2,4 +2,5 @@
 //! repository itself. One test binary, so that linking is paid once.
 
 mod exposition_conformance;
+mod relabel_conformance;
 mod tidy;
