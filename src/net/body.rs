@@ -76,7 +76,10 @@ impl BodyBuffer {
                 gunzip(inflate, &self.wire, &mut self.decoded, max_body)
             }
             "zstd" => unzstd(&self.wire, &mut self.decoded, max_body),
-            other => Err(NetError::Decode { encoding: other.into(), reason: "the encoding is not supported".into() }),
+            other => Err(NetError::Decode {
+                encoding: other.into(),
+                reason: "the encoding is not supported".into(),
+            }),
         };
         self.is_encoded = true;
         result
@@ -114,7 +117,12 @@ fn gzip_header(input: &[u8]) -> Option<usize> {
 }
 
 /// Decompresses all members of `input`, appending to `out`.
-fn gunzip(inflate: &mut Decompress, mut input: &[u8], out: &mut Vec<u8>, max_body: u64) -> Result<(), NetError> {
+fn gunzip(
+    inflate: &mut Decompress,
+    mut input: &[u8],
+    out: &mut Vec<u8>,
+    max_body: u64,
+) -> Result<(), NetError> {
     if input.is_empty() {
         return Err(bad_gzip("the body is empty"));
     }
@@ -139,7 +147,9 @@ fn gunzip(inflate: &mut Decompress, mut input: &[u8], out: &mut Vec<u8>, max_bod
             check_size(out.len(), max_body)?;
             match status {
                 Status::StreamEnd => break,
-                _ if consumed == 0 && out.len() == out_before => return Err(bad_gzip("unexpected end of the body")),
+                _ if consumed == 0 && out.len() == out_before => {
+                    return Err(bad_gzip("unexpected end of the body"));
+                }
                 _ => {}
             }
         }
@@ -150,7 +160,9 @@ fn gunzip(inflate: &mut Decompress, mut input: &[u8], out: &mut Vec<u8>, max_bod
         let member = &out[start..];
         #[expect(clippy::cast_possible_truncation, reason = "the field is the length modulo 2^32")]
         let len = member.len() as u32;
-        if u32::from_le_bytes([a, b, c, d]) != crc32fast::hash(member) || u32::from_le_bytes([e, f, g, h]) != len {
+        if u32::from_le_bytes([a, b, c, d]) != crc32fast::hash(member)
+            || u32::from_le_bytes([e, f, g, h]) != len
+        {
             return Err(bad_gzip("invalid checksum"));
         }
         input = rest;

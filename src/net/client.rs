@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use url::Url;
@@ -252,7 +254,11 @@ impl HttpClient {
                     &Secret::new(basic.username.as_str()),
                     &basic.username_file,
                 ),
-                password: SecretSource::new("basic auth password file", &basic.password, &basic.password_file),
+                password: SecretSource::new(
+                    "basic auth password file",
+                    &basic.password,
+                    &basic.password_file,
+                ),
             }
         } else if let Some(authorization) = &config.authorization {
             let kind = if authorization.kind.is_empty() { "Bearer" } else { &authorization.kind };
@@ -274,10 +280,13 @@ impl HttpClient {
         let mut extra = Vec::new();
         for (name, header) in &config.http_headers {
             let no_file = crate::config::FilePath::default();
-            let inline = header.values.iter().map(|v| Secret::new(v.as_str())).chain(header.secrets.iter().cloned());
+            let inline =
+                header.values.iter().map(|v| Secret::new(v.as_str())).chain(header.secrets.iter().cloned());
             let values = inline
                 .map(|v| SecretSource::new("http header", &v, &no_file))
-                .chain(header.files.iter().map(|f| SecretSource::new("http header file", &Secret::default(), f)))
+                .chain(
+                    header.files.iter().map(|f| SecretSource::new("http header file", &Secret::default(), f)),
+                )
                 .collect();
             extra.push(ExtraHeader { name: header_name(name)?, values });
         }
@@ -296,7 +305,8 @@ impl HttpClient {
         let Inner { config, options, current, .. } = &*self.0;
         let mut current = current.lock();
         let tls_config = &config.tls_config;
-        if tls_config.ca_file.is_empty() && tls_config.cert_file.is_empty() && tls_config.key_file.is_empty() {
+        if tls_config.ca_file.is_empty() && tls_config.cert_file.is_empty() && tls_config.key_file.is_empty()
+        {
             return current.1.clone();
         }
         let files = files_of(tls_config);
@@ -304,7 +314,9 @@ impl HttpClient {
             match build(tls_config, &config.proxy, config.enable_http2, options) {
                 Ok(client) => *current = (files, client),
                 // Not remembered: a rotation in progress gets another try with the next request.
-                Err(error) => tracing::warn!(%error, "changed TLS files cannot be used, keeping the old ones"),
+                Err(error) => {
+                    tracing::warn!(%error, "changed TLS files cannot be used, keeping the old ones")
+                }
             }
         }
         current.1.clone()
@@ -352,7 +364,12 @@ impl HttpClient {
         }
     }
 
-    async fn exchange(&self, request: Request<'_>, first: Url, body: &mut BodyBuffer) -> Result<Fetched, NetError> {
+    async fn exchange(
+        &self,
+        request: Request<'_>,
+        first: Url,
+        body: &mut BodyBuffer,
+    ) -> Result<Fetched, NetError> {
         let client = self.current();
         let max_body = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
         let (mut method, mut payload) = (request.method, request.body);
@@ -404,7 +421,8 @@ impl HttpClient {
                 // Once trust is lost it does not come back with a redirect to the first host.
                 trusted &= same_trust(&first, &next) && same_trust(&url, &next);
                 if status == StatusCode::SEE_OTHER
-                    || (method == Method::POST && (status == StatusCode::FOUND || status == StatusCode::MOVED_PERMANENTLY))
+                    || (method == Method::POST
+                        && (status == StatusCode::FOUND || status == StatusCode::MOVED_PERMANENTLY))
                 {
                     if method != Method::HEAD {
                         method = Method::GET;
@@ -451,7 +469,8 @@ fn redirect_target(
     let Some(location) = headers.get(LOCATION) else { return Ok(None) };
     let fail = |reason: String| NetError::Redirect { method: go_method(method), url: shown(url), reason };
     let location = location.to_str().map_err(|_| fail("the Location header is not text".into()))?;
-    let next = url.join(location).map_err(|e| fail(format!("failed to parse Location header {location:?}: {e}")))?;
+    let next =
+        url.join(location).map_err(|e| fail(format!("failed to parse Location header {location:?}: {e}")))?;
     if !matches!(next.scheme(), "http" | "https") {
         return Err(fail(format!("unsupported protocol scheme {:?}", next.scheme())));
     }

@@ -62,7 +62,8 @@ impl SecretSource {
         if self.file.is_empty() || !self.inline.is_empty() {
             return Ok(self.inline.clone());
         }
-        let fail = |reason: String| NetError::SecretFile { what: self.what, path: self.file.0.clone(), reason };
+        let fail =
+            |reason: String| NetError::SecretFile { what: self.what, path: self.file.0.clone(), reason };
         let path = self.file.as_path();
         let now = Fingerprint::of(path);
         if let (Some(now), Some((then, secret))) = (now, &*self.cached.lock())

@@ -21,7 +21,9 @@ pub fn install_crypto_provider() {
 
 fn provider() -> Arc<CryptoProvider> {
     install_crypto_provider();
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    CryptoProvider::get_default()
+        .cloned()
+        .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
 /// The certificates that the machine trusts, loaded once; a machine without any trusts nobody.
@@ -97,7 +99,8 @@ pub fn client_config(tls: &TlsConfig, enable_http2: bool) -> Result<ClientConfig
     let server_name = match tls.server_name.as_str() {
         "" => None,
         name => Some(
-            ServerName::try_from(name.to_owned()).map_err(|e| fault(format!("using server_name {name:?}"), e))?,
+            ServerName::try_from(name.to_owned())
+                .map_err(|e| fault(format!("using server_name {name:?}"), e))?,
         ),
     };
     let verifier: Arc<dyn ServerCertVerifier> = if tls.insecure_skip_verify {
@@ -154,7 +157,12 @@ macro_rules! signatures_by_provider {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+            rustls::crypto::verify_tls12_signature(
+                message,
+                cert,
+                dss,
+                &self.0.signature_verification_algorithms,
+            )
         }
 
         fn verify_tls13_signature(
@@ -163,7 +171,12 @@ macro_rules! signatures_by_provider {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+            rustls::crypto::verify_tls13_signature(
+                message,
+                cert,
+                dss,
+                &self.0.signature_verification_algorithms,
+            )
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -8,8 +8,14 @@
 pub mod annotations;
 /// The door: options, limits, errors, instant and range queries.
 pub mod engine;
+/// Runs plans.
+pub mod exec;
+/// What the functions compute.
+pub mod functions;
 /// From text to a typed tree with positions.
 pub mod parse;
+/// From tree to plan.
+pub mod plan;
 /// Results: vectors, matrices, scalars, strings.
 pub mod value;
 
