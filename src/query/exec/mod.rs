@@ -6,6 +6,8 @@ pub mod across;
 pub mod aggregate;
 /// `topk`, `bottomk`, `limitk`, `limit_ratio`, `count_values`.
 pub mod aggregate_k;
+/// Nodes to results.
+pub mod answer;
 /// Plan to nodes.
 pub mod build;
 /// One series over the steps.

@@ -149,7 +149,7 @@ export function TimeChart(props: TimeChartProps) {
       axes: spark
         ? [{ show: false }, { show: false }]
         : [
-            { ...axis, space: 70, values: timeTicks(zone) },
+            { ...axis, space: 70, size: 36, values: timeTicks(zone) },
             {
               ...axis,
               values: (_u, ticks) => ticks.map((t) => short(t, 4)),

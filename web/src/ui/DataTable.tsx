@@ -102,10 +102,9 @@ export function DataTable<T>(props: {
                         )
                       }
                     >
+                      {c.align === "right" && <Arrow state={state} />}
                       <bdi>{c.title}</bdi>
-                      <span class="arrow" aria-hidden="true">
-                        {state === "none" ? "" : state === "ascending" ? "↑" : "↓"}
-                      </span>
+                      {c.align !== "right" && <Arrow state={state} />}
                     </button>
                   ) : (
                     <bdi>{c.title}</bdi>
@@ -153,6 +152,14 @@ export function DataTable<T>(props: {
         </tbody>
       </table>
     </div>
+  );
+}
+
+function Arrow({ state }: { state: string }) {
+  return (
+    <span class="arrow" aria-hidden="true">
+      {state === "none" ? "" : state === "ascending" ? "↑" : "↓"}
+    </span>
   );
 }
 
