@@ -35,6 +35,8 @@ impl FromYaml for RelabelRule {
                     }
                 }
                 "separator" => cx.decode_into(&mut separator, value),
+                // A null is the empty expression, not the default one.
+                "regex" if value.is_null() => regex.clear(),
                 "regex" => cx.decode_into(&mut regex, value),
                 "modulus" => cx.decode_into(&mut modulus, value),
                 "target_label" => cx.decode_into(&mut target_label, value),

@@ -2,5 +2,6 @@
 //! repository itself. One test binary, so that linking is paid once.
 
 mod exposition_conformance;
+mod config_conformance;
 mod relabel_conformance;
 mod tidy;

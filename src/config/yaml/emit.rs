@@ -128,10 +128,10 @@ fn text(text: &str, indent: usize, out: &mut String) {
         literal(text, indent, out);
         return;
     }
-    let marker_starts_plain_word =
-        text.len() > 1 && text.starts_with(['-', '?']) && !text[1..].starts_with([' ', '-']);
-    let first_special =
-        text.starts_with(|c: char| "-?:,[]{}#&*!|>'\"%@`=".contains(c)) && !marker_starts_plain_word;
+    // A dash before anything but a blank is part of the text.
+    let dashed =
+        text.strip_prefix(['-', '?']).is_some_and(|rest| !rest.is_empty() && !rest.starts_with([' ', '-']));
+    let first_special = !dashed && text.starts_with(|c: char| "-?:,[]{}#&*!|>'\"%@`=".contains(c));
     let special = first_special
         || text.starts_with(' ')
         || text.ends_with([' ', ':'])
