@@ -16,6 +16,8 @@ pub mod column;
 pub mod context;
 /// Grouping keys and label arithmetic.
 pub mod grouping;
+/// `info`.
+pub mod info;
 /// Binary operations between vectors.
 pub mod join;
 /// Functions of one series at a time.
