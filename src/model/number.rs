@@ -110,6 +110,46 @@ pub fn format_open_metrics(v: f64) -> String {
     text
 }
 
+/// Go's `%.{precision}g`: at most `precision` significant digits, trailing zeros removed, the exponent form when
+/// the decimal exponent is below −4 or at least `precision`.
+#[must_use]
+pub fn format_g_precision(v: f64, precision: usize) -> String {
+    if let Some(text) = special(v) {
+        return text.to_owned();
+    }
+    let precision = precision.max(1);
+    let rounded = format!("{:.*e}", precision - 1, v.abs());
+    let (mantissa, exponent) = rounded.split_once('e').unwrap_or((&rounded, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let digits = mantissa.replace('.', "");
+    let digits = digits.trim_end_matches('0');
+    let mut out = String::with_capacity(24);
+    if v < 0.0 {
+        out.push('-');
+    }
+    if exponent < -4 || exponent >= i32::try_from(precision).unwrap_or(i32::MAX) {
+        scientific(digits, exponent + 1, &mut out);
+    } else {
+        plain(digits, exponent + 1, &mut out);
+    }
+    out
+}
+
+/// Go's `%.{precision}e`; without a precision the shortest digits.
+#[must_use]
+pub fn format_e(v: f64, precision: Option<usize>) -> String {
+    if !v.is_finite() {
+        return special(v).unwrap_or_default().to_owned();
+    }
+    let text = match precision {
+        Some(precision) => format!("{v:.precision$e}"),
+        None => format!("{v:e}"),
+    };
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+    format!("{mantissa}e{sign}{digits:0>2}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +183,20 @@ mod tests {
             assert_eq!(format_api(v), api);
             assert_eq!(format_g(v), g);
         }
+        for (v, precision, want) in [
+            (1_234_567.0, 4, "1.235e+06"),
+            (1234.0, 4, "1234"),
+            (12_345.0, 4, "1.234e+04"),
+            (0.5, 4, "0.5"),
+            (0.000_012_34, 4, "1.234e-05"),
+            (99_999.0, 4, "1e+05"),
+            (-2.0, 4, "-2"),
+        ] {
+            assert_eq!(format_g_precision(v, precision), want);
+        }
+        assert_eq!(format_e(1500.0, Some(2)), "1.50e+03");
+        assert_eq!(format_e(0.0, Some(1)), "0.0e+00");
+        assert_eq!(format_e(1e-7, None), "1e-07");
         assert_eq!(format_open_metrics(1.0), "1.0");
         assert_eq!(format_open_metrics(1e6), "1e+06");
         assert_eq!(format_open_metrics(f64::INFINITY), "+Inf");

@@ -371,7 +371,7 @@ mod tests {
         for i in 0..120 {
             encoder.push(i * 15_000, 0, 1.0);
         }
-        assert!(encoder.bytes().len() <= 34, "{}", encoder.bytes().len());
+        assert!(encoder.bytes().len() <= 35, "{}", encoder.bytes().len());
         let before = encoder.bytes().len();
         encoder.push(120 * 15_000, 0, f64::from_bits(STALE_NAN_BITS));
         encoder.push(121 * 15_000, 0, 1.0);

@@ -1,0 +1,184 @@
+// A real table whose rows exist in the document only while they can be seen: ten thousand rows scroll as smoothly as ten.
+import type { ComponentChildren } from "preact";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+
+export interface Column<T> {
+  key: string;
+  title: string;
+  /** CSS width: a number of pixels, or undefined to share what is left. */
+  width?: number | undefined;
+  render: (row: T) => ComponentChildren;
+  /** Value to sort by; without it the column does not sort. */
+  sort?: ((row: T) => number | string) | undefined;
+  align?: "right" | undefined;
+  /** Leave the column out on narrow screens. */
+  optional?: boolean | undefined;
+}
+
+export interface SortOrder {
+  key: string;
+  down: boolean;
+}
+
+const OVERSCAN = 8;
+// Below this many rows everything is drawn: find-in-page and printing then reach all of it.
+const SMALL = 120;
+
+export function DataTable<T>(props: {
+  label: string;
+  columns: Column<T>[];
+  rows: T[];
+  rowKey: (row: T, index: number) => string;
+  rowHeight?: number;
+  /** Height limit of the scrolled area as CSS. */
+  maxHeight?: string;
+  initialSort?: SortOrder | undefined;
+  empty?: ComponentChildren;
+  rowClass?: ((row: T) => string) | undefined;
+  onRow?: ((row: T) => void) | undefined;
+}) {
+  const { columns, rows, rowHeight = 30 } = props;
+  const narrow = useNarrow();
+  const shown = narrow ? columns.filter((c) => !c.optional) : columns;
+  const [sort, setSort] = useState<SortOrder | undefined>(props.initialSort);
+  const scroller = useRef<HTMLDivElement>(null);
+  const [view, setView] = useState({ top: 0, height: 600 });
+
+  useLayoutEffect(() => {
+    const el = scroller.current;
+    if (!el) return;
+    const measure = () => setView({ top: el.scrollTop, height: el.clientHeight });
+    measure();
+    el.addEventListener("scroll", measure, { passive: true });
+    const o = typeof ResizeObserver === "function" ? new ResizeObserver(measure) : null;
+    o?.observe(el);
+    return () => {
+      el.removeEventListener("scroll", measure);
+      o?.disconnect();
+    };
+  }, []);
+
+  const by = sort && columns.find((c) => c.key === sort.key)?.sort;
+  const ordered = by ? sortRows(rows, by, sort.down) : rows;
+  const all = ordered.length <= SMALL;
+  const first = all ? 0 : Math.max(0, Math.floor(view.top / rowHeight) - OVERSCAN);
+  const end = all
+    ? ordered.length
+    : Math.min(ordered.length, Math.ceil((view.top + view.height) / rowHeight) + OVERSCAN);
+  const minWidth = shown.reduce((sum, c) => sum + (c.width ?? 140), 0);
+
+  if (rows.length === 0 && props.empty) return <div class="empty">{props.empty}</div>;
+  return (
+    <section
+      class="scroller"
+      ref={scroller}
+      tabIndex={0}
+      aria-label={props.label}
+      style={{ maxHeight: props.maxHeight ?? "calc(100dvh - 190px)" }}
+    >
+      <table class="data" aria-rowcount={ordered.length + 1} style={{ minWidth: `${minWidth}px` }}>
+        <colgroup>
+          {shown.map((c) => (
+            <col key={c.key} style={c.width ? { width: `${c.width}px` } : {}} />
+          ))}
+        </colgroup>
+        <thead>
+          <tr>
+            {shown.map((c) => {
+              const state = sort?.key === c.key ? (sort.down ? "descending" : "ascending") : "none";
+              return (
+                <th key={c.key} scope="col" class={c.align} {...(c.sort ? { "aria-sort": state } : {})}>
+                  {c.sort ? (
+                    <button
+                      type="button"
+                      class="th"
+                      onClick={() =>
+                        setSort(
+                          sort?.key === c.key
+                            ? { key: c.key, down: !sort.down }
+                            : { key: c.key, down: c.align === "right" },
+                        )
+                      }
+                    >
+                      {c.align === "right" && <Arrow state={state} />}
+                      <bdi>{c.title}</bdi>
+                      {c.align !== "right" && <Arrow state={state} />}
+                    </button>
+                  ) : (
+                    <bdi>{c.title}</bdi>
+                  )}
+                </th>
+              );
+            })}
+          </tr>
+        </thead>
+        <tbody>
+          {first > 0 && <tr key="before" class="gap" style={{ height: `${first * rowHeight}px` }} />}
+          {ordered.slice(first, end).map((row, i) => (
+            <tr
+              key={props.rowKey(row, first + i)}
+              aria-rowindex={first + i + 2}
+              class={`${props.onRow ? "pick " : ""}${props.rowClass?.(row) ?? ""}`}
+              style={{ height: `${rowHeight}px` }}
+              onClick={
+                props.onRow
+                  ? (e) => {
+                      const inside = (e.target as Element).closest("a,button,input");
+                      if (!inside && getSelection()?.isCollapsed !== false) props.onRow?.(row);
+                    }
+                  : undefined
+              }
+            >
+              {shown.map((c) => (
+                <td key={c.key} class={c.align}>
+                  {c.render(row)}
+                </td>
+              ))}
+            </tr>
+          ))}
+          {end < ordered.length && (
+            <tr key="after" class="gap" style={{ height: `${(ordered.length - end) * rowHeight}px` }} />
+          )}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+function Arrow({ state }: { state: string }) {
+  return (
+    <span class="arrow" aria-hidden="true">
+      {state === "none" ? "" : state === "ascending" ? "↑" : "↓"}
+    </span>
+  );
+}
+
+/** A stable order: numbers by size with NaN last, texts by the reader's collation with digits as numbers. */
+export function sortRows<T>(rows: T[], by: (row: T) => number | string, down: boolean): T[] {
+  const collate = new Intl.Collator(undefined, { numeric: true }).compare;
+  const keyed = rows.map((row, i) => ({ row, i, key: by(row) }));
+  keyed.sort((a, b) => {
+    let c: number;
+    if (typeof a.key === "number" && typeof b.key === "number") {
+      const an = Number.isNaN(a.key);
+      const bn = Number.isNaN(b.key);
+      if (an || bn) return an === bn ? a.i - b.i : an ? 1 : -1;
+      c = a.key < b.key ? -1 : a.key > b.key ? 1 : 0;
+    } else c = collate(String(a.key), String(b.key));
+    return (down ? -c : c) || a.i - b.i;
+  });
+  return keyed.map((k) => k.row);
+}
+
+export function useNarrow(limit = 720): boolean {
+  const query = `(max-width: ${limit}px)`;
+  const [narrow, setNarrow] = useState(() => typeof matchMedia === "function" && matchMedia(query).matches);
+  useLayoutEffect(() => {
+    if (typeof matchMedia !== "function") return;
+    const m = matchMedia(query);
+    const on = () => setNarrow(m.matches);
+    m.addEventListener("change", on);
+    return () => m.removeEventListener("change", on);
+  }, [query]);
+  return narrow;
+}

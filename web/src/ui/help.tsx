@@ -1,0 +1,35 @@
+// The list of keys.
+import { Drawer } from "./parts";
+
+const COMMON: [string, string][] = [
+  ["?", "This list"],
+  ["/", "Go to the filter or the query editor"],
+  ["Esc", "Close what is open"],
+  ["Enter", "Run the query"],
+  ["Shift Enter", "New line in a query"],
+  ["Ctrl Space", "Complete"],
+  ["Ctrl ↑ / ↓", "Earlier and later queries"],
+  ["← / →", "Move along a focused chart (Shift: ten steps)"],
+  ["[ / ]", "Shift the time range of all graphs back and forth"],
+  ["- / =", "Zoom all graphs out and in"],
+];
+
+export function Help(props: { pages: { title: string; key: string }[]; onClose: () => void }) {
+  const rows = [...COMMON, ...props.pages.map((p): [string, string] => [`g ${p.key}`, `Go to ${p.title}`])];
+  return (
+    <Drawer title="Keyboard" onClose={props.onClose}>
+      <table class="keys">
+        <tbody>
+          {rows.map(([keys, what]) => (
+            <tr key={keys}>
+              <th scope="row">
+                <kbd>{keys}</kbd>
+              </th>
+              <td>{what}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Drawer>
+  );
+}

@@ -1,0 +1,65 @@
+// Series names and labels as text. Scraped strings pass through `visible` and stay in their own direction-isolated
+// element, so that no value can act as markup or reorder what stands beside it.
+import { labelName, quote, visible } from "../lib/format";
+import type { Labels } from "../lib/types";
+
+/** `name{a="b"}` with the parts told apart by colour. */
+export function LabelText(props: { labels: Labels; skip?: Labels | undefined; wrap?: boolean }) {
+  const { labels, skip } = props;
+  const name = skip && "__name__" in skip ? undefined : labels.__name__;
+  const keys = Object.keys(labels)
+    .filter((k) => k !== "__name__" && !(skip && k in skip))
+    .sort();
+  return (
+    <span class={`series${props.wrap ? " wrap" : ""}`}>
+      {name !== undefined && <bdi class="l-name">{visible(name)}</bdi>}
+      {(keys.length > 0 || name === undefined) && <span class="l-punct">{"{"}</span>}
+      {keys.map((k, i) => (
+        <span key={k}>
+          {i > 0 && <span class="l-punct">, </span>}
+          <bdi class="l-key">{visible(labelName(k))}</bdi>
+          <span class="l-punct">=</span>
+          <bdi class="l-value">{visible(quote(labels[k]!))}</bdi>
+        </span>
+      ))}
+      {(keys.length > 0 || name === undefined) && <span class="l-punct">{"}"}</span>}
+    </span>
+  );
+}
+
+/** Labels as separate chips; a click passes the pair on where the caller can filter by it. */
+export function LabelChips(props: {
+  labels: Labels;
+  onPick?: ((name: string, value: string) => void) | undefined;
+}) {
+  return (
+    <span class="chips">
+      {Object.keys(props.labels)
+        .sort()
+        .map((k) => {
+          const body = (
+            <>
+              <bdi class="l-key">{visible(k)}</bdi>
+              <span class="l-punct">=</span>
+              <bdi>{visible(props.labels[k]!)}</bdi>
+            </>
+          );
+          return props.onPick ? (
+            <button
+              type="button"
+              class="chip"
+              key={k}
+              onClick={() => props.onPick?.(k, props.labels[k]!)}
+              title="Filter by this label"
+            >
+              {body}
+            </button>
+          ) : (
+            <span class="chip" key={k}>
+              {body}
+            </span>
+          );
+        })}
+    </span>
+  );
+}
