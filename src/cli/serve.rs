@@ -18,6 +18,7 @@ use crate::api::sources::{NoRules, NoTargets};
 use crate::api::{Api, BuildInfo, Command, Services, WebOptions};
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::{Engine, EngineOptions};
+use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
 use crate::tsdb::memory::MemoryStorage;
 
@@ -188,7 +189,8 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     api.set_ready(Services {
         engine,
         queryable: Arc::clone(&storage) as _,
-        appendable: storage,
+        appendable: Arc::clone(&storage) as _,
+        receiver: RemoteWriteReceiver::new(storage, Arc::clone(&clock), &registry),
         exemplars: None,
         storage: Arc::new(NoFiles),
         targets: Arc::new(NoTargets),

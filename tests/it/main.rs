@@ -3,5 +3,6 @@
 
 mod config_conformance;
 mod exposition_conformance;
+mod net_client;
 mod relabel_conformance;
 mod tidy;
