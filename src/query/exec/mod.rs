@@ -38,3 +38,5 @@ pub mod relabel;
 pub mod selector;
 /// `and`, `or`, `unless`.
 pub mod sets;
+/// Windows over floats.
+mod slide;
