@@ -187,7 +187,9 @@ impl Note<'_> {
                 quoted(name)
             ),
             Note::IncompatibleTypes(left, op, right) => {
-                format!("incompatible sample types encountered for binary operator \"{op}\": {left} {op} {right}")
+                format!(
+                    "incompatible sample types encountered for binary operator \"{op}\": {left} {op} {right}"
+                )
             }
             Note::HistogramIgnoredInAggregation(op) => format!("ignored histogram in {op} aggregation"),
             Note::HistogramIgnoredInMixedRange(name) => format!(
@@ -197,10 +199,9 @@ impl Note<'_> {
             Note::QuantileNanResult(name) => {
                 for_metric("input to histogram_quantile has NaN observations, result is NaN", name)
             }
-            Note::QuantileNanSkew(name) => for_metric(
-                "input to histogram_quantile has NaN observations, result is skewed higher",
-                name,
-            ),
+            Note::QuantileNanSkew(name) => {
+                for_metric("input to histogram_quantile has NaN observations, result is skewed higher", name)
+            }
             Note::FractionNans(name) => for_metric(
                 "input to histogram_fraction has NaN observations, which are excluded from all fractions",
                 name,

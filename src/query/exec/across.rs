@@ -9,7 +9,7 @@ use super::context::Context;
 use super::merge::materialise;
 use super::node::{BoxNode, Held, Materialised, Node};
 use super::parallel::each_column;
-use crate::model::{Labels, LabelsBuilder, MatchOp, Matcher, METRIC_NAME};
+use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 use crate::query::QueryError;
 use crate::query::plan::{Kind, Plan, Source};
 
@@ -38,7 +38,12 @@ pub fn absent_labels(arg: &Plan) -> Labels {
 }
 
 /// 1 at the steps at which no series has a value.
-pub fn absent(ctx: &Arc<Context>, input: &dyn Node, labels: Labels, axis: Axis) -> Result<BoxNode, QueryError> {
+pub fn absent(
+    ctx: &Arc<Context>,
+    input: &dyn Node,
+    labels: Labels,
+    axis: Axis,
+) -> Result<BoxNode, QueryError> {
     let mut present = StepSet::empty(axis.n);
     each_column(ctx, input, axis, |_, column| {
         present.add_column(column);
@@ -76,7 +81,12 @@ pub fn scalar(ctx: &Arc<Context>, input: &dyn Node, axis: Axis) -> Result<Scalar
 }
 
 /// `sort` and `sort_desc` of an instant query: by value, NaN last; histograms go.
-pub fn sort(ctx: &Arc<Context>, input: &dyn Node, descending: bool, axis: Axis) -> Result<BoxNode, QueryError> {
+pub fn sort(
+    ctx: &Arc<Context>,
+    input: &dyn Node,
+    descending: bool,
+    axis: Axis,
+) -> Result<BoxNode, QueryError> {
     let (metas, columns, held) = materialise(ctx, input, axis)?;
     let mut order: Vec<usize> = (0..metas.len()).filter(|i| !is_absent(columns[*i].values[0])).collect();
     order.sort_by(|a, b| {
@@ -113,7 +123,8 @@ pub fn sort_by_label(
     let mut order: Vec<usize> = (0..metas.len()).collect();
     order.sort_by(|a, b| {
         let by_names = names.iter().map(|n| natural(seen[*a].value(n), seen[*b].value(n)));
-        let found = by_names.into_iter().find(|o| *o != Ordering::Equal).unwrap_or_else(|| seen[*a].cmp(&seen[*b]));
+        let found =
+            by_names.into_iter().find(|o| *o != Ordering::Equal).unwrap_or_else(|| seen[*a].cmp(&seen[*b]));
         if descending { found.reverse() } else { found }
     });
     Ok(reordered(metas, columns, held, &order))

@@ -126,13 +126,9 @@ impl Builder<'_> {
             Kind::Binary(b) => self.binary(plan, b)?,
             Kind::Aggregate(a) => Value::Vector(self.aggregate(a)?),
             Kind::Call(c) => self.call(plan, c)?,
-            Kind::Selector(s) => Value::Vector(Box::new(SelectorNode::new(
-                self.ctx,
-                s,
-                self.axis,
-                Take::Value,
-                plan.span,
-            )?)),
+            Kind::Selector(s) => {
+                Value::Vector(Box::new(SelectorNode::new(self.ctx, s, self.axis, Take::Value, plan.span)?))
+            }
             Kind::Window(_) => return Err(wrong_type("an instant vector")),
             Kind::Invariant(e) => {
                 let once = Axis { start: self.axis.start, step: self.axis.step, n: 1 };
@@ -255,9 +251,9 @@ impl Builder<'_> {
         let seconds = |ms: i64| Scalar::Const(ms as f64 / 1000.0);
         Ok(Some(match c.func {
             Func::Pi => Scalar::Const(std::f64::consts::PI),
-            Func::Time => Scalar::Steps(
-                (0..self.axis.n).map(|step| self.axis.time(step) as f64 / 1000.0).collect(),
-            ),
+            Func::Time => {
+                Scalar::Steps((0..self.axis.n).map(|step| self.axis.time(step) as f64 / 1000.0).collect())
+            }
             Func::Start => seconds(self.root.start_ms),
             Func::End => seconds(self.root.end_ms),
             Func::Step => seconds(self.root.step_ms),
@@ -358,9 +354,7 @@ impl Builder<'_> {
                 let input = self.vector(arg()?)?;
                 let texts = Self::strings(&c.args[1..])?;
                 match &texts[..] {
-                    [dst, separator, sources @ ..] => {
-                        label_join(ctx, input, axis, dst, separator, sources)
-                    }
+                    [dst, separator, sources @ ..] => label_join(ctx, input, axis, dst, separator, sources),
                     _ => Err(wrong_type("a label name and a separator")),
                 }
             }

@@ -85,7 +85,11 @@ pub fn by_labels(ctx: &Arc<Context>, node: BoxNode, axis: Axis) -> Result<BoxNod
 }
 
 /// Computes all columns now and leaves out series without any value.
-pub fn materialise(ctx: &Arc<Context>, node: &dyn Node, axis: Axis) -> Result<(Vec<Meta>, Vec<Column>, Held), QueryError> {
+pub fn materialise(
+    ctx: &Arc<Context>,
+    node: &dyn Node,
+    axis: Axis,
+) -> Result<(Vec<Meta>, Vec<Column>, Held), QueryError> {
     let mut held = Held::new(ctx);
     let (mut metas, mut columns) = (Vec::new(), Vec::new());
     each_column(ctx, node, axis, |i, column| {

@@ -1,7 +1,5 @@
 //! Runs plans: labels of the output first, then a column of step values for each series.
 
-/// `label_replace` and `label_join`.
-pub mod relabel;
 /// `absent`, `absent_over_time`, `scalar` and what else looks at all series of a step.
 pub mod across;
 /// Aggregations that fold.
@@ -18,18 +16,20 @@ pub mod context;
 pub mod grouping;
 /// Binary operations between vectors.
 pub mod join;
-/// One value against another.
-pub mod operators;
 /// Functions of one series at a time.
 pub mod map;
 /// Series that have to be told apart anew after their labels changed.
 pub mod merge;
 /// Nodes.
 pub mod node;
+/// One value against another.
+pub mod operators;
 /// All columns in order, on all cores.
 pub mod parallel;
 /// Functions over windows.
 pub mod range;
+/// `label_replace` and `label_join`.
+pub mod relabel;
 /// Instant vectors.
 pub mod selector;
 /// `and`, `or`, `unless`.

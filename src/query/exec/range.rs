@@ -55,7 +55,12 @@ const MAX_SUBQUERY_STEPS: usize = 50_000_000;
 
 impl Windows {
     /// Selects the series; reads no sample yet (a subquery may, for its labels).
-    pub fn new(ctx: &Arc<Context>, window: &Window, axis: Axis, root: &super::build::Root) -> Result<Self, QueryError> {
+    pub fn new(
+        ctx: &Arc<Context>,
+        window: &Window,
+        axis: Axis,
+        root: &super::build::Root,
+    ) -> Result<Self, QueryError> {
         let shift = window.source.shift();
         let (mut extension, mut fixed_name) = (RangeExtension::None, None);
         let (feed, metas) = match &window.source {
@@ -334,9 +339,7 @@ fn check_factor(what: &str, name: &str, v: f64) -> Result<(), QueryError> {
     if v > 0.0 && v < 1.0 {
         return Ok(());
     }
-    Err(QueryError::Execution(format!(
-        "invalid {what} factor. Expected: 0 < {name} < 1, got: {v:.6}"
-    )))
+    Err(QueryError::Execution(format!("invalid {what} factor. Expected: 0 < {name} < 1, got: {v:.6}")))
 }
 
 fn check_extension(func: Func, extension: RangeExtension) -> Result<(), QueryError> {

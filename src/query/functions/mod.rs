@@ -1,6 +1,12 @@
 //! Which functions are there, and what does each compute? The table of names lives here; the arithmetic lives in
 //! the modules below, free of labels and storage.
 
+/// `anchored` and `smoothed` windows.
+pub mod extended;
+/// Quantiles, fractions and moments of distributions.
+pub mod histogram;
+/// What the window functions need of histograms.
+pub mod histops;
 /// Compensated sums.
 pub mod kahan;
 /// `abs`, `sin`, `round`, `clamp` and the like.
@@ -11,14 +17,10 @@ pub mod over_time;
 pub mod quantile;
 /// `rate`, `increase`, `delta`, `irate`, `idelta`.
 pub mod rate;
-/// `anchored` and `smoothed` windows.
-pub mod extended;
 /// Calendar arithmetic.
 pub mod time;
 /// The samples a window function sees.
 pub mod window;
-/// What the window functions need of histograms.
-pub mod histops;
 
 macro_rules! functions {
     ($($variant:ident $name:literal,)*) => {

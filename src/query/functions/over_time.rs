@@ -237,8 +237,8 @@ pub fn resets(view: &View<'_>, env: &Env<'_>) -> Point {
                 (Either::Histogram(a), Either::Histogram(b)) => histops::detect_reset(b, a),
                 _ => true,
             };
-            let anew = env.use_start_timestamps
-                && rate::starts_anew(previous.t, previous.st, sample.t, sample.st);
+            let anew =
+                env.use_start_timestamps && rate::starts_anew(previous.t, previous.st, sample.t, sample.st);
             count += u64::from(reset || anew);
         }
         previous = Some(sample);

@@ -33,8 +33,7 @@ pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
     // Selection instead of a full sort: the two neighbours are all that counts.
     let (_, low, above) = values.select_nth_unstable_by(lower, nan_first);
     let low = *low;
-    let high =
-        if upper == lower { low } else { above.iter().copied().min_by(nan_first).unwrap_or(low) };
+    let high = if upper == lower { low } else { above.iter().copied().min_by(nan_first).unwrap_or(low) };
     low * (1.0 - weight) + high * weight
 }
 

@@ -155,8 +155,7 @@ fn lower_binary(b: &BinaryExpr, options: &PlanOptions) -> Result<(Plan, bool), Q
     let invariant = left_invariant && right_invariant;
     let (lhs, rhs) =
         if invariant { (lhs, rhs) } else { (wrap(lhs, left_invariant), wrap(rhs, right_invariant)) };
-    let binary =
-        Binary { op: b.op, lhs, rhs, matching: b.matching.clone(), return_bool: b.return_bool };
+    let binary = Binary { op: b.op, lhs, rhs, matching: b.matching.clone(), return_bool: b.return_bool };
     let plan = Plan { kind: Kind::Binary(Box::new(binary)), span: b.span, outer_span: b.span };
     Ok((plan, invariant))
 }
