@@ -116,21 +116,9 @@ const IN_ADDED: u32 = 1 << 31;
 
 impl SeriesCache {
     /// Number of remembered series.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Bytes of heap in use.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.retired.capacity() * size_of::<SeriesRef>()
     }
 
     /// Forgets which text means which series, because the rules for labels changed; series that do not come back
@@ -170,7 +158,9 @@ impl Pass<'_> {
     pub(super) fn expected(&self, rest: &[u8], context: u64) -> Option<usize> {
         let entry = self.cache.entries.get(self.cursor)?;
         let text = rest.get(..entry.len())?;
-        entry.is(self.key.hash(text, context), text.len()).then_some(text.len())
+        let is_next =
+            entry.generation() != self.cache.generation && entry.is(self.key.hash(text, context), text.len());
+        is_next.then_some(text.len())
     }
 
     /// Accepts what [`Pass::expected`] just recognised.
@@ -265,16 +255,19 @@ impl Pass<'_> {
     }
 
     /// Remembers a new series.
-    pub(super) fn add(&mut self, text: &[u8], hash: Hash96, reference: SeriesRef, tracked: bool, dropped: bool) {
+    pub(super) fn add(
+        &mut self,
+        text: &[u8],
+        hash: Hash96,
+        reference: SeriesRef,
+        tracked: bool,
+        dropped: bool,
+    ) {
         if text.len() > MAX_TEXT {
             return;
         }
-        let mut entry = Entry {
-            hash_low: hash.0,
-            hash_high: hash.1,
-            reference: reference.0,
-            bits: text.len() as u32,
-        };
+        let mut entry =
+            Entry { hash_low: hash.0, hash_high: hash.1, reference: reference.0, bits: text.len() as u32 };
         entry.set(TRACKED, tracked && !dropped);
         entry.set(DROPPED, dropped);
         entry.set_generation(self.cache.generation);
@@ -324,7 +317,12 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn scrape(cache: &mut SeriesCache, key: &HashKey, lines: &[u8], refs: &mut BTreeMap<u8, u64>) -> Vec<u64> {
+    fn scrape(
+        cache: &mut SeriesCache,
+        key: &HashKey,
+        lines: &[u8],
+        refs: &mut BTreeMap<u8, u64>,
+    ) -> Vec<u64> {
         let mut pass = cache.begin(key);
         for line in lines {
             let text = [b'x', *line];

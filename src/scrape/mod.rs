@@ -20,6 +20,8 @@ mod schedule;
 mod scrape_loop;
 mod settings;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use manager::{ApplyError, ScrapeManager};
 pub use metadata::FamilyMetadata;
