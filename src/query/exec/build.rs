@@ -22,8 +22,8 @@ use crate::model::Labels;
 use crate::model::histogram::FloatHistogram;
 use crate::query::QueryError;
 use crate::query::annotations::Note;
-use crate::query::functions::{Func, histogram};
 use crate::query::functions::math::elementwise;
+use crate::query::functions::{Func, histogram};
 use crate::query::parse::ast::{AggregateOp, VectorMatching};
 use crate::query::plan::{Aggregate, Binary, Call, Kind, Plan};
 
@@ -360,7 +360,10 @@ impl Builder<'_> {
                     _ => Err(wrong_type("a label name and a separator")),
                 }
             }
-            Func::HistogramCount | Func::HistogramSum | Func::HistogramAvg | Func::HistogramStddev
+            Func::HistogramCount
+            | Func::HistogramSum
+            | Func::HistogramAvg
+            | Func::HistogramStddev
             | Func::HistogramStdvar => {
                 let f: fn(&FloatHistogram) -> f64 = match c.func {
                     Func::HistogramCount => |h| h.count,
