@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::notifications::Notifications;
 use super::sources::{ConfigSource, ReplayProgress, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
+use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
 use crate::tsdb::{Appendable, ExemplarQuerier, Queryable};
 
@@ -106,6 +108,8 @@ pub struct Services {
     pub rules: Arc<dyn RulesSource>,
     /// The running configuration.
     pub config: Arc<dyn ConfigSource>,
+    /// Remote-write receiver.
+    pub receiver: Arc<RemoteWriteReceiver>,
 }
 
 /// A wish of the web side to the process.
@@ -139,6 +143,8 @@ pub struct Api {
     pub services: ArcSwapOption<Services>,
     /// How far replay is.
     pub replay: parking_lot::Mutex<ReplayProgress>,
+    /// Ends streams that would go on for ever.
+    pub stop: CancellationToken,
     stopping: AtomicBool,
     reload_ok: AtomicBool,
     last_reload_s: AtomicU64,
@@ -167,6 +173,7 @@ impl Api {
             commands,
             services: ArcSwapOption::empty(),
             replay: parking_lot::Mutex::default(),
+            stop: CancellationToken::new(),
             stopping: AtomicBool::new(false),
             reload_ok: AtomicBool::new(false),
             last_reload_s: AtomicU64::new(0),
@@ -181,6 +188,7 @@ impl Api {
     /// Closes the doors before storage does.
     pub fn set_stopping(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.stop.cancel();
     }
 
     /// Whether the process is going down.

@@ -42,7 +42,6 @@ impl InFlight {
     }
 
     /// Ties the mark to the life of the answer's body.
-    #[must_use]
     pub fn around(self, body: Body) -> Body {
         Body::new(body.map_frame(move |frame| {
             let _ = &self;

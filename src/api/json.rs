@@ -82,7 +82,7 @@ pub fn pairs<'a>(out: &mut Vec<u8>, pairs: impl IntoIterator<Item = (&'a str, &'
 
 /// Appends an array of strings.
 pub fn strings<'a>(out: &mut Vec<u8>, texts: impl IntoIterator<Item = &'a str>) {
-    list(out, texts, |out, text| string(out, text));
+    list(out, texts, string);
 }
 
 /// Appends an array whose elements `write` appends.

@@ -3,6 +3,10 @@
 //! [`Api`] holds what handlers share; [`routes`] is the table of paths; [`server`] accepts connections. Handlers turn
 //! parameters into calls on the doors of other rooms, run them on the blocking pool and stream the answer as JSON.
 
+/// Administration of storage.
+pub mod admin;
+/// Query trees as JSON.
+pub mod ast_json;
 /// Populated buckets of native histograms with their bounds.
 pub mod buckets;
 /// Shared state of handlers.
@@ -11,6 +15,10 @@ pub mod context;
 pub mod encode;
 /// Error envelopes.
 pub mod error;
+/// Capabilities.
+pub mod features;
+/// Federation.
+pub mod federate;
 /// A stream with deadlines.
 pub mod guarded;
 /// JSON texts.
@@ -21,8 +29,12 @@ pub mod labels;
 pub mod layers;
 /// Health, readiness, reload, quit, metrics, version.
 pub mod lifecycle;
+/// Messages for the user interface over HTTP.
+pub mod live;
 /// Messages for the user interface.
 pub mod notifications;
+/// The OpenAPI document.
+pub mod openapi;
 /// Request parameters.
 pub mod params;
 /// Figures of the process.
@@ -33,6 +45,8 @@ pub mod query;
 pub mod reply;
 /// The table of paths.
 pub mod routes;
+/// Rules and alerts.
+pub mod rules;
 /// `match[]` and selectors inside expressions.
 pub mod selectors;
 /// Listening and serving connections.
@@ -41,9 +55,13 @@ pub mod server;
 pub mod sources;
 /// Status endpoints.
 pub mod status;
+/// Targets and metadata.
+pub mod targets;
 /// Times as Go prints them.
 pub mod time_text;
 /// The embedded user interface.
 pub mod ui;
+/// The remote-write endpoint.
+pub mod write;
 
 pub use context::{Api, BuildInfo, Command, Services, WebOptions};

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::reply::{Out, stream_json};
 use super::routes::Call;
-use super::{encode, json, selectors};
+use super::{ast_json, encode, json, selectors};
 use crate::model::Labels;
 use crate::query::{CancelToken, QueryOptions, QueryResult, QueryValue};
 
@@ -172,8 +172,8 @@ pub async fn exemplars(call: Call) -> Response {
         if end < start {
             return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
         }
-        let sets = selectors::of_expression(&call.services, call.params.first("query"))
-            .map_err(|e| ApiError::bad_data(e.message))?;
+        let sets = selectors::of_expression(call.services.engine.options(), call.params.first("query"))
+            .map_err(|e| ApiError::bad_data(e.to_string()))?;
         Ok((start, end, sets))
     };
     let (start, end, sets) = match prepared() {
@@ -247,4 +247,29 @@ pub fn series_of(
         warnings.push(TRUNCATED.into());
     }
     Ok((all, warnings))
+}
+
+fn parsed(call: &Call) -> Result<crate::query::parse::ast::Expr, ApiError> {
+    let options = selectors::parse_options(call.services.engine.options());
+    crate::query::parse::parse_expr(call.params.first("query"), &options)
+        .map_err(|e| ApiError::parameter("query", e))
+}
+
+/// `/api/v1/format_query`
+pub async fn format(call: Call) -> Response {
+    match parsed(&call) {
+        Ok(expr) => {
+            let text = crate::query::parse::pretty(&expr);
+            super::reply::success(|out| json::string(out, &text))
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// `/api/v1/parse_query`
+pub async fn parse(call: Call) -> Response {
+    match parsed(&call) {
+        Ok(expr) => super::reply::success(|out| ast_json::write(out, &expr)),
+        Err(error) => error.into_response(),
+    }
 }

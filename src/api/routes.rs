@@ -15,7 +15,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::context::{Api, Services};
 use super::error::ApiError;
 use super::params::{MAX_FORM_BYTES, Params};
-use super::{labels, lifecycle, query, reply, status};
+use super::{
+    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rules, status, targets, write,
+};
 
 /// A request as handlers of the table see it.
 pub struct Call {
@@ -31,6 +33,8 @@ pub struct Call {
     pub method: Method,
     /// Headers.
     pub headers: HeaderMap,
+    /// Whom the connection comes from.
+    pub peer: Option<std::net::SocketAddr>,
     /// The body, unless it was a form.
     pub body: Body,
 }
@@ -76,6 +80,7 @@ macro_rules! always {
 
 const GET: &[&str] = &["GET"];
 const GET_POST: &[&str] = &["GET", "POST"];
+const POST: &[&str] = &["POST"];
 const POST_PUT: &[&str] = &["POST", "PUT"];
 
 const fn route(
@@ -97,13 +102,56 @@ pub const ROUTES: &[Route] = &[
         ready!(query::exemplars),
         "Find exemplars of the series in a query",
     ),
+    route("/api/v1/format_query", GET_POST, ready!(query::format), "Format a query"),
+    route("/api/v1/parse_query", GET_POST, ready!(query::parse), "Parse a query into its tree"),
     route("/api/v1/series", GET_POST, ready!(labels::series), "Find series by label matchers"),
     route("/api/v1/labels", GET_POST, ready!(labels::names), "List label names"),
     route("/api/v1/label/{name}/values", GET, ready!(labels::values), "List values of a label"),
-    route("/api/v1/status/flags", GET, ready!(status::flags), "Flags and their values"),
+    route("/api/v1/metadata", GET, ready!(targets::metadata), "Metadata of metrics"),
+    route("/api/v1/targets", GET, ready!(targets::targets), "Targets, active and dropped"),
+    route("/api/v1/targets/metadata", GET, ready!(targets::target_metadata), "Metadata of metrics by target"),
+    route(
+        "/api/v1/targets/relabel_steps",
+        GET,
+        ready!(targets::relabel_steps),
+        "Relabelling of a target, rule by rule",
+    ),
+    route("/api/v1/scrape_pools", GET, ready!(targets::scrape_pools), "Names of scrape jobs"),
+    route(
+        "/api/v1/scrape_pools/config",
+        GET,
+        ready!(targets::scrape_pool_config),
+        "Configuration of a scrape job",
+    ),
+    route("/api/v1/rules", GET, ready!(rules::rules), "Rules with their state"),
+    route("/api/v1/alerts", GET, ready!(rules::alerts), "Active alerts"),
+    route("/api/v1/alertmanagers", GET, ready!(rules::alertmanagers), "Alertmanagers, active and dropped"),
     route("/api/v1/status/config", GET, ready!(status::config), "The running configuration"),
+    route("/api/v1/status/flags", GET, ready!(status::flags), "Flags and their values"),
     route("/api/v1/status/buildinfo", GET, ready!(status::build_info), "What this program is"),
     route("/api/v1/status/runtimeinfo", GET, ready!(status::runtime_info), "How this process is"),
+    route("/api/v1/status/tsdb", GET, ready!(status::tsdb), "Statistics of storage"),
+    route("/api/v1/status/tsdb/blocks", GET, ready!(status::blocks), "Blocks of storage"),
+    route("/api/v1/status/walreplay", GET, always!(status::wal_replay), "Progress of replaying the log"),
+    route("/api/v1/features", GET, ready!(features::features), "Capabilities of this server"),
+    route("/api/v1/notifications", GET, always!(live::list), "Messages for the user interface"),
+    route(
+        "/api/v1/notifications/live",
+        GET,
+        always!(live::live),
+        "Messages for the user interface as they come",
+    ),
+    route("/api/v1/openapi.yaml", GET, always!(openapi::document), "This interface as an OpenAPI document"),
+    route("/api/v1/write", POST, ready!(write::write), "Receive remote write"),
+    route("/api/v1/admin/tsdb/snapshot", POST_PUT, ready!(admin::snapshot), "Take a snapshot of storage"),
+    route("/api/v1/admin/tsdb/delete_series", POST_PUT, ready!(admin::delete_series), "Delete series"),
+    route(
+        "/api/v1/admin/tsdb/clean_tombstones",
+        POST_PUT,
+        ready!(admin::clean_tombstones),
+        "Remove deleted samples from disk",
+    ),
+    route("/federate", GET, ready!(federate::federate), "Newest samples in the text format"),
     route("/-/healthy", GET, always!(lifecycle::healthy), "Whether the process lives"),
     route("/-/ready", GET, always!(lifecycle::ready), "Whether queries are served"),
     route("/-/reload", POST_PUT, always!(lifecycle::reload), "Load the configuration again"),
@@ -111,6 +159,12 @@ pub const ROUTES: &[Route] = &[
     route("/metrics", GET, always!(lifecycle::metrics), "Metrics of this process"),
     route("/version", GET, always!(lifecycle::version), "What this program is"),
 ];
+
+/// Paths of the API proper.
+#[must_use]
+pub fn api_paths() -> Vec<&'static str> {
+    ROUTES.iter().map(|r| r.path).filter(|p| p.starts_with("/api/v1/")).collect()
+}
 
 /// The answer of ready-only routes while the process starts or stops.
 pub fn not_ready(api: &Api) -> Response {
@@ -133,6 +187,7 @@ async fn read_call(
     request: Request,
 ) -> Result<Call, ApiError> {
     let (parts, body) = request.into_parts();
+    let peer = write::peer_of(&parts.extensions);
     let (form, body) = if is_form(&parts.headers) && parts.method != Method::GET {
         let bytes = axum::body::to_bytes(body, MAX_FORM_BYTES)
             .await
@@ -142,7 +197,7 @@ async fn read_call(
         (bytes::Bytes::new(), body)
     };
     let params = Params::parse(&form, parts.uri.query().unwrap_or(""))?;
-    Ok(Call { api, services, params, path_value, method: parts.method, headers: parts.headers, body })
+    Ok(Call { api, services, params, path_value, method: parts.method, headers: parts.headers, peer, body })
 }
 
 async fn serve_ready(handler: Handler, api: Arc<Api>, path_value: String, request: Request) -> Response {

@@ -1,11 +1,20 @@
 //! The status endpoints: flags, configuration, build, process, storage.
 
-use axum::response::Response;
+use std::sync::Arc;
 
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+
+use super::context::Api;
+use super::error::ApiError;
 use super::json::{self, Object};
-use super::reply::success;
+use super::reply::{stream_json, success};
 use super::routes::Call;
 use super::time_text::{rfc3339, rfc3339_or_zero};
+use crate::query::CancelToken;
+
+/// Most entries of each list of storage statistics.
+const MAX_STATS: usize = 10_000;
 
 /// `/api/v1/status/flags`
 pub async fn flags(call: Call) -> Response {
@@ -49,6 +58,75 @@ pub async fn runtime_info(call: Call) -> Response {
             .text("GOGC", "")
             .text("GODEBUG", "")
             .text("storageRetention", &call.services.config.retention());
+        object.close();
+    })
+}
+
+/// `/api/v1/status/tsdb`
+pub async fn tsdb(call: Call) -> Response {
+    let limit = match call.params.first("limit") {
+        "" => 10,
+        text => match text.parse::<usize>() {
+            Ok(n) if n > 0 => n.min(MAX_STATS),
+            _ => return ApiError::bad_data("limit must be a positive number").into_response(),
+        },
+    };
+    stream_json(CancelToken::default(), move |out| {
+        let stats = call.services.storage.head_stats(limit)?;
+        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        out.success(&[], &[], |out| {
+            let mut object = Object::open(&mut out.buf);
+            let mut head = Object::open(object.key("headStats"));
+            head.integer("numSeries", whole(stats.series))
+                .integer("numLabelPairs", whole(stats.label_pairs))
+                .integer("chunkCount", whole(stats.chunks))
+                .integer("minTime", stats.min_time_ms)
+                .integer("maxTime", stats.max_time_ms);
+            head.close();
+            for (name, list) in [
+                ("seriesCountByMetricName", &stats.series_by_metric),
+                ("labelValueCountByLabelName", &stats.values_by_label),
+                ("memoryInBytesByLabelName", &stats.bytes_by_label),
+                ("seriesCountByLabelValuePair", &stats.series_by_pair),
+            ] {
+                json::list(object.key(name), list, |out, entry| {
+                    let mut object = Object::open(out);
+                    object.text("name", &entry.name).integer("value", whole(entry.value));
+                    object.close();
+                });
+            }
+            object.close();
+        });
+        Ok(())
+    })
+    .await
+}
+
+/// `/api/v1/status/tsdb/blocks`
+pub async fn blocks(call: Call) -> Response {
+    stream_json(CancelToken::default(), move |out| {
+        let blocks = call.services.storage.blocks();
+        out.success(&[], &[], |out| {
+            out.raw("{\"blocks\":");
+            json::list(&mut out.buf, &blocks, |out, meta| out.extend_from_slice(meta.as_bytes()));
+            out.raw("}");
+        });
+        Ok(())
+    })
+    .await
+}
+
+/// `/api/v1/status/walreplay`
+pub async fn wal_replay(api: Arc<Api>, _request: Request) -> Response {
+    let progress = *api.replay.lock();
+    let state = if api.services.load().is_some() { "done" } else { "in progress" };
+    success(|out| {
+        let mut object = Object::open(out);
+        object
+            .integer("min", progress.min)
+            .integer("max", progress.max)
+            .integer("current", progress.current)
+            .text("state", state);
         object.close();
     })
 }

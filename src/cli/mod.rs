@@ -8,6 +8,12 @@ pub mod flag_table;
 pub mod flags;
 /// Log lines.
 pub mod logging;
+/// Delivery of alerts to discovered Alertmanagers.
+pub mod notify;
+/// What flags mean to each room.
+pub mod options;
+/// The running configuration.
+pub mod running;
 /// Metrics of the process.
 pub mod self_metrics;
 /// The server process.

@@ -398,7 +398,7 @@ impl Batch<'_> {
             }
         }
         let known = references.iter().all(|r| (*r as usize) < symbols.len());
-        if !known || references.len() % 2 != 0 {
+        if !known || !references.len().is_multiple_of(2) {
             let message =
                 if known { "odd number of label references" } else { "label reference out of range" };
             self.receiver.invalid_labels.add(data as f64);

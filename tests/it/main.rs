@@ -6,3 +6,4 @@ mod exposition_conformance;
 mod net_client;
 mod relabel_conformance;
 mod tidy;
+mod storage;

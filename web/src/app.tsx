@@ -155,9 +155,9 @@ export function App() {
   const Current = loaded?.path === page?.path ? loaded?.Component : undefined;
   return (
     <div class={`frame${railOpen.value ? "" : " rail-small"}${menu ? " menu-open" : ""}`}>
-      <a class="skip" href="#main" onClick={skipToMain}>
+      <button type="button" class="skip" onClick={() => document.getElementById("main")?.focus()}>
         Skip to content
-      </a>
+      </button>
       <nav class="rail" aria-label="Pages">
         <a class="brand" href={urlOf("")}>
           <Mark />
@@ -251,17 +251,12 @@ export function App() {
         ) : Current ? (
           <Current />
         ) : (
-          <div class="placeholder" aria-busy="true" />
+          <div class="placeholder" />
         )}
       </main>
       {help && <Help pages={PAGES} onClose={() => setHelp(false)} />}
     </div>
   );
-}
-
-function skipToMain(e: Event) {
-  e.preventDefault();
-  document.getElementById("main")?.focus();
 }
 
 function Mark() {

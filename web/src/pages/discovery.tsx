@@ -183,7 +183,6 @@ function FoundDrawer({ found: f, onClose }: { found: Found; onClose: () => void 
           <h3>Relabeling, step by step</h3>
           <ol class="steps">
             {steps.data.steps.map((s, i) => (
-              // biome-ignore lint/suspicious/noArrayIndexKey: steps have no identity but their place
               <li key={i}>
                 <code>{ruleText(s.rule)}</code>
                 <Change before={i ? steps.data!.steps![i - 1]!.output : f.discovered} step={s} />

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../lib/api";
 import { fullUrl, urlOf } from "../lib/base";
-import { bytes, short } from "../lib/format";
+import { bytes, full, short } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { useSelfMetrics } from "../lib/selfmetrics";
 import { apiTime, humanDuration } from "../lib/time";
@@ -77,7 +77,7 @@ export function HomePage() {
         <Tile
           name="Active series"
           href="cardinality"
-          value={fmt(value("prometheus_tsdb_head_series"), (n) => short(n, 4))}
+          value={fmt(value("prometheus_tsdb_head_series"), (n) => (n < 1e6 ? full(n) : short(n, 4)))}
           note="in memory"
         />
         <Tile

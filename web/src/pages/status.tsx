@@ -190,7 +190,6 @@ function Config() {
         </button>
         <span class="muted">As loaded: defaults filled in, secrets hidden.</span>
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrolled area must take focus for keys to scroll it */}
       <pre class="code-block tall" tabIndex={0}>
         {yaml.split("\n").map(visible).join("\n")}
       </pre>

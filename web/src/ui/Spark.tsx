@@ -63,7 +63,7 @@ export function Spark(props: { expr: string; range?: number; height?: number; se
       />
       <p class="spark-note muted num">
         {frame.lines.length === 1
-          ? `now ${short(last[0]!)}`
+          ? `now ${short(last[0]!)}, between ${short(frame.lines[0]!.stats.min ?? 0)} and ${short(frame.lines[0]!.stats.max ?? 0)}`
           : `${frame.lines.length} series, ${short(Math.min(...last))} to ${short(Math.max(...last))}`}
       </p>
     </div>
