@@ -182,6 +182,27 @@ impl Inner {
                 let run = super::refresh::run(refresher, "http", interval, metrics("http"), updates, cancel);
                 self.tasks.spawn_on(run, &self.runtime);
             }
+            SdConfig::Dns(config) => {
+                let refresher = super::dns::DnsDiscovery::new(config, &self.registry);
+                let interval = config.refresh_interval.as_std();
+                let run = super::refresh::run(refresher, "dns", interval, metrics("dns"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Consul(config) => {
+                let discovery = super::consul::ConsulDiscovery::new(config, &self.registry);
+                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
+            }
+            SdConfig::Docker(config) => {
+                let refresher = super::docker::DockerDiscovery::new(config)?;
+                let interval = config.refresh_interval.as_std();
+                let run =
+                    super::refresh::run(refresher, "docker", interval, metrics("docker"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Kubernetes(config) => {
+                let discovery = super::kubernetes::KubernetesDiscovery::new(config, &self.registry)?;
+                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
+            }
             other => {
                 updates.replace(Vec::new());
                 return Err(format!("{} is not implemented in this version", other.key()));
