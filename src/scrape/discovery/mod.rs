@@ -13,6 +13,8 @@ mod kubernetes_targets;
 mod manager;
 mod refresh;
 mod rest;
+#[cfg(test)]
+mod tests;
 
 pub use manager::{DiscoveryManager, DiscoveryOptions, TargetSets};
 
