@@ -2,15 +2,18 @@
 //! configurations, and publishes target groups by the name of the set (a job, an Alertmanager section).
 
 mod consul;
+mod digitalocean;
 mod dns;
 mod dns_message;
 mod docker;
 mod file;
+mod hetzner;
 mod http;
 mod kubernetes;
 mod kubernetes_objects;
 mod kubernetes_targets;
 mod manager;
+mod nomad;
 mod refresh;
 mod rest;
 #[cfg(test)]

@@ -203,3 +203,57 @@ async fn consul_services_are_followed() {
     assert_eq!(groups[0].labels["__meta_consul_service"], "web");
     manager.stop().await;
 }
+
+#[tokio::test]
+async fn cloud_apis_are_read_page_by_page() {
+    use super::refresh::Refresher as _;
+    let (address, _) = server(&[
+        ("/v1/services", &[r#"[{"Namespace":"default","Services":[{"ServiceName":"web","Tags":[]}]}]"#]),
+        (
+            "/v1/service/web",
+            &[r#"[{"ID":"i","ServiceName":"web","Datacenter":"d","Address":"10.0.0.3","Port":9,"Tags":["a","b"]}]"#],
+        ),
+        (
+            "/v2/droplets",
+            &[
+                r#"{"droplets":[{"id":1,"name":"x","image":{"slug":null,"name":"deb"},"tags":["t"],
+                    "networks":{"v4":[{"ip_address":"10.9.9.9","type":"private"},{"ip_address":"192.0.2.1","type":"public"}]}}],
+                    "links":{"pages":{"next":"more"}}}"#,
+                r#"{"droplets":[{"id":2,"networks":{"v4":[{"ip_address":"192.0.2.2","type":"public"}]}}],"links":{}}"#,
+            ],
+        ),
+        ("/v1/networks", &[r#"{"networks":[{"id":4,"name":"my net"}],"meta":{"pagination":{"next_page":null}}}"#]),
+        (
+            "/v1/servers",
+            &[r#"{"servers":[{"id":7,"name":"s","public_net":{"ipv4":{"ip":"192.0.2.3"},"ipv6":null},
+                "private_net":[{"network":4,"ip":"10.0.0.4"}],"labels":{"a/b":"c"}}],"meta":{"pagination":{}}}"#],
+        ),
+    ])
+    .await;
+    let config = |yaml: String| configs(&yaml).0.remove(0);
+    let crate::config::SdConfig::Nomad(nomad) =
+        config(format!("  nomad_sd_configs: [{{server: '{address}'}}]\n"))
+    else {
+        panic!("a Nomad section");
+    };
+    let groups = super::nomad::NomadDiscovery::new(&nomad).unwrap().refresh().await.unwrap();
+    assert_eq!(groups[0].targets[0]["__address__"], "10.0.0.3:9");
+    assert_eq!(groups[0].targets[0]["__meta_nomad_tags"], ",a,b,");
+    let crate::config::SdConfig::DigitalOcean(ocean) = config("  digitalocean_sd_configs: [{}]\n".into())
+    else {
+        panic!("a DigitalOcean section");
+    };
+    let mut discovery = super::digitalocean::DigitalOceanDiscovery::new(&ocean, &address).unwrap();
+    let groups = discovery.refresh().await.unwrap();
+    let addresses: Vec<&str> = groups[0].targets.iter().map(|t| t["__address__"].as_str()).collect();
+    assert_eq!(addresses, ["192.0.2.1:80", "192.0.2.2:80"]);
+    assert_eq!(groups[0].targets[0]["__meta_digitalocean_private_ipv4"], "10.9.9.9");
+    let crate::config::SdConfig::Hetzner(hetzner) = config("  hetzner_sd_configs: [{role: hcloud}]\n".into())
+    else {
+        panic!("a Hetzner section");
+    };
+    let mut discovery = super::hetzner::HetznerDiscovery::new(&hetzner, &address).unwrap();
+    let labels = &discovery.refresh().await.unwrap()[0].targets[0];
+    assert_eq!(labels["__meta_hetzner_hcloud_private_ipv4_my_net"], "10.0.0.4");
+    assert_eq!(labels["__meta_hetzner_hcloud_label_a_b"], "c");
+}
