@@ -6,4 +6,5 @@ mod exposition_conformance;
 mod net_client;
 mod relabel_conformance;
 mod scraping;
+mod storage;
 mod tidy;
