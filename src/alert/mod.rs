@@ -3,10 +3,14 @@
 
 /// Alerting rules and the life of an alert.
 pub mod alerting;
+/// From discovered targets to Alertmanagers.
+pub mod alertmanager;
 /// Doors: where values come from and where results and notifications go.
 pub mod evaluator;
 /// Groups: order, timestamps, staleness, restoration.
 pub mod group;
+/// From rule files to groups.
+pub mod load;
 /// Schedules, reloads, restarts.
 pub mod manager;
 /// Delivery to Alertmanagers.

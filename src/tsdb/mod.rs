@@ -1,6 +1,8 @@
 //! The storage engine, seen through two narrow doors: an [`Appender`] takes batches in, a [`Querier`] hands
 //! series out. No other room knows its files or tables.
 
+/// Immutable blocks in the native format.
+pub mod block;
 /// The doors: traits, hints and errors.
 pub mod door;
 /// Where new samples live until they become blocks.

@@ -358,6 +358,13 @@ impl Builder<'_> {
                     _ => Err(wrong_type("a label name and a separator")),
                 }
             }
+            Func::Info => {
+                let matchers = match c.args.get(1).map(|a| &a.bare().kind) {
+                    Some(Kind::Selector(s)) => Some(&s.matchers[..]),
+                    _ => None,
+                };
+                super::info::info(ctx, &*self.vector(arg()?)?, arg()?, matchers, axis)
+            }
             _ => Err(QueryError::Execution(format!("function {} is not evaluated", c.func.name()))),
         }
     }

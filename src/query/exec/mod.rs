@@ -6,6 +6,8 @@ pub mod across;
 pub mod aggregate;
 /// `topk`, `bottomk`, `limitk`, `limit_ratio`, `count_values`.
 pub mod aggregate_k;
+/// Nodes to results.
+pub mod answer;
 /// Plan to nodes.
 pub mod build;
 /// One series over the steps.
@@ -14,6 +16,8 @@ pub mod column;
 pub mod context;
 /// Grouping keys and label arithmetic.
 pub mod grouping;
+/// `info`.
+pub mod info;
 /// Binary operations between vectors.
 pub mod join;
 /// Functions of one series at a time.

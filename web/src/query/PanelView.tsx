@@ -5,6 +5,7 @@ import { ApiError, call, explainError } from "../lib/api";
 import { completionOn, history, remember } from "../lib/prefs";
 import { Icon } from "../ui/icons";
 import { Menu, Segments } from "../ui/parts";
+import { ExplainTab } from "./ExplainTab";
 import { GraphTab } from "./GraphTab";
 import type { Panel, Tab } from "./state";
 import { TableTab } from "./TableTab";
@@ -112,7 +113,13 @@ export function PanelView(props: PanelProps) {
           onChange={(t) => props.onChange({ tab: t })}
         />
       </div>
-      {panel.tab === "graph" ? <GraphTab {...tab} /> : <TableTab {...tab} />}
+      {panel.tab === "graph" ? (
+        <GraphTab {...tab} />
+      ) : panel.tab === "table" ? (
+        <TableTab {...tab} />
+      ) : (
+        <ExplainTab {...tab} />
+      )}
     </section>
   );
 }
