@@ -16,21 +16,6 @@ use tokio::sync::Notify;
 
 use crate::model::target_group::TargetGroup;
 
-/// Joins list-valued metadata as Prometheus does: between and around the values.
-pub(super) fn surrounded<'a>(values: impl IntoIterator<Item = &'a str>, separator: &str) -> String {
-    let mut out = separator.to_owned();
-    for value in values {
-        out.push_str(value);
-        out.push_str(separator);
-    }
-    out
-}
-
-/// A label name from a foreign one: every character outside `[a-zA-Z0-9_]` becomes `_`.
-pub(super) fn sanitize(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-}
-
 #[derive(Default)]
 struct Groups {
     by_source: BTreeMap<String, Arc<TargetGroup>>,

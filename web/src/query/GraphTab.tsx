@@ -240,7 +240,7 @@ export function GraphTab(props: TabProps) {
         </>
       ) : g ? (
         <Empty expr={panel.expr} at={g.end} onTry={(expr) => onChange({ expr })} />
-      ) : (
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>

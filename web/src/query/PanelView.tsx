@@ -27,6 +27,7 @@ export interface TabProps {
   refresh: number;
   onChange: (part: Partial<Panel>) => void;
   onFail: (error: ApiError | null) => void;
+  failed: boolean;
 }
 
 export function PanelView(props: PanelProps) {
@@ -58,7 +59,14 @@ export function PanelView(props: PanelProps) {
     }
   }
 
-  const tab: TabProps = { panel, turn, refresh: props.refresh, onChange: props.onChange, onFail: setFailure };
+  const tab: TabProps = {
+    panel,
+    turn,
+    refresh: props.refresh,
+    onChange: props.onChange,
+    onFail: setFailure,
+    failed: failure !== null,
+  };
   const name = `Query ${props.index + 1}`;
   return (
     <section class="panel" ref={root} aria-label={name}>

@@ -123,7 +123,7 @@ export function TableTab(props: TabProps) {
         </>
       ) : t ? (
         <Empty expr={panel.expr} at={t.at} onTry={(expr) => onChange({ expr })} />
-      ) : (
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>
