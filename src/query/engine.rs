@@ -272,9 +272,7 @@ const SHALLOW: usize = 48;
 /// Stack for higher trees; the parser limits their height.
 const LARGE_STACK: usize = 64 << 20;
 
-fn on_large_stack<T: Send>(
-    work: impl FnOnce() -> Result<T, QueryError> + Send,
-) -> Result<T, QueryError> {
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, QueryError> + Send) -> Result<T, QueryError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("query".into()).stack_size(LARGE_STACK);
         match thread.spawn_scoped(scope, work) {

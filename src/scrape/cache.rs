@@ -265,16 +265,19 @@ impl Pass<'_> {
     }
 
     /// Remembers a new series.
-    pub(super) fn add(&mut self, text: &[u8], hash: Hash96, reference: SeriesRef, tracked: bool, dropped: bool) {
+    pub(super) fn add(
+        &mut self,
+        text: &[u8],
+        hash: Hash96,
+        reference: SeriesRef,
+        tracked: bool,
+        dropped: bool,
+    ) {
         if text.len() > MAX_TEXT {
             return;
         }
-        let mut entry = Entry {
-            hash_low: hash.0,
-            hash_high: hash.1,
-            reference: reference.0,
-            bits: text.len() as u32,
-        };
+        let mut entry =
+            Entry { hash_low: hash.0, hash_high: hash.1, reference: reference.0, bits: text.len() as u32 };
         entry.set(TRACKED, tracked && !dropped);
         entry.set(DROPPED, dropped);
         entry.set_generation(self.cache.generation);
@@ -324,7 +327,12 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn scrape(cache: &mut SeriesCache, key: &HashKey, lines: &[u8], refs: &mut BTreeMap<u8, u64>) -> Vec<u64> {
+    fn scrape(
+        cache: &mut SeriesCache,
+        key: &HashKey,
+        lines: &[u8],
+        refs: &mut BTreeMap<u8, u64>,
+    ) -> Vec<u64> {
         let mut pass = cache.begin(key);
         for line in lines {
             let text = [b'x', *line];

@@ -297,7 +297,8 @@ pub(super) fn final_labels(
         builder.set(label.name, label.value);
     }
     merge_target_labels(&mut builder, target, config.honor_labels);
-    if !config.metric_relabel_configs.is_empty() && !relabel::process(&mut builder, &config.metric_relabel_configs)
+    if !config.metric_relabel_configs.is_empty()
+        && !relabel::process(&mut builder, &config.metric_relabel_configs)
     {
         return Ok(None);
     }

@@ -130,8 +130,9 @@ impl ScrapeManager {
                     let path = job.scrape_failure_log_file.as_path().to_owned();
                     let log = match logs.get(&path) {
                         Some(log) => Arc::clone(log),
-                        None => FailureLog::open(path.clone())
-                            .map_err(|e| fail(format!("cannot open scrape failure log {}: {e}", path.display())))?,
+                        None => FailureLog::open(path.clone()).map_err(|e| {
+                            fail(format!("cannot open scrape failure log {}: {e}", path.display()))
+                        })?,
                     };
                     logs.insert(path, Arc::clone(&log));
                     Some(log)

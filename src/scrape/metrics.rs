@@ -56,7 +56,10 @@ impl ScrapeMetrics {
                 "prometheus_target_scrape_pools_failed_total",
                 "Total number of scrape pool creations that failed.",
             ),
-            pools: c("prometheus_target_scrape_pools_total", "Total number of scrape pool creation attempts."),
+            pools: c(
+                "prometheus_target_scrape_pools_total",
+                "Total number of scrape pool creation attempts.",
+            ),
             pool_reloads: c(
                 "prometheus_target_scrape_pool_reloads_total",
                 "Total number of scrape pool reloads.",

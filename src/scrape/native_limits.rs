@@ -66,8 +66,10 @@ fn deltas(counts: &[i64]) -> Vec<i64> {
 fn reduce(histogram: &HistogramValue, steps: u32) -> HistogramValue {
     match histogram {
         HistogramValue::Integer(h) => {
-            let (positive_spans, positive) = coarser(&h.positive_spans, &absolute(&h.positive_buckets), steps);
-            let (negative_spans, negative) = coarser(&h.negative_spans, &absolute(&h.negative_buckets), steps);
+            let (positive_spans, positive) =
+                coarser(&h.positive_spans, &absolute(&h.positive_buckets), steps);
+            let (negative_spans, negative) =
+                coarser(&h.negative_spans, &absolute(&h.negative_buckets), steps);
             HistogramValue::Integer(Arc::new(Histogram {
                 schema: h.schema - steps as i32,
                 positive_spans,
@@ -94,7 +96,9 @@ fn reduce(histogram: &HistogramValue, steps: u32) -> HistogramValue {
 
 fn shape(histogram: &HistogramValue) -> (i32, u64) {
     match histogram {
-        HistogramValue::Integer(h) => (h.schema, (h.positive_buckets.len() + h.negative_buckets.len()) as u64),
+        HistogramValue::Integer(h) => {
+            (h.schema, (h.positive_buckets.len() + h.negative_buckets.len()) as u64)
+        }
         HistogramValue::Float(h) => (h.schema, (h.positive_buckets.len() + h.negative_buckets.len()) as u64),
     }
 }
@@ -154,7 +158,8 @@ mod tests {
         let (spans, counts) = coarser(&spans, &[1i64, 2, 3, 4], 1);
         assert_eq!(spans, [Span { offset: 1, length: 2 }]);
         assert_eq!(counts, [3, 7]);
-        let (spans, counts) = coarser(&[Span { offset: -3, length: 2 }, Span { offset: 5, length: 1 }], &[1i64, 1, 1], 1);
+        let (spans, counts) =
+            coarser(&[Span { offset: -3, length: 2 }, Span { offset: 5, length: 1 }], &[1i64, 1, 1], 1);
         assert_eq!(spans, [Span { offset: -1, length: 1 }, Span { offset: 2, length: 1 }]);
         assert_eq!(counts, [2, 1]);
     }

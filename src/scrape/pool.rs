@@ -70,11 +70,7 @@ pub struct PoolShared {
 pub(super) fn build_client(config: &ScrapeConfig, socket: Option<PathBuf>) -> Result<HttpClient, NetError> {
     // Above the interval, so that a connection lives from one scrape to the next.
     let idle = config.scrape_interval.as_std().saturating_mul(2).max(Duration::from_secs(300));
-    let options = ClientOptions {
-        pool_idle_timeout: idle,
-        unix_socket: socket,
-        ..ClientOptions::default()
-    };
+    let options = ClientOptions { pool_idle_timeout: idle, unix_socket: socket, ..ClientOptions::default() };
     HttpClient::from_config(&config.http, options)
 }
 

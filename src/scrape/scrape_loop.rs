@@ -403,7 +403,10 @@ impl ScrapeLoop {
         for (count, what) in [
             (refused.out_of_order, "Error on ingesting out-of-order samples"),
             (refused.duplicates, "Error on ingesting samples with different value but same timestamp"),
-            (refused.out_of_bounds, "Error on ingesting samples that are too old or are too far into the future"),
+            (
+                refused.out_of_bounds,
+                "Error on ingesting samples that are too old or are too far into the future",
+            ),
             (refused.exemplars, "Error on ingesting out-of-order exemplars"),
             (refused.limited, "Error on ingesting samples: a limit on series was reached"),
         ] {

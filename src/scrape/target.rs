@@ -140,7 +140,9 @@ pub fn populate(
     let timeout = duration(&builder, TIMEOUT, "scrape timeout")?;
     if timeout > interval {
         let (timeout, interval) = (builder.value(TIMEOUT), builder.value(INTERVAL));
-        return Err(format!("scrape timeout cannot be greater than scrape interval ({timeout:?} > {interval:?})"));
+        return Err(format!(
+            "scrape timeout cannot be greater than scrape interval ({timeout:?} > {interval:?})"
+        ));
     }
     let scrape_native_histograms = boolean(&builder, NATIVE)?;
     let convert_classic_histograms_to_nhcb = boolean(&builder, NHCB)?;
@@ -234,7 +236,8 @@ mod tests {
         let text = format!("scrape_configs:\n- job_name: web\n  params: {{module: [a, b]}}\n{yaml}");
         let options = crate::config::LoadOptions::default();
         let mut config =
-            crate::config::Config::parse(&text, std::path::Path::new("/x/prometheus.yml"), &options).expect("valid");
+            crate::config::Config::parse(&text, std::path::Path::new("/x/prometheus.yml"), &options)
+                .expect("valid");
         config.scrape_configs.remove(0)
     }
 
@@ -243,7 +246,8 @@ mod tests {
         let job = job("  relabel_configs:\n  - {source_labels: [__meta_zone], target_label: zone}\n\
                        \u{20} - {target_label: __param_module, replacement: c}\n");
         let target = map(&[("__address__", "host:1"), ("__meta_zone", "eu"), ("__metrics_path__", "/m x")]);
-        let Ok(Populated::Keep(target)) = populate(&job, &target, &map(&[("team", "a"), ("zone", "us")])) else {
+        let Ok(Populated::Keep(target)) = populate(&job, &target, &map(&[("team", "a"), ("zone", "us")]))
+        else {
             panic!("kept");
         };
         assert_eq!(target.labels.to_string(), r#"{instance="host:1", job="web", team="a", zone="eu"}"#);

@@ -9,8 +9,7 @@ use meerkat::model::labels::{is_legacy_label_name, is_legacy_metric_name};
 use meerkat::model::metadata::{Exemplar, MetricType};
 use meerkat::model::sample::HistogramValue;
 use meerkat::scrape::exposition::{
-    Format, PairBuffer, ParseError, ParseOptions, SampleView, SeriesView, Sink, Stop,
-    choose_format, parse,
+    Format, PairBuffer, ParseError, ParseOptions, SampleView, SeriesView, Sink, Stop, choose_format, parse,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

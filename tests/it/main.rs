@@ -5,5 +5,5 @@ mod config_conformance;
 mod exposition_conformance;
 mod net_client;
 mod relabel_conformance;
-mod tidy;
 mod storage;
+mod tidy;

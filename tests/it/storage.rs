@@ -15,8 +15,8 @@ use meerkat::telemetry::Registry;
 use meerkat::tsdb::vfs::crash::Fault;
 use meerkat::tsdb::vfs::{CrashVfs, Vfs};
 use meerkat::tsdb::{
-    AppendError, Appendable, BatchOptions, Db, DbOptions, ExemplarQuerier, MetadataStore, Queryable, SelectHints,
-    SeriesRef, StorageError,
+    AppendError, Appendable, BatchOptions, Db, DbOptions, ExemplarQuerier, MetadataStore, Queryable,
+    SelectHints, SeriesRef, StorageError,
 };
 
 const SERIES: usize = 3;
@@ -129,7 +129,11 @@ fn power_cuts_keep_what_was_durable_again_and_again() {
         for round in 0..4u64 {
             let db = open(&vfs);
             let kept = stored(&db);
-            assert!(done.durable.is_subset(&kept), "seed {seed} round {round}: lost {:?}", done.durable.difference(&kept));
+            assert!(
+                done.durable.is_subset(&kept),
+                "seed {seed} round {round}: lost {:?}",
+                done.durable.difference(&kept)
+            );
             assert!(kept.is_subset(&done.committed), "seed {seed} round {round}: appeared");
             // What is visible after a start is not yet a promise, but the next script continues from it.
             done = Acknowledged { committed: kept, durable: done.durable };
@@ -160,16 +164,27 @@ fn every_failing_call_once_and_for_good() {
                 // Healed, it goes on without a restart.
                 vfs.set_fault(None);
                 script(db, 100, 10, &mut done);
-                assert!((100..110).all(|k| done.committed.contains(&(k * 1000))), "{fault:?}: no ingestion after healing");
+                assert!(
+                    (100..110).all(|k| done.committed.contains(&(k * 1000))),
+                    "{fault:?}: no ingestion after healing"
+                );
                 assert_eq!(stored(db), done.committed, "{fault:?}");
             }
             vfs.set_fault(None);
             drop(db);
             let after_kill = stored(&open(&vfs.kill()));
-            assert!(done.committed.is_subset(&after_kill), "{fault:?}: lost {:?}", done.committed.difference(&after_kill));
+            assert!(
+                done.committed.is_subset(&after_kill),
+                "{fault:?}: lost {:?}",
+                done.committed.difference(&after_kill)
+            );
             for seed in 0..3 {
                 let after_cut = stored(&open(&vfs.power_cut(seed)));
-                assert!(done.durable.is_subset(&after_cut), "{fault:?}: lost {:?}", done.durable.difference(&after_cut));
+                assert!(
+                    done.durable.is_subset(&after_cut),
+                    "{fault:?}: lost {:?}",
+                    done.durable.difference(&after_cut)
+                );
             }
         }
     }
@@ -225,7 +240,10 @@ fn a_full_disk_refuses_and_resumes_by_itself() {
 }
 
 fn log_files(vfs: &CrashVfs) -> Vec<PathBuf> {
-    vfs.files().into_iter().filter(|f| f.starts_with("/data/meerkat-wal") || f.starts_with("/data/meerkat-head")).collect()
+    vfs.files()
+        .into_iter()
+        .filter(|f| f.starts_with("/data/meerkat-wal") || f.starts_with("/data/meerkat-head"))
+        .collect()
 }
 
 #[test]
@@ -251,7 +269,11 @@ fn flipped_bits_never_give_wrong_values_and_are_counted() {
                 assert!(counted > 0.0 || torn, "{} bit {bit}: lost but not counted", file.display());
             }
             commit(&db, 1_000_000).expect("ingestion resumes");
-            assert_eq!(damaged.content(&file).map(|c| c.len()), Some(content.len()), "damage deletes nothing");
+            assert_eq!(
+                damaged.content(&file).map(|c| c.len()),
+                Some(content.len()),
+                "damage deletes nothing"
+            );
         }
     }
 }
@@ -318,7 +340,9 @@ fn histograms_exemplars_metadata_and_deletions_survive() {
             let mut series = SeriesRef::NONE;
             for k in 0..300i64 {
                 let mut appender = db.appender(BatchOptions::default());
-                series = appender.append_histogram(series, &|| labels(0), k * 10, k * 1000 + 10, histogram(k as u64)).unwrap();
+                series = appender
+                    .append_histogram(series, &|| labels(0), k * 10, k * 1000 + 10, histogram(k as u64))
+                    .unwrap();
                 let own = Labels::from_pairs([("trace_id", format!("{k}"))]);
                 let exemplar = Exemplar { labels: own, value: k as f64, timestamp_ms: None };
                 appender.append_exemplar(series, k * 1000, &exemplar).unwrap();

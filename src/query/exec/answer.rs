@@ -91,8 +91,13 @@ fn window_samples(ctx: &Arc<Context>, windows: &Windows) -> Result<QueryValue, Q
         ctx.check()?;
         windows.load(i, &mut scratch, &mut buffer)?;
         let inside = |t: i64| t > start && t <= end;
-        let floats: Vec<(i64, f64)> =
-            buffer.timestamps.iter().copied().zip(buffer.values.iter().copied()).filter(|(t, _)| inside(*t)).collect();
+        let floats: Vec<(i64, f64)> = buffer
+            .timestamps
+            .iter()
+            .copied()
+            .zip(buffer.values.iter().copied())
+            .filter(|(t, _)| inside(*t))
+            .collect();
         let histograms: Vec<_> = buffer.histograms.iter().filter(|(t, _)| inside(*t)).cloned().collect();
         let count = floats.len() + histograms.len();
         if count > 0 {

@@ -111,8 +111,7 @@ impl InfoSeries {
         let enriched: Vec<&Meta> = base.iter().filter(|m| !wanted.is_info(&m.labels)).collect();
         let mut identified = false;
         for name in IDENTIFYING {
-            let mut values: Vec<String> =
-                enriched.iter().map(|m| m.labels.value(name).to_owned()).collect();
+            let mut values: Vec<String> = enriched.iter().map(|m| m.labels.value(name).to_owned()).collect();
             identified |= values.iter().any(|v| !v.is_empty());
             let pattern = alternatives(&mut values);
             matchers.push(
@@ -153,8 +152,7 @@ impl InfoSeries {
     fn add(&mut self, labels: Labels, times: Column) {
         let at = self.labels.len();
         let metrics = self.by_key.entry(key(&labels)).or_default();
-        let same_name =
-            metrics.iter_mut().find(|m| self.labels[m[0]].metric_name() == labels.metric_name());
+        let same_name = metrics.iter_mut().find(|m| self.labels[m[0]].metric_name() == labels.metric_name());
         match same_name {
             Some(candidates) => candidates.push(at),
             None => metrics.push(vec![at]),

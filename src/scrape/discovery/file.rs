@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Updates;
-use crate::config::{FileSdConfig, FilePath, expand_pattern};
+use crate::config::{FilePath, FileSdConfig, expand_pattern};
 use crate::model::target_group::TargetGroup;
 use crate::telemetry::{Counter, Gauge, Registry};
 
@@ -151,7 +151,8 @@ impl FileDiscovery {
     /// Reads all files.
     fn read(&mut self) -> Vec<TargetGroup> {
         let mut out = Vec::new();
-        let paths: BTreeSet<PathBuf> = self.patterns.iter().flat_map(|p| expand_pattern(&p.0)).map(PathBuf::from).collect();
+        let paths: BTreeSet<PathBuf> =
+            self.patterns.iter().flat_map(|p| expand_pattern(&p.0)).map(PathBuf::from).collect();
         let gone: Vec<PathBuf> = self.known.keys().filter(|p| !paths.contains(*p)).cloned().collect();
         for path in gone {
             for source in self.known.remove(&path).unwrap_or_default() {

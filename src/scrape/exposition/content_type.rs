@@ -148,7 +148,10 @@ pub fn choose_format(content_type: &str, fallback: Option<ScrapeProtocol>) -> Fo
     match fallback {
         Some(protocol) => FormatChoice {
             format: Some(protocol_format(protocol)),
-            warning: Some(format!("{problem}, using fallback_scrape_protocol {:?}", protocol_media_type(protocol))),
+            warning: Some(format!(
+                "{problem}, using fallback_scrape_protocol {:?}",
+                protocol_media_type(protocol)
+            )),
         },
         None => FormatChoice {
             format: None,

@@ -106,7 +106,10 @@ impl<'a> Input<'a> {
 
     /// A varint used as a length or count that may not exceed `limit`.
     pub fn count(&mut self, limit: usize) -> Result<usize> {
-        usize::try_from(self.varint()?).ok().filter(|n| *n <= limit).ok_or(DecodeError("count above its limit"))
+        usize::try_from(self.varint()?)
+            .ok()
+            .filter(|n| *n <= limit)
+            .ok_or(DecodeError("count above its limit"))
     }
 
     /// A zig-zag varint.

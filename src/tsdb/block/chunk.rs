@@ -14,7 +14,12 @@ pub fn encode_floats(samples: &[f64], starts: &[i64], out: &mut Vec<u8>) -> valu
 }
 
 /// Encodes a chunk of histograms of one kind; `starts` is empty or as long as `samples`.
-pub fn encode_histograms(samples: &[(i64, HistogramValue)], starts: &[i64], integers: bool, out: &mut Vec<u8>) {
+pub fn encode_histograms(
+    samples: &[(i64, HistogramValue)],
+    starts: &[i64],
+    integers: bool,
+    out: &mut Vec<u8>,
+) {
     histograms::encode(samples, integers, out);
     ints::encode(starts, out);
 }

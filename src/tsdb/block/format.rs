@@ -52,8 +52,17 @@ pub enum Part {
 /// Number of parts.
 pub const PARTS: usize = 9;
 /// Names of the parts, for messages and reports.
-pub const PART_NAMES: [&str; PARTS] =
-    ["samples", "timestamps", "series", "page directory", "timestamp directory", "symbols", "postings", "label values", "label names"];
+pub const PART_NAMES: [&str; PARTS] = [
+    "samples",
+    "timestamps",
+    "series",
+    "page directory",
+    "timestamp directory",
+    "symbols",
+    "postings",
+    "label values",
+    "label names",
+];
 
 /// Place and checksum of a part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -248,7 +257,8 @@ mod tests {
 
     #[test]
     fn footer_returns_and_refuses_damage() {
-        let mut footer = Footer { series: 7, min_t_ms: -5, max_t_ms: 99, chunks: 1 << 40, ..Footer::default() };
+        let mut footer =
+            Footer { series: 7, min_t_ms: -5, max_t_ms: 99, chunks: 1 << 40, ..Footer::default() };
         footer.parts[2] = Extent { offset: 16, len: 10, crc: 77 };
         let mut file = Vec::new();
         file.extend_from_slice(HEAD_MAGIC);

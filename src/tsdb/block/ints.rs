@@ -74,7 +74,8 @@ impl Plan {
             return this;
         }
         let runs = runs_cost(&this.residuals) + head_cost;
-        let packed = this.residuals.chunks(BLOCK).map(|c| PackedBlock::new(c).cost).sum::<usize>() + head_cost;
+        let packed =
+            this.residuals.chunks(BLOCK).map(|c| PackedBlock::new(c).cost).sum::<usize>() + head_cost;
         // The others decode several times faster: entropy coding has to earn its place.
         let (coder, cost) = if entropy + entropy / 32 < packed.min(runs) {
             (Coder::Entropy, entropy)
@@ -104,8 +105,7 @@ impl Plan {
             Coder::Packed => self.residuals.chunks(BLOCK).for_each(|c| PackedBlock::new(c).write(c, out)),
             Coder::Entropy => {
                 let tokens: Vec<u64> = self.residuals.iter().map(|r| zigzag(*r)).collect();
-                let counts =
-                    self.counts.clone().unwrap_or_else(|| TokenCounts::of(tokens.iter().copied()));
+                let counts = self.counts.clone().unwrap_or_else(|| TokenCounts::of(tokens.iter().copied()));
                 rans::encode(&tokens, &counts, out);
             }
         }

@@ -1,5 +1,8 @@
 //! How are the bytes of a block file reached? Through a read-only memory map of a finished, immutable file.
-#![expect(unsafe_code, reason = "memory maps are unsafe by nature; this is the only place that makes them for blocks")]
+#![expect(
+    unsafe_code,
+    reason = "memory maps are unsafe by nature; this is the only place that makes them for blocks"
+)]
 
 use std::fs::File;
 use std::path::Path;

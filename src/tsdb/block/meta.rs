@@ -77,7 +77,14 @@ pub struct Compaction {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { level: 1, sources: Vec::new(), parents: Vec::new(), failed: false, deletable: false, hints: Vec::new() }
+        Self {
+            level: 1,
+            sources: Vec::new(),
+            parents: Vec::new(),
+            failed: false,
+            deletable: false,
+            hints: Vec::new(),
+        }
     }
 }
 
@@ -142,12 +149,10 @@ impl BlockMeta {
     /// Reads the file of a block directory.
     pub fn read(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(META_FILE);
-        let corrupt = |message: String| StorageError::Corrupt {
-            path: path.display().to_string(),
-            offset: 0,
-            message,
-        };
-        let bytes = files::read_small(&path, MAX_META)?.ok_or_else(|| corrupt("the file is missing".into()))?;
+        let corrupt =
+            |message: String| StorageError::Corrupt { path: path.display().to_string(), offset: 0, message };
+        let bytes =
+            files::read_small(&path, MAX_META)?.ok_or_else(|| corrupt("the file is missing".into()))?;
         let meta: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         if meta.version != 1 {
             return Err(corrupt(format!("unexpected meta file version {}", meta.version)));

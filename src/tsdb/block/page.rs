@@ -31,7 +31,8 @@ fn write_chunks(chunks: &[ChunkRef], column: &mut u32, offset: &mut u32, out: &m
     for chunk in chunks {
         debug_assert_eq!(chunk.offset, *offset, "chunks of a page lie one after the other");
         let step = zigzag(i64::from(chunk.time_column) - i64::from(*column));
-        let flags = chunk.kind as u64 | u64::from(chunk.has_starts) << 2 | u64::from(chunk.slice.is_some()) << 3;
+        let flags =
+            chunk.kind as u64 | u64::from(chunk.has_starts) << 2 | u64::from(chunk.slice.is_some()) << 3;
         put_varint(out, step << 4 | flags);
         if let Some((from, len)) = chunk.slice {
             put_varint(out, u64::from(from));
@@ -43,7 +44,12 @@ fn write_chunks(chunks: &[ChunkRef], column: &mut u32, offset: &mut u32, out: &m
     }
 }
 
-fn read_chunks(input: &mut Input<'_>, column: &mut u32, offset: &mut u32, out: &mut Vec<ChunkRef>) -> Result<()> {
+fn read_chunks(
+    input: &mut Input<'_>,
+    column: &mut u32,
+    offset: &mut u32,
+    out: &mut Vec<ChunkRef>,
+) -> Result<()> {
     for _ in 0..input.count(MAX_CHUNKS)? {
         let head = input.varint()?;
         let next = i64::from(*column) + unzigzag(head >> 4);
@@ -51,7 +57,14 @@ fn read_chunks(input: &mut Input<'_>, column: &mut u32, offset: &mut u32, out: &
         let slice = if head & 8 != 0 { Some((input.varint32()?, input.varint32()?)) } else { None };
         let len = input.varint32()?;
         let kind = ChunkKind::from_code(head & 3)?;
-        out.push(ChunkRef { kind, has_starts: head & 4 != 0, time_column: *column, slice, offset: *offset, len });
+        out.push(ChunkRef {
+            kind,
+            has_starts: head & 4 != 0,
+            time_column: *column,
+            slice,
+            offset: *offset,
+            len,
+        });
         *offset = offset.checked_add(len).ok_or(DecodeError("chunk lies outside its page"))?;
     }
     Ok(())

@@ -82,7 +82,11 @@ impl Querier for BlockQuerier {
         Ok(Box::new(set))
     }
 
-    fn label_names(&self, matchers: &[Matcher], hints: &LabelQueryHints) -> Result<Vec<String>, StorageError> {
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        hints: &LabelQueryHints,
+    ) -> Result<Vec<String>, StorageError> {
         if self.out_of_range() {
             return Ok(Vec::new());
         }

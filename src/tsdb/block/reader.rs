@@ -14,7 +14,7 @@ use crate::tsdb::StorageError;
 use super::bytes::{DecodeError, Input};
 use super::chunk::Decoded;
 use super::format::{
-    BLOCK_FILE, ChunkKind, ChunkRef, Footer, PAGE_ENTRY_LEN, PARTS, PART_NAMES, Part, PageEntry,
+    BLOCK_FILE, ChunkKind, ChunkRef, Footer, PAGE_ENTRY_LEN, PART_NAMES, PARTS, PageEntry, Part,
 };
 use super::mapping::Mapping;
 use super::meta::BlockMeta;
@@ -205,8 +205,11 @@ impl Block {
                 }
             }
             let sorted = series.labels.windows(2).all(|w| w[0].0 < w[1].0);
-            let pairs: Vec<(&str, &str)> =
-                series.labels.iter().filter_map(|(n, v)| Some((&**texts.get(n)?, &**texts.get(v)?))).collect();
+            let pairs: Vec<(&str, &str)> = series
+                .labels
+                .iter()
+                .filter_map(|(n, v)| Some((&**texts.get(n)?, &**texts.get(v)?)))
+                .collect();
             if !sorted || pairs.iter().any(|(_, v)| v.is_empty()) {
                 return Err(self.corrupt(Part::Series, DecodeError("labels are not sorted")));
             }

@@ -59,7 +59,11 @@ enum Narrowed<'a> {
 }
 
 fn is_plain(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | ':' | '/' | ' ' | ',' | '=' | '@' | '%' | '~' | '"' | '\'' | '<' | '>' | ';' | '!')
+    c.is_alphanumeric()
+        || matches!(
+            c,
+            '_' | '-' | ':' | '/' | ' ' | ',' | '=' | '@' | '%' | '~' | '"' | '\'' | '<' | '>' | ';' | '!'
+        )
 }
 
 fn narrow(pattern: &str) -> Narrowed<'_> {
@@ -84,9 +88,8 @@ impl Block {
     fn value_table(&self, name_symbol: u32) -> Result<Option<ValueTable<'_>>, StorageError> {
         let names = self.part(Part::Names)?;
         let count = names.len() / NAME_ENTRY;
-        let symbol_at = |i: usize| {
-            Input::new(names.get(i * NAME_ENTRY..).unwrap_or_default()).u32().unwrap_or(u32::MAX)
-        };
+        let symbol_at =
+            |i: usize| Input::new(names.get(i * NAME_ENTRY..).unwrap_or_default()).u32().unwrap_or(u32::MAX);
         let (mut low, mut high) = (0, count);
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -102,8 +105,9 @@ impl Block {
         let crc = entry.u32().map_err(read)?;
         let bytes = self.raw_part(Part::Values).get(offset..).and_then(|b| b.get(..len));
         let bytes = bytes.filter(|b| crc32fast::hash(b) == crc);
-        let bytes = bytes
-            .ok_or_else(|| self.corrupt(Part::Values, DecodeError("checksum of a value table does not match")))?;
+        let bytes = bytes.ok_or_else(|| {
+            self.corrupt(Part::Values, DecodeError("checksum of a value table does not match"))
+        })?;
         Ok(Some(ValueTable { bytes }))
     }
 
@@ -298,7 +302,12 @@ impl Block {
     }
 
     /// Values of a label, sorted, at most `limit` (0 = all): all of them, or those of the given series.
-    pub fn values_of(&self, name: &str, ids: Option<&[u32]>, limit: usize) -> Result<Vec<String>, StorageError> {
+    pub fn values_of(
+        &self,
+        name: &str,
+        ids: Option<&[u32]>,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
         let symbols = self.symbols()?;
         let Some(symbol) = symbols.find(name).map_err(|e| self.corrupt(Part::Symbols, e))? else {
             return Ok(Vec::new());

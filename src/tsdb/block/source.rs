@@ -61,7 +61,8 @@ impl SeriesColumns {
     /// First and last timestamp.
     #[must_use]
     pub fn range(&self) -> Option<(i64, i64)> {
-        let first = self.timestamps.first().into_iter().chain(self.histograms.first().map(|(t, _)| t)).min()?;
+        let first =
+            self.timestamps.first().into_iter().chain(self.histograms.first().map(|(t, _)| t)).min()?;
         let last = self.timestamps.last().into_iter().chain(self.histograms.last().map(|(t, _)| t)).max()?;
         Some((*first, *last))
     }

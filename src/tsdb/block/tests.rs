@@ -91,7 +91,10 @@ fn same(a: &SeriesColumns, b: &SeriesColumns) -> bool {
         && a.float_start_ts == b.float_start_ts
         && a.histogram_start_ts == b.histogram_start_ts
         && a.histograms.len() == b.histograms.len()
-        && a.histograms.iter().zip(&b.histograms).all(|(a, b)| a.0 == b.0 && histograms::same_bits(&a.1, &b.1))
+        && a.histograms
+            .iter()
+            .zip(&b.histograms)
+            .all(|(a, b)| a.0 == b.0 && histograms::same_bits(&a.1, &b.1))
 }
 
 fn read_all(block: &Arc<Block>) -> (Naive, Vec<String>) {
@@ -142,13 +145,8 @@ fn matcher() -> impl Strategy<Value = Matcher> {
         Just(MatchOp::Regex),
         Just(MatchOp::NotRegex)
     ];
-    let name = prop_oneof![
-        Just("__name__"),
-        Just("instance"),
-        Just("job"),
-        Just("only_some"),
-        Just("missing")
-    ];
+    let name =
+        prop_oneof![Just("__name__"), Just("instance"), Just("job"), Just("only_some"), Just("missing")];
     let text = prop_oneof![
         Just("up"),
         Just("even"),
@@ -227,7 +225,8 @@ fn deletions_count_at_once_and_after_a_restart() {
 fn never_wrong(dir: &Path, data: &Naive) -> bool {
     let Ok(block) = Block::open(dir) else { return true };
     let querier = BlockQuerier::new(Arc::clone(&block), i64::MIN, i64::MAX);
-    let selected = querier.select(&SelectHints::default(), &[Matcher::new("job", MatchOp::Regex, "e.*|").unwrap()]);
+    let selected =
+        querier.select(&SelectHints::default(), &[Matcher::new("job", MatchOp::Regex, "e.*|").unwrap()]);
     let mut noticed = block.verify().is_err();
     match selected {
         Err(_) => noticed = true,
@@ -259,7 +258,8 @@ fn never_wrong(dir: &Path, data: &Naive) -> bool {
 #[test]
 fn no_flipped_bit_and_no_truncation_yields_wrong_data() {
     let dir = tempfile::tempdir().unwrap();
-    let mut data: Naive = sample_data().into_iter().filter(|(l, _)| l.value("instance") <= "host-1:9100").collect();
+    let mut data: Naive =
+        sample_data().into_iter().filter(|(l, _)| l.value("instance") <= "host-1:9100").collect();
     for columns in data.values_mut() {
         columns.retain(|t| t < 1_300_000);
     }

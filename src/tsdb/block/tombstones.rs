@@ -132,7 +132,8 @@ impl Tombstones {
                 };
                 let (name, value) = (text()?, text()?);
                 matchers.push(
-                    Matcher::new(name, op, value).map_err(|_| DecodeError("a stored pattern does not compile"))?,
+                    Matcher::new(name, op, value)
+                        .map_err(|_| DecodeError("a stored pattern does not compile"))?,
                 );
             }
             this.entries.push(Tombstone { min_t_ms, max_t_ms, matchers });

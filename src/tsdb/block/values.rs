@@ -195,7 +195,8 @@ fn candidate_scales(filled: &[u64]) -> Vec<u8> {
         .map(|e| e as u8)
         .collect();
     needed.sort_unstable();
-    let mut scales: Vec<u8> = [needed.last(), needed.get(needed.len() * 9 / 10)].into_iter().flatten().copied().collect();
+    let mut scales: Vec<u8> =
+        [needed.last(), needed.get(needed.len() * 9 / 10)].into_iter().flatten().copied().collect();
     scales.dedup();
     scales
 }

@@ -15,7 +15,7 @@ use super::bytes::{Input, put_varint};
 use super::chunk::{self, Decoded};
 use super::format::{
     BLOCK_FILE, CHUNK_SAMPLES, ChunkKind, ChunkRef, Extent, FOOT_MAGIC, Footer, HEAD_MAGIC, HEADER_LEN,
-    PAGE_BYTES, PAGE_ENTRY_LEN, PAGE_SERIES, Part, PageEntry, TRAILER_LEN, VERSION,
+    PAGE_BYTES, PAGE_ENTRY_LEN, PAGE_SERIES, PageEntry, Part, TRAILER_LEN, VERSION,
 };
 use super::meta::{BLOCK_FORMAT, BlockMeta};
 use super::source::{SeriesColumns, SeriesSource};
@@ -225,7 +225,11 @@ impl BlockWriter {
         Ok(())
     }
 
-    fn float_chunks(&mut self, columns: &SeriesColumns, chunks: &mut Vec<ChunkRef>) -> Result<(), StorageError> {
+    fn float_chunks(
+        &mut self,
+        columns: &SeriesColumns,
+        chunks: &mut Vec<ChunkRef>,
+    ) -> Result<(), StorageError> {
         for (i, timestamps) in columns.timestamps.chunks(CHUNK_SAMPLES).enumerate() {
             let range = i * CHUNK_SAMPLES..i * CHUNK_SAMPLES + timestamps.len();
             let starts = columns.float_start_ts.get(range.clone()).filter(|s| s.iter().any(|s| *s != 0));
@@ -246,7 +250,11 @@ impl BlockWriter {
         Ok(())
     }
 
-    fn histogram_chunks(&mut self, columns: &SeriesColumns, chunks: &mut Vec<ChunkRef>) -> Result<(), StorageError> {
+    fn histogram_chunks(
+        &mut self,
+        columns: &SeriesColumns,
+        chunks: &mut Vec<ChunkRef>,
+    ) -> Result<(), StorageError> {
         let mut from = 0;
         while let Some((_, first)) = columns.histograms.get(from) {
             let integers = matches!(first, crate::model::sample::HistogramValue::Integer(_));
@@ -254,7 +262,9 @@ impl BlockWriter {
             let len = rest
                 .iter()
                 .take(CHUNK_SAMPLES)
-                .take_while(|(_, h)| matches!(h, crate::model::sample::HistogramValue::Integer(_)) == integers)
+                .take_while(|(_, h)| {
+                    matches!(h, crate::model::sample::HistogramValue::Integer(_)) == integers
+                })
                 .count();
             let samples = &rest[..len];
             debug_assert!(histograms::is_uniform(samples, integers));
@@ -357,8 +367,7 @@ impl BlockWriter {
         self.footer.write(&mut footer);
         debug_assert!(footer.len() > TRAILER_LEN && footer.ends_with(FOOT_MAGIC));
         self.put(&footer)?;
-        let file =
-            self.file.into_inner().map_err(|e| files::io_error("write", &self.path, e.error()))?;
+        let file = self.file.into_inner().map_err(|e| files::io_error("write", &self.path, e.error()))?;
         file.sync_all().map_err(|e| files::io_error("sync", &self.path, &e))?;
         Ok(WriteReport { footer: self.footer, file_len: self.written, by_codec: self.by_codec })
     }
@@ -412,7 +421,8 @@ impl BlockWriter {
                 let reference = if ids.count == 1 {
                     ids.last | page::INLINE_POSTING
                 } else {
-                    let at = u32::try_from(self.written - start).ok().filter(|at| at & page::INLINE_POSTING == 0);
+                    let at =
+                        u32::try_from(self.written - start).ok().filter(|at| at & page::INLINE_POSTING == 0);
                     let Some(at) = at else { return Err(self.refuse("posting lists exceed 2 GiB".into())) };
                     list.clear();
                     postings::encode(&ids.ids(), &mut list);
