@@ -4,6 +4,8 @@
 //! annotations and statistics. It blocks; async callers run it on a blocking pool and cancel through
 //! [`CancelToken`].
 
+/// Who may run now, and the engine's own metrics.
+mod admission;
 /// Warnings and infos that accompany a result.
 pub mod annotations;
 /// The door: options, limits, errors, instant and range queries.

@@ -3,5 +3,8 @@
 
 mod config_conformance;
 mod exposition_conformance;
+mod net_client;
 mod relabel_conformance;
+mod scraping;
+mod storage;
 mod tidy;

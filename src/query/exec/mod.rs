@@ -6,6 +6,10 @@ pub mod across;
 pub mod aggregate;
 /// `topk`, `bottomk`, `limitk`, `limit_ratio`, `count_values`.
 pub mod aggregate_k;
+/// Nodes to results.
+pub mod answer;
+/// Quantiles and fractions of distributions.
+pub mod buckets;
 /// Plan to nodes.
 pub mod build;
 /// One series over the steps.
@@ -14,6 +18,8 @@ pub mod column;
 pub mod context;
 /// Grouping keys and label arithmetic.
 pub mod grouping;
+/// `info`.
+pub mod info;
 /// Binary operations between vectors.
 pub mod join;
 /// Functions of one series at a time.
@@ -34,3 +40,5 @@ pub mod relabel;
 pub mod selector;
 /// `and`, `or`, `unless`.
 pub mod sets;
+/// Windows over floats.
+mod slide;

@@ -12,14 +12,10 @@ use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::query::annotations::{HistogramOperation, Note};
 use crate::query::exec::column::Point;
 
-/// The value at `t` on the line between two samples. A counter that fell in between began anew: seen from the
-/// left edge at zero, seen from the right edge on top of the old value.
-fn interpolate(a: (i64, f64), b: (i64, f64), t: i64, counter: bool, left_edge: bool) -> f64 {
-    let (mut from, mut to) = (a.1, b.1);
-    if counter && to < from {
-        if left_edge { from = 0.0 } else { to += from }
-    }
-    from + (to - from) * (t - a.0) as f64 / (b.0 - a.0) as f64
+/// The value at `t` on the line between two samples. A counter that fell in between began anew at zero.
+fn interpolate(a: (i64, f64), b: (i64, f64), t: i64, counter: bool) -> f64 {
+    let from = if counter && b.1 < a.1 { 0.0 } else { a.1 };
+    from + (b.1 - from) * (t - a.0) as f64 / (b.0 - a.0) as f64
 }
 
 /// Indices of the sample that stands for the left edge and of the last that counts; `None` when the window is
@@ -31,7 +27,7 @@ fn edges(t: impl Fn(usize) -> i64, n: usize, view: &View<'_>, smoothed: bool) ->
     if smoothed {
         last = search(last, &|t| t >= view.end);
     }
-    (t(last) > view.start).then_some((first, last))
+    (t(last) > view.start && t(first) <= view.end).then_some((first, last))
 }
 
 /// `rate`, `increase` or `delta` over an extended window.
@@ -51,12 +47,12 @@ pub fn rate(view: &View<'_>, kind: RateKind, smoothed: bool, env: &Env<'_>) -> P
     };
     let at = |i: usize| (view.t[i], view.v[i]);
     let left = if smoothed && view.t[first] < view.start && first + 1 < view.t.len() {
-        interpolate(at(first), at(first + 1), view.start, kind.counter, true)
+        interpolate(at(first), at(first + 1), view.start, kind.counter)
     } else {
         view.v[first]
     };
     let right = if smoothed && last > 0 && view.t[last] > view.end {
-        interpolate(at(last - 1), at(last), view.end, kind.counter, false)
+        interpolate(at(last - 1), at(last), view.end, kind.counter)
     } else {
         view.v[last]
     };
@@ -234,7 +230,7 @@ pub fn smoothed_value(view: &View<'_>, env: &Env<'_>) -> Point {
             return Point::Float(view.v[before]);
         }
         let (a, b) = ((view.t[before], view.v[before]), (view.t[after], view.v[after]));
-        return Point::Float(interpolate(a, b, t, false, false));
+        return Point::Float(interpolate(a, b, t, false));
     }
     let after = view.h.partition_point(|(x, _)| *x <= t);
     let Some(before) = after.checked_sub(1) else { return Point::None };

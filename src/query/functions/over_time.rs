@@ -196,6 +196,9 @@ pub fn mad(view: &View<'_>, room: &mut Vec<f64>, env: &Env<'_>) -> Point {
     if !floats_only(view, env) {
         return Point::None;
     }
+    if view.v.iter().any(|v| v.is_nan()) {
+        return Point::Float(f64::NAN);
+    }
     room.clear();
     room.extend_from_slice(view.v);
     let median = quantile::quantile(0.5, room);

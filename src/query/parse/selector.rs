@@ -166,8 +166,8 @@ impl Parser<'_> {
             DurationExpr::Paren(inner, _) => return self.constant(inner),
             _ => return None,
         };
-        // NaN is out of range too.
-        if !(literal.value.abs() <= MAX_SECONDS) {
+
+        if literal.value.is_nan() || literal.value.abs() > MAX_SECONDS {
             self.note(literal.span, "duration out of range");
             return Some(0);
         }

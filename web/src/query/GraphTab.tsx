@@ -1,6 +1,8 @@
 // The graph of a panel: time controls, the range query, the chart, its legend, and what can be taken away from it.
 import { useMemo, useRef, useState } from "preact/hooks";
 import { biggest, type Frame, toFrame } from "../chart/frame";
+import { HeatChart } from "../chart/HeatChart";
+import { heatKind, toHeat } from "../chart/heat";
 import { type Ink, ink } from "../chart/palette";
 import { TimeChart } from "../chart/TimeChart";
 import { type Answer, call, callUrl } from "../lib/api";
@@ -93,6 +95,17 @@ export function GraphTab(props: TabProps) {
     return h;
   }, [lines, off]);
 
+  const kind = useMemo(() => heatKind(g?.items ?? []), [g]);
+  // Native histograms have no lines to draw: they are heat maps whatever was chosen.
+  const asHeat =
+    kind !== null && (panel.display === "heatmap" || (kind === "native" && !frame?.lines.length));
+  const heat = useMemo(
+    () => (g && asHeat ? toHeat(g.items, g.start, g.end, g.step) : undefined),
+    [g, asHeat],
+  );
+  const zoom = (from: number, to: number) =>
+    onChange({ end: Math.round(to * 1000), range: Math.max(1000, Math.round((to - from) * 1000)) });
+
   const toggle = (i: number, alone: boolean) => {
     const names = lines.map((l) => selector(l.labels));
     const mine = names[i]!;
@@ -122,6 +135,7 @@ export function GraphTab(props: TabProps) {
           options={[
             ["lines", "Lines"],
             ["stacked", "Stacked"],
+            ...(kind || panel.display === "heatmap" ? [["heatmap", "Heatmap"] as [Display, string]] : []),
           ]}
           onChange={(display) => onChange({ display })}
         />
@@ -167,7 +181,27 @@ export function GraphTab(props: TabProps) {
       </div>
       <div class={`busy-line${run.busy ? " on" : ""}`} />
       {g && <Notes answer={g.answer} />}
-      {drawn && drawn.lines.length > 0 ? (
+      {heat ? (
+        <>
+          <HeatChart
+            map={heat}
+            height={narrow ? 240 : 340}
+            zone={zone.value}
+            dark={dark}
+            label={`Heat map of ${panel.expr}`}
+            onZoom={zoom}
+            onReady={(c) => {
+              canvas.current = c;
+            }}
+          />
+          <p class="stats">
+            <span>{g!.items.length} series</span>
+            <span>{heat.bounds.length} bucket bounds</span>
+            <span>{humanDuration(g!.answer.took / 1000)}</span>
+            <span>step {formatDuration(g!.step)}</span>
+          </p>
+        </>
+      ) : drawn && drawn.lines.length > 0 ? (
         <>
           <TimeChart
             frame={drawn}
@@ -185,9 +219,7 @@ export function GraphTab(props: TabProps) {
             onReady={(c) => {
               canvas.current = c;
             }}
-            onZoom={(from, to) =>
-              onChange({ end: Math.round(to * 1000), range: Math.max(1000, Math.round((to - from) * 1000)) })
-            }
+            onZoom={zoom}
           />
           <p class="stats">
             <span>
@@ -207,8 +239,8 @@ export function GraphTab(props: TabProps) {
           <Legend lines={lines} ghost={ghost} inks={inks} hidden={hidden} common={common} onToggle={toggle} />
         </>
       ) : g ? (
-        <Empty expr={panel.expr} />
-      ) : (
+        <Empty expr={panel.expr} at={g.end} onTry={(expr) => onChange({ expr })} />
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>

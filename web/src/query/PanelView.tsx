@@ -5,6 +5,7 @@ import { ApiError, call, explainError } from "../lib/api";
 import { completionOn, history, remember } from "../lib/prefs";
 import { Icon } from "../ui/icons";
 import { Menu, Segments } from "../ui/parts";
+import { ExplainTab } from "./ExplainTab";
 import { GraphTab } from "./GraphTab";
 import type { Panel, Tab } from "./state";
 import { TableTab } from "./TableTab";
@@ -26,6 +27,7 @@ export interface TabProps {
   refresh: number;
   onChange: (part: Partial<Panel>) => void;
   onFail: (error: ApiError | null) => void;
+  failed: boolean;
 }
 
 export function PanelView(props: PanelProps) {
@@ -57,7 +59,14 @@ export function PanelView(props: PanelProps) {
     }
   }
 
-  const tab: TabProps = { panel, turn, refresh: props.refresh, onChange: props.onChange, onFail: setFailure };
+  const tab: TabProps = {
+    panel,
+    turn,
+    refresh: props.refresh,
+    onChange: props.onChange,
+    onFail: setFailure,
+    failed: failure !== null,
+  };
   const name = `Query ${props.index + 1}`;
   return (
     <section class="panel" ref={root} aria-label={name}>
@@ -112,7 +121,13 @@ export function PanelView(props: PanelProps) {
           onChange={(t) => props.onChange({ tab: t })}
         />
       </div>
-      {panel.tab === "graph" ? <GraphTab {...tab} /> : <TableTab {...tab} />}
+      {panel.tab === "graph" ? (
+        <GraphTab {...tab} />
+      ) : panel.tab === "table" ? (
+        <TableTab {...tab} />
+      ) : (
+        <ExplainTab {...tab} />
+      )}
     </section>
   );
 }

@@ -122,8 +122,8 @@ export function TableTab(props: TabProps) {
           </p>
         </>
       ) : t ? (
-        <Empty expr={panel.expr} />
-      ) : (
+        <Empty expr={panel.expr} at={t.at} onTry={(expr) => onChange({ expr })} />
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>
