@@ -38,11 +38,13 @@ pub fn next_merge(blocks: &[BlockMeta], ranges: &[i64], skip: impl Fn(&Ulid) -> 
         }
     }
     // The newest block is left alone: samples may still be on their way to its range.
-    let Some((newest, older)) = sorted.split_last() else { return Vec::new() };
+    let Some((_, older)) = sorted.split_last() else { return Vec::new() };
+    // Prometheus's rule: a range is over when a later block begins past it, the newest not counted.
+    let begun = older.last().map_or(i64::MIN, |b| b.min_time);
     for range in ranges.iter().skip(1) {
         for group in aligned_groups(older, *range) {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-            let complete = last.max_time - first.min_time == *range || last.max_time <= newest.min_time;
+            let complete = last.max_time - first.min_time == *range || last.max_time <= begun;
             if group.len() > 1 && complete && usable(&group) {
                 return group.iter().map(|b| b.ulid).collect();
             }

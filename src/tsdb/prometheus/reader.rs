@@ -218,12 +218,13 @@ fn decode_tombstones(bytes: &[u8]) -> Decode<Deletions> {
     }
     let len = input.len().checked_sub(4).ok_or(DecodeError("file is too short"))?;
     let body = input.bytes(len)?;
-    if crc32c::crc32c(body) != input.u32_be()? {
-        return Err(DecodeError("checksum does not match"));
-    }
     let mut body = Input::new(body);
     if body.u8()? != 1 {
         return Err(DecodeError("tombstones have a version that this program does not read"));
+    }
+    // The version byte is not part of the checksum.
+    if crc32c::crc32c(body.rest()) != input.u32_be()? {
+        return Err(DecodeError("checksum does not match"));
     }
     let mut all = Deletions::new();
     while !body.is_empty() {
@@ -234,7 +235,7 @@ fn decode_tombstones(bytes: &[u8]) -> Decode<Deletions> {
 }
 
 pub(super) fn encode_tombstones(all: &Deletions) -> Vec<u8> {
-    let mut body = vec![1];
+    let mut body = Vec::new();
     for (id, ranges) in all {
         for (min, max) in ranges {
             put_varint(&mut body, *id);
@@ -243,6 +244,7 @@ pub(super) fn encode_tombstones(all: &Deletions) -> Vec<u8> {
         }
     }
     let mut out = TOMBSTONES_MAGIC.to_be_bytes().to_vec();
+    out.push(1);
     out.extend_from_slice(&body);
     out.extend_from_slice(&crc32c::crc32c(&body).to_be_bytes());
     out

@@ -256,13 +256,14 @@ fn prometheus_itself_reads_what_is_written() {
     write(dir.path(), &data);
     std::fs::write(dir.path().join("prometheus.yml"), "global: {}\n").unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let log = dir.path().join("log");
     let child = Command::new(binary)
         .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
         .arg(format!("--storage.tsdb.path={}", dir.path().display()))
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
         .arg("--storage.tsdb.retention.time=100y")
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
     let _peer = Peer(child);
@@ -270,7 +271,8 @@ fn prometheus_itself_reads_what_is_written() {
         std::thread::sleep(std::time::Duration::from_millis(100));
         get(port, "/-/ready").is_some()
     });
-    assert!(ready, "Prometheus did not start on the block");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(ready, "Prometheus did not start on the block: {log}");
     let end = 1_760_000_400 + 70 * 15;
     let body = get(port, &format!("/api/v1/query?query=metric_total%5B10m%5D&time={end}")).unwrap();
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
