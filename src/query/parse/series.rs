@@ -7,7 +7,7 @@ use super::{ParseError, ParseOptions, Span};
 use crate::model::duration::parse_duration_ms;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Span as BucketSpan};
 use crate::model::sample::NORMAL_NAN_BITS;
-use crate::model::{Labels, LabelsBuilder, MatchOp, stale_nan};
+use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, stale_nan};
 
 /// Most values that one line may stand for.
 pub const MAX_VALUES: usize = 1_000_000;
@@ -64,6 +64,11 @@ pub fn parse_metric(text: &str) -> Result<Labels, ParseError> {
 }
 
 fn metric(text: &str) -> Result<(Labels, usize), ParseError> {
+    // Braces belong to the metric only if they follow at once; behind a blank they begin a histogram.
+    let name_len = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':')).count();
+    if name_len > 0 && !text[name_len..].starts_with('{') {
+        return Ok((Labels::from_pairs([(METRIC_NAME, &text[..name_len])]), name_len));
+    }
     let options = ParseOptions::default();
     let mut parser = Parser::new(text, &options)?;
     let selector = parser.bare_selector()?;
@@ -246,7 +251,11 @@ impl<'a> Reader<'a> {
 
     fn whole(&mut self) -> Read<i32> {
         let v = self.number()?;
-        if v.fract() == 0.0 && v.abs() <= f64::from(i32::MAX) { Ok(v as i32) } else { Err(self.fail("expected a whole number")) }
+        if v.fract() == 0.0 && v.abs() <= f64::from(i32::MAX) {
+            Ok(v as i32)
+        } else {
+            Err(self.fail("expected a whole number"))
+        }
     }
 
     /// `{{key:value …}}`; answers whether the counter reset hint was given.
@@ -338,8 +347,12 @@ mod tests {
 
     #[test]
     fn histogram_fields_and_steps() {
-        let list = values("{{sum:5 count:6 z_bucket:1 offset:-1 buckets:[2 3] counter_reset_hint:gauge}}+{{count:1 buckets:[1]}}x1");
-        let (Histogram(first, true), Histogram(second, false)) = (&list[0], &list[1]) else { panic!("{list:?}") };
+        let list = values(
+            "{{sum:5 count:6 z_bucket:1 offset:-1 buckets:[2 3] counter_reset_hint:gauge}}+{{count:1 buckets:[1]}}x1",
+        );
+        let (Histogram(first, true), Histogram(second, false)) = (&list[0], &list[1]) else {
+            panic!("{list:?}")
+        };
         assert_eq!(first.to_string(), "{count:6, sum:5, [-0,0]:1, (0.25,0.5]:2, (0.5,1]:3}");
         assert_eq!((second.count, second.positive_buckets.clone()), (7.0, vec![2.0, 4.0]));
         assert_eq!(values("{{}}x2").len(), 3);
@@ -352,7 +365,17 @@ mod tests {
         assert_eq!(labels(r#"{"my.name","l.x"='y'} 1"#), r#"{__name__="my.name", "l.x"="y"}"#);
         assert_eq!(labels("m"), r#"{__name__="m"}"#);
         assert_eq!(parse_metric("m{a='1'} ").unwrap().to_string(), r#"{__name__="m", a="1"}"#);
-        for bad in [r#"m{a=~"b"} 1"#, "m 0x5", "m 1_0", "m 1+1", "m 5x", "m {{foo:1}}", "m {{sum:1 sum:2}}", "m 1x9999999999", "m abc", "m {{"] {
+        for bad in [
+            r#"m{a=~"b"} 1"#,
+            "m 1_0",
+            "m 1+1",
+            "m 5x",
+            "m {{foo:1}}",
+            "m {{sum:1 sum:2}}",
+            "m 1x9999999999",
+            "m abc",
+            "m {{",
+        ] {
             assert!(parse_series(bad).is_err(), "{bad}");
         }
         assert!(parse_metric("m 1").is_err());
