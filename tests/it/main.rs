@@ -6,6 +6,7 @@ mod exposition_conformance;
 mod net_client;
 mod promqltest;
 mod relabel_conformance;
+mod rules_conformance;
 mod scraping;
 mod storage;
 mod tidy;
