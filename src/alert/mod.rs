@@ -17,6 +17,8 @@ pub mod manager;
 pub mod notifier;
 /// Recording rules.
 pub mod recording;
+/// Alert state over restarts.
+pub mod state;
 /// Go's `text/template` as alerts use it.
 pub mod template;
 
@@ -29,3 +31,4 @@ pub use group::{Group, GroupContext, GroupSpec, Rule, RuleHealth, RuleKind};
 pub use manager::{GroupDefinition, GroupSnapshot, ManagerOptions, RuleManager};
 pub use notifier::{AlertmanagerNotifier, AlertmanagerSet, NotifierOptions, Poster};
 pub use recording::RecordingSpec;
+pub use state::{AlertStore, NoAlertStore};

@@ -2,12 +2,20 @@
 //!
 //! Without a command the server runs, with Prometheus's flags, so that the binary can take Prometheus's place.
 
+/// Files of alert state.
+pub mod alert_files;
 /// The table of flags.
 pub mod flag_table;
 /// Command lines.
 pub mod flags;
 /// Log lines.
 pub mod logging;
+/// Delivery of alerts to discovered Alertmanagers.
+pub mod notify;
+/// What flags mean to each room.
+pub mod options;
+/// The running configuration.
+pub mod running;
 /// Metrics of the process.
 pub mod self_metrics;
 /// The server process.

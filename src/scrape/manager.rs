@@ -71,7 +71,6 @@ impl ScrapeManager {
             storage,
             clock,
             metrics,
-            registry: Arc::clone(&registry),
             options,
             hash_key: HashKey::random(),
             interner: Interner::default(),

@@ -150,11 +150,6 @@ impl ScrapeMetrics {
                 "Maximum number of targets allowed in this scrape pool.",
                 &labels,
             ),
-            symboltable_items: r.gauge(
-                "prometheus_target_scrape_pool_symboltable_items",
-                "Current number of symbols in table for this scrape pool.",
-                &labels,
-            ),
             sync_length: r.summary(
                 "prometheus_target_sync_length_seconds",
                 "Actual interval to sync the scrape pool.",
@@ -190,8 +185,6 @@ pub struct PoolMetrics {
     pub targets: Gauge,
     /// The limit on targets, 0 = none.
     pub target_limit: Gauge,
-    /// Distinct label texts; Meerkat keeps no table for it.
-    pub symboltable_items: Gauge,
     /// How long a sync took, seconds.
     pub sync_length: Summary,
     /// Discovered targets that cannot be scraped.
@@ -208,7 +201,6 @@ impl Drop for PoolMetrics {
             "prometheus_target_scrape_pool_sync_total",
             "prometheus_target_scrape_pool_targets",
             "prometheus_target_scrape_pool_target_limit",
-            "prometheus_target_scrape_pool_symboltable_items",
             "prometheus_target_sync_length_seconds",
             "prometheus_target_sync_failed_total",
             "prometheus_target_metadata_cache_entries",

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::buffers::BufferPool;
 use super::metrics::PoolMetrics;
-use super::scrape_loop::{Health, LastScrape, ScrapeLoop, TargetMemory};
+use super::scrape_loop::{LastScrape, ScrapeLoop, TargetMemory};
 use super::settings::{JobSettings, Shared};
 use super::target::{Populated, Target, populate};
 use crate::config::ScrapeConfig;
@@ -36,12 +36,6 @@ impl FailureLog {
     pub fn open(path: PathBuf) -> std::io::Result<Arc<Self>> {
         let file = File::options().create(true).append(true).open(&path)?;
         Ok(Arc::new(Self { path, file: Mutex::new(file) }))
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &std::path::Path {
-        &self.path
     }
 
     fn write(&self, job: &str, target: &str, error: &str, t_ms: i64) {
@@ -330,19 +324,5 @@ impl ScrapePool {
     /// Whether discovery has told anything yet.
     pub(super) fn has_groups(&self) -> bool {
         !self.inner.lock().groups.is_empty()
-    }
-
-    /// How many targets are up, down and unknown.
-    #[must_use]
-    pub fn health_counts(&self) -> [usize; 3] {
-        let mut counts = [0; 3];
-        for scrape_loop in self.loops() {
-            counts[match scrape_loop.last().health {
-                Health::Up => 0,
-                Health::Down => 1,
-                Health::Unknown => 2,
-            }] += 1;
-        }
-        counts
     }
 }

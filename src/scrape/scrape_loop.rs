@@ -320,7 +320,6 @@ impl ScrapeLoop {
     }
 
     /// Parses a body into a batch that is not committed yet.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one scrape, borrowed apart from each other")]
     fn ingest<'s>(
         &'s self,
         settings: &JobSettings,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::config::ScrapeConfig;
 use crate::model::clock::Clock;
-use crate::telemetry::Registry;
 use crate::tsdb::door::Appendable;
 
 use super::cache::HashKey;
@@ -59,8 +58,6 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Own metrics.
     pub metrics: ScrapeMetrics,
-    /// The registry of own metrics.
-    pub registry: Arc<Registry>,
     /// Options.
     pub options: ScrapeOptions,
     /// Key of the caches' hashes.

@@ -4,6 +4,8 @@
 mod config_conformance;
 mod exposition_conformance;
 mod net_client;
+mod promqltest;
 mod relabel_conformance;
+mod scraping;
 mod storage;
 mod tidy;

@@ -7,6 +7,7 @@ use super::column::{Axis, Column, Meta, Point};
 use super::context::Context;
 use super::node::{BoxNode, Node, Scratch};
 use super::selector::select;
+use super::slide;
 use crate::model::SampleBuffer;
 use crate::query::QueryError;
 use crate::query::annotations::Note;
@@ -380,7 +381,12 @@ impl Node for RangeNode {
                 use_start_timestamps: ctx.rules.use_start_timestamps,
                 note: &note,
             };
-            let looked_at = self.slide(&buffer, &mut scratch.floats, &env, out);
+            let floats_alone = buffer.histograms.is_empty()
+                && self.windows.extension == RangeExtension::None
+                && (buffer.float_start_ts.is_empty() || !env.use_start_timestamps)
+                && !ctx.counts_steps();
+            let fast = if floats_alone { slide::fast(self.func, &self.windows, &buffer, out) } else { None };
+            let looked_at = fast.unwrap_or_else(|| self.slide(&buffer, &mut scratch.floats, &env, out));
             ctx.count_samples(0, looked_at);
         }
         scratch.give_buffer(buffer);

@@ -3,6 +3,8 @@
 
 /// `anchored` and `smoothed` windows.
 pub mod extended;
+/// Quantiles, fractions and moments of distributions.
+pub mod histogram;
 /// What the window functions need of histograms.
 pub mod histops;
 /// Compensated sums.
