@@ -40,9 +40,8 @@ impl HashKey {
     }
 }
 
-/// The keyed hash of a series text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hash96(u64, u32);
+pub(super) struct Hash96(u64, u32);
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -92,7 +91,7 @@ pub struct SeriesCache {
 
 /// Where a series was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     /// Seen in the previous scrape, and for the first time in this one.
     Known(usize),
     /// Seen in this scrape already.
@@ -102,7 +101,7 @@ pub enum Found {
 }
 
 /// One pass over the cache, for one scrape.
-pub struct Pass<'c> {
+pub(super) struct Pass<'c> {
     cache: &'c mut SeriesCache,
     key: &'c HashKey,
     cursor: usize,
@@ -117,9 +116,21 @@ const IN_ADDED: u32 = 1 << 31;
 
 impl SeriesCache {
     /// Number of remembered series.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Whether nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of heap in use.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.retired.capacity() * size_of::<SeriesRef>()
     }
 
     /// Forgets which text means which series, because the rules for labels changed; series that do not come back
@@ -131,7 +142,7 @@ impl SeriesCache {
     }
 
     /// Begins a scrape.
-    pub fn begin<'c>(&'c mut self, key: &'c HashKey) -> Pass<'c> {
+    pub(super) fn begin<'c>(&'c mut self, key: &'c HashKey) -> Pass<'c> {
         if self.generation >= LAST_GENERATION {
             self.generation = 0;
             self.entries.iter_mut().for_each(|e| e.set_generation(0));
@@ -156,17 +167,15 @@ impl SeriesCache {
 impl Pass<'_> {
     /// Whether `rest` starts with the series that comes next in the order of the previous scrape.
     #[inline]
-    pub fn expected(&self, rest: &[u8], context: u64) -> Option<usize> {
+    pub(super) fn expected(&self, rest: &[u8], context: u64) -> Option<usize> {
         let entry = self.cache.entries.get(self.cursor)?;
         let text = rest.get(..entry.len())?;
-        let is_next =
-            entry.generation() != self.cache.generation && entry.is(self.key.hash(text, context), text.len());
-        is_next.then_some(text.len())
+        entry.is(self.key.hash(text, context), text.len()).then_some(text.len())
     }
 
     /// Accepts what [`Pass::expected`] just recognised.
     #[inline]
-    pub fn accept(&mut self) -> usize {
+    pub(super) fn accept(&mut self) -> usize {
         let at = self.cursor;
         self.see(at);
         at
@@ -189,7 +198,7 @@ impl Pass<'_> {
     }
 
     /// Looks a series up by its text.
-    pub fn find(&mut self, text: &[u8], context: u64) -> (Found, Hash96) {
+    pub(super) fn find(&mut self, text: &[u8], context: u64) -> (Found, Hash96) {
         let hash = self.key.hash(text, context);
         let entries = &self.cache.entries;
         let end = entries.len().min(self.cursor.saturating_add(LOOK_AHEAD));
@@ -234,7 +243,7 @@ impl Pass<'_> {
 
     /// The reference of a found series.
     #[inline]
-    pub fn reference(&self, at: usize) -> SeriesRef {
+    pub(super) fn reference(&self, at: usize) -> SeriesRef {
         SeriesRef(self.entry(at).reference)
     }
 
@@ -246,7 +255,7 @@ impl Pass<'_> {
 
     /// Notes the outcome of a known series that was accepted last.
     #[inline]
-    pub fn update(&mut self, at: usize, reference: SeriesRef, tracked: bool) {
+    pub(super) fn update(&mut self, at: usize, reference: SeriesRef, tracked: bool) {
         let Some(entry) = self.cache.entries.get_mut(at) else { return };
         entry.reference = reference.0;
         entry.set(TRACKED, tracked);
@@ -256,7 +265,14 @@ impl Pass<'_> {
     }
 
     /// Remembers a new series.
-    pub fn add(&mut self, text: &[u8], hash: Hash96, reference: SeriesRef, tracked: bool, dropped: bool) {
+    pub(super) fn add(
+        &mut self,
+        text: &[u8],
+        hash: Hash96,
+        reference: SeriesRef,
+        tracked: bool,
+        dropped: bool,
+    ) {
         if text.len() > MAX_TEXT {
             return;
         }
@@ -281,7 +297,7 @@ impl Pass<'_> {
 
     /// Ends a successful scrape: what was not seen is forgotten. Returns the tracked series among that which no
     /// other text of this scrape means.
-    pub fn finish(self) -> Vec<SeriesRef> {
+    pub(super) fn finish(self) -> Vec<SeriesRef> {
         let cache = self.cache;
         let generation = cache.generation;
         let mut ended = std::mem::take(&mut cache.retired);

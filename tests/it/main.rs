@@ -6,5 +6,6 @@ mod exposition_conformance;
 mod net_client;
 mod promqltest;
 mod relabel_conformance;
+mod scraping;
 mod storage;
 mod tidy;

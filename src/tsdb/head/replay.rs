@@ -164,6 +164,7 @@ fn load(head: &Head, state: &mut State, bytes: &[u8], file: &LogFile, recovery: 
                         .unwrap_or_else(|| state.create(&saved.labels, Some(saved.id)));
                     by_id.insert(saved.id, slot);
                     let mut newest = saved.open.last_t_ms();
+                    state.counts.chunks_created += u64::from(saved.open.content().is_some());
                     state.late_samples += saved.late.len() as u64;
                     if let Some(series) = state.series_mut(slot) {
                         series.sealed = saved.sealed;

@@ -166,7 +166,7 @@ function Flags() {
           },
           {
             key: "changed",
-            title: "",
+            title: "Origin",
             width: 100,
             optional: true,
             render: (f) => (f.changed ? <Badge tone="info">changed</Badge> : null),

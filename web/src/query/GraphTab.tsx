@@ -165,7 +165,7 @@ export function GraphTab(props: TabProps) {
           From 0
         </label>
         <Menu
-          label="Take away"
+          label="Export"
           text="Export"
           items={[
             ["CSV", () => drawn && download("query.csv", frameToCsv(drawn), "text/csv")],

@@ -66,7 +66,7 @@ export function TableTab(props: TabProps) {
           }}
         />
         <Menu
-          label="Take away"
+          label="Export"
           text="Export"
           items={[
             ["CSV", () => t && download("query.csv", csvOf(t.answer.data), "text/csv")],
