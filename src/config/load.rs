@@ -1,11 +1,14 @@
 //! How does a configuration file become a [`Config`]? Compose, decode `global`, decode the jobs over it, pull in
 //! the files of `scrape_config_files`, check what spans sections, and report every error found on the way.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use super::remote::{RemoteReadConfig, RemoteWriteConfig};
 use super::scrape::{GlobalConfig, ScrapeConfig};
+use super::sd::SdConfig;
 use super::sd::basic::is_glob_in_last_segment;
+use super::sections::{AlertingConfig, OtlpConfig, RuntimeConfig, StorageConfig, TracingConfig};
 use super::yaml::{Context, FromYaml, Node, NodeKind, ToYaml, Value};
 use super::{ConfigErrors, FilePath};
 
@@ -40,13 +43,39 @@ pub struct Config {
     pub scrape_config_files: Vec<FilePath>,
     /// `scrape_configs`, followed by those of the files.
     pub scrape_configs: Vec<ScrapeConfig>,
+    /// `alerting`.
+    pub alerting: AlertingConfig,
+    /// `remote_write`.
+    pub remote_write: Vec<RemoteWriteConfig>,
+    /// `remote_read`.
+    pub remote_read: Vec<RemoteReadConfig>,
+    /// `otlp`.
+    pub otlp: OtlpConfig,
+    /// `storage`.
+    pub storage: StorageConfig,
+    /// `tracing`.
+    pub tracing: Option<TracingConfig>,
+    /// `runtime`.
+    pub runtime: RuntimeConfig,
     /// How many of `scrape_configs` stand in the main file.
     own_jobs: usize,
     /// Remarks that did not refuse the file.
     pub warnings: Vec<String>,
 }
 
-const TOP_FIELDS: [&str; 4] = ["global", "rule_files", "scrape_config_files", "scrape_configs"];
+const TOP_FIELDS: [&str; 11] = [
+    "global",
+    "runtime",
+    "alerting",
+    "rule_files",
+    "scrape_config_files",
+    "scrape_configs",
+    "storage",
+    "tracing",
+    "remote_write",
+    "remote_read",
+    "otlp",
+];
 
 /// Reads a text file with a bound on its size.
 pub(super) fn read_file(path: &Path) -> Result<String, ConfigErrors> {
@@ -116,9 +145,80 @@ impl Config {
                     self.scrape_config_files = read_patterns(value, "scrape config file", cx);
                 }
                 "scrape_configs" => self.scrape_configs = read_jobs(value, &self.global, options, cx),
+                "runtime" => cx.decode_into(&mut self.runtime, value),
+                "alerting" => cx.decode_into(&mut self.alerting, value),
+                "storage" => cx.decode_into(&mut self.storage, value),
+                "tracing" => cx.decode_into(&mut self.tracing, value),
+                "remote_write" => cx.decode_into(&mut self.remote_write, value),
+                "remote_read" => cx.decode_into(&mut self.remote_read, value),
+                "otlp" => {
+                    cx.decode_into(&mut self.otlp, value);
+                    self.otlp.check_names(self.global.metric_name_validation_scheme, value, cx);
+                }
                 _ => cx.unknown_field(key, "config", &TOP_FIELDS),
             }
         }
+        self.check_remote(root, cx);
+        if options.agent {
+            self.check_agent(root, cx);
+        }
+    }
+
+    fn check_remote(&self, root: &Node, cx: &mut Context) {
+        for (section, what) in [("remote_write", "remote write"), ("remote_read", "remote read")] {
+            cx.no_nulls(root, section, &format!("empty or null {what} config section"));
+            let mut seen = HashSet::new();
+            for item in root.get(section).map_or(&[][..], Node::items) {
+                if let Some(name) = item.get("name").and_then(Node::text)
+                    && !name.is_empty()
+                    && !seen.insert(name)
+                {
+                    let message = format!("found multiple {what} configs with job name {name:?}");
+                    cx.error(item.place_of("name"), message);
+                }
+            }
+        }
+    }
+
+    fn check_agent(&self, root: &Node, cx: &mut Context) {
+        let alerting =
+            !self.alerting.alertmanagers.is_empty() || !self.alerting.alert_relabel_configs.is_empty();
+        for (used, field) in [
+            (!self.rule_files.is_empty(), "rule_files"),
+            (alerting, "alerting"),
+            (!self.remote_read.is_empty(), "remote_read"),
+        ] {
+            if used {
+                cx.error(root.place_of(field), format!("field {field} is not allowed in agent mode"));
+            }
+        }
+    }
+
+    /// Names of the sections that the configuration uses, discovery mechanisms included, sorted: what a server
+    /// must implement to do all that is asked of it.
+    #[must_use]
+    pub fn used_sections(&self) -> Vec<&'static str> {
+        let jobs = self.scrape_configs.iter().map(|j| &j.sd);
+        let managers = self.alerting.alertmanagers.iter().map(|a| &a.sd);
+        let mut used: BTreeSet<&'static str> =
+            jobs.chain(managers).flat_map(|sd| &sd.0).map(SdConfig::key).collect();
+        let sections = [
+            (!self.rule_files.is_empty(), "rule_files"),
+            (!self.scrape_configs.is_empty(), "scrape_configs"),
+            (!self.alerting.alertmanagers.is_empty(), "alerting"),
+            (!self.remote_write.is_empty(), "remote_write"),
+            (self.remote_write.iter().any(|w| w.sigv4.is_some()), "remote_write.sigv4"),
+            (self.remote_write.iter().any(|w| w.azuread.is_some()), "remote_write.azuread"),
+            (self.remote_write.iter().any(|w| w.google_iam.is_some()), "remote_write.google_iam"),
+            (!self.remote_read.is_empty(), "remote_read"),
+            (self.alerting.alertmanagers.iter().any(|a| a.sigv4.is_some()), "alerting.sigv4"),
+            (self.otlp != OtlpConfig::default(), "otlp"),
+            (self.storage.tsdb.is_some(), "storage.tsdb"),
+            (self.storage.exemplars.is_some(), "storage.exemplars"),
+            (self.tracing.is_some(), "tracing"),
+        ];
+        used.extend(sections.into_iter().filter(|(is_used, _)| *is_used).map(|(_, name)| name));
+        used.into_iter().collect()
     }
 
     fn check_job_names(&self, root: &Node, cx: &mut Context) {
@@ -189,10 +289,17 @@ impl Config {
                 out.push((key.to_owned(), value));
             }
         };
+        push("runtime", self.runtime.to_value(), false);
+        push("alerting", self.alerting.to_value(), ToYaml::is_empty(&self.alerting));
         push("rule_files", self.rule_files.to_value(), self.rule_files.is_empty());
         push("scrape_config_files", self.scrape_config_files.to_value(), self.scrape_config_files.is_empty());
         let own = self.scrape_configs.get(..self.own_jobs).unwrap_or_default().to_vec();
         push("scrape_configs", own.to_value(), own.is_empty());
+        push("storage", self.storage.to_value(), ToYaml::is_empty(&self.storage));
+        push("tracing", self.tracing.to_value(), self.tracing.is_none());
+        push("remote_write", self.remote_write.to_value(), self.remote_write.is_empty());
+        push("remote_read", self.remote_read.to_value(), self.remote_read.is_empty());
+        push("otlp", self.otlp.to_value(), false);
         Value::Map(out)
     }
 }

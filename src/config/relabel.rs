@@ -35,6 +35,8 @@ impl FromYaml for RelabelRule {
                     }
                 }
                 "separator" => cx.decode_into(&mut separator, value),
+                // A null is the empty expression, not the default one.
+                "regex" if value.is_null() => regex.clear(),
                 "regex" => cx.decode_into(&mut regex, value),
                 "modulus" => cx.decode_into(&mut modulus, value),
                 "target_label" => cx.decode_into(&mut target_label, value),
@@ -74,10 +76,12 @@ impl ToYaml for RelabelRule {
         let mut out = Vec::new();
         let mut push = |key: &str, value: Value| out.push((key.to_owned(), value));
         if !self.source_labels.is_empty() {
-            push("source_labels", self.source_labels.to_value());
+            push("source_labels", Value::Flow(self.source_labels.clone()));
         }
         push("separator", self.separator.to_value());
-        push("regex", Value::Text(self.regex.pattern().into()));
+        if !self.has_default_regex() {
+            push("regex", Value::Text(self.regex.pattern().into()));
+        }
         if self.modulus != 0 {
             push("modulus", self.modulus.to_value());
         }

@@ -34,6 +34,9 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, String> {
         let unit_len = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
         let unit = &rest[..unit_len];
         rest = &rest[unit_len..];
+        if !unit.is_empty() && !UNITS.iter().any(|(name, _)| *name == unit) {
+            return Err(format!("unknown unit {unit:?} in duration {text:?}"));
+        }
         let Some(offset) = UNITS[next_unit..].iter().position(|(name, _)| *name == unit) else {
             return Err(invalid());
         };

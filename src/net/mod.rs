@@ -1,1 +1,23 @@
-//! Placeholder of the room `net`.
+//! Outgoing HTTP: how does a configuration block become requests? [`client`] builds one client for each block,
+//! [`tls`] is the only place where TLS configurations are made, [`secrets`] reads credentials again when their
+//! files change, [`oauth2`] fetches tokens, [`body`] reads and decompresses bodies under a hard cap.
+
+/// Reading and decompressing bodies under a cap.
+pub mod body;
+/// The client.
+pub mod client;
+/// What can go wrong.
+mod error;
+/// Tokens by client credentials or signed assertion.
+pub mod oauth2;
+/// Credentials and their files.
+pub mod secrets;
+/// Signing for AWS.
+pub mod sigv4;
+/// TLS configurations.
+pub mod tls;
+
+pub use body::BodyBuffer;
+pub use client::{ClientOptions, Fetched, HttpClient, Request};
+pub use error::NetError;
+pub use tls::install_crypto_provider;

@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::admission::{EngineMetrics, Gate};
 use super::annotations::Annotations;
-use super::parse::ParseError;
+use super::exec::answer::answer;
+use super::exec::build::Root;
+use super::exec::column::Axis;
+use super::exec::context::{Context, GlobalBudget, Limits, Rules};
+use super::parse::ast::Expr;
+use super::parse::{ParseError, ParseOptions, parse_expr};
+use super::plan::{PlanOptions, plan, reach};
 use super::value::QueryValue;
 use crate::telemetry::Registry;
 use crate::tsdb::{Queryable, StorageError};
@@ -157,13 +164,28 @@ pub struct QueryResult {
 #[derive(Debug)]
 pub struct Engine {
     options: EngineOptions,
+    gate: Gate,
+    memory: Arc<GlobalBudget>,
+    metrics: EngineMetrics,
+}
+
+/// What is asked of a query.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    axis: Axis,
+    /// 0 in instant queries.
+    step_ms: i64,
+    instant: bool,
 }
 
 impl Engine {
     /// An engine with these settings that counts itself in `registry` under Prometheus's names.
     #[must_use]
-    pub fn new(options: EngineOptions, _registry: &Registry) -> Self {
-        Self { options }
+    pub fn new(options: EngineOptions, registry: &Registry) -> Self {
+        let gate = Gate::new(options.max_concurrency);
+        let memory = GlobalBudget::new(options.max_total_bytes);
+        let metrics = EngineMetrics::new(registry, options.max_concurrency);
+        Self { options, gate, memory, metrics }
     }
 
     /// The settings.
@@ -175,24 +197,174 @@ impl Engine {
     /// Evaluates `query` at `t_ms`.
     pub fn instant(
         &self,
-        _storage: &dyn Queryable,
-        _query: &str,
-        _t_ms: i64,
-        _options: &QueryOptions,
+        storage: &dyn Queryable,
+        query: &str,
+        t_ms: i64,
+        options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
-        Err(QueryError::Execution("the engine is not built yet".into()))
+        let times = Times { axis: Axis::instant(t_ms), step_ms: 0, instant: true };
+        self.run(storage, query, times, options)
     }
 
     /// Evaluates `query` at `start_ms`, `start_ms + step_ms`, … up to `end_ms`.
     pub fn range(
         &self,
-        _storage: &dyn Queryable,
-        _query: &str,
-        _start_ms: i64,
-        _end_ms: i64,
-        _step_ms: i64,
-        _options: &QueryOptions,
+        storage: &dyn Queryable,
+        query: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+        options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
-        Err(QueryError::Execution("the engine is not built yet".into()))
+        if step_ms <= 0 || end_ms < start_ms {
+            return Err(QueryError::Execution(format!(
+                "a range query needs a positive step and an end that is not before its start, got step {step_ms} ms, start {start_ms}, end {end_ms}"
+            )));
+        }
+        let steps = (i128::from(end_ms) - i128::from(start_ms)) / i128::from(step_ms) + 1;
+        let Some(n) = usize::try_from(steps).ok().filter(|n| *n <= self.options.max_samples) else {
+            return Err(QueryError::Execution(format!(
+                "query processing would load too many samples into memory in query execution: {steps} steps"
+            )));
+        };
+        let times = Times { axis: Axis { start: start_ms, step: step_ms, n }, step_ms, instant: false };
+        self.run(storage, query, times, options)
+    }
+
+    fn run(
+        &self,
+        storage: &dyn Queryable,
+        query: &str,
+        times: Times,
+        options: &QueryOptions,
+    ) -> Result<QueryResult, QueryError> {
+        let began = Instant::now();
+        let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
+        let deadline = began + timeout;
+        let mut stats = QueryStats::default();
+        let prepare = Instant::now();
+        let parse_options = ParseOptions {
+            experimental_functions: self.options.experimental_functions,
+            extended_range_selectors: self.options.extended_range_selectors,
+            fill_modifiers: self.options.fill_modifiers,
+        };
+        let expr = parse_expr(query, &parse_options).map_err(QueryError::Parse)?;
+        stats.query_preparation_time = prepare.elapsed().as_secs_f64();
+        let queued = Instant::now();
+        let _slot = self.gate.enter(deadline, &options.cancel)?;
+        stats.exec_queue_time = queued.elapsed().as_secs_f64();
+        let _active = self.metrics.enter();
+        let job = Job { engine: self, storage, query, expr: &expr, times, options, deadline };
+        let result = if is_high(&expr, SHALLOW) {
+            on_large_stack(|| job.evaluate(&mut stats))
+        } else {
+            job.evaluate(&mut stats)
+        };
+        stats.exec_total_time = began.elapsed().as_secs_f64();
+        self.metrics.observe(&stats);
+        let (value, annotations) = result?;
+        Ok(QueryResult { value, annotations, stats })
+    }
+}
+
+/// Trees up to this height are walked on the stack of the caller.
+const SHALLOW: usize = 48;
+/// Stack for higher trees; the parser limits their height.
+const LARGE_STACK: usize = 64 << 20;
+
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, QueryError> + Send) -> Result<T, QueryError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("query".into()).stack_size(LARGE_STACK);
+        match thread.spawn_scoped(scope, work) {
+            Ok(handle) => handle
+                .join()
+                .unwrap_or_else(|_| Err(QueryError::Execution("the thread of the query panicked".into()))),
+            Err(e) => Err(QueryError::Execution(format!("starting a thread for the query: {e}"))),
+        }
+    })
+}
+
+/// Whether the tree is higher than `limit`.
+fn is_high(expr: &Expr, limit: usize) -> bool {
+    if limit == 0 {
+        return true;
+    }
+    match expr {
+        Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => false,
+        Expr::Paren(e) => is_high(&e.expr, limit - 1),
+        Expr::Unary(e) => is_high(&e.expr, limit - 1),
+        Expr::Subquery(e) => is_high(&e.expr, limit - 1),
+        Expr::Binary(e) => is_high(&e.lhs, limit - 1) || is_high(&e.rhs, limit - 1),
+        Expr::Aggregate(e) => {
+            is_high(&e.expr, limit - 1) || e.param.as_ref().is_some_and(|p| is_high(p, limit - 1))
+        }
+        Expr::Call(e) => e.args.iter().any(|a| is_high(a, limit - 1)),
+    }
+}
+
+/// One query on its way.
+struct Job<'a> {
+    engine: &'a Engine,
+    storage: &'a dyn Queryable,
+    query: &'a str,
+    expr: &'a Expr,
+    times: Times,
+    options: &'a QueryOptions,
+    deadline: Instant,
+}
+
+impl Job<'_> {
+    fn evaluate(&self, stats: &mut QueryStats) -> Result<(QueryValue, Annotations), QueryError> {
+        let settings = &self.engine.options;
+        let prepare = Instant::now();
+        let axis = self.times.axis;
+        let plan_options = PlanOptions {
+            start_ms: axis.start,
+            end_ms: axis.last(),
+            step_ms: self.times.step_ms,
+            default_subquery_step_ms: settings.default_subquery_step_ms,
+            type_and_unit_labels: settings.type_and_unit_labels,
+        };
+        let plan = plan(self.expr, &plan_options)?;
+        let lookback_ms = self.options.lookback_delta_ms.unwrap_or(settings.lookback_delta_ms);
+        let (min_t, max_t) = reach(&plan, axis.start, axis.last(), lookback_ms);
+        let rules = Rules {
+            lookback_ms,
+            delayed_name_removal: settings.delayed_name_removal,
+            use_start_timestamps: settings.use_start_timestamps,
+            type_and_unit_labels: settings.type_and_unit_labels,
+        };
+        let limits = Limits {
+            max_samples: settings.max_samples,
+            max_bytes: settings.max_query_bytes,
+            deadline: self.deadline,
+            cancel: self.options.cancel.clone(),
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
+        let querier = self.storage.querier(min_t, max_t)?;
+        let per_step = self.options.per_step_stats && settings.per_step_stats;
+        let ctx = Context::new(querier, rules, limits, Arc::clone(&self.engine.memory), per_step);
+        stats.query_preparation_time += prepare.elapsed().as_secs_f64();
+        let inner = Instant::now();
+        let root = Root {
+            start_ms: axis.start,
+            end_ms: axis.last(),
+            step_ms: self.times.step_ms,
+            instant: self.times.instant,
+        };
+        let value = answer(&ctx, &plan, axis, &root);
+        stats.inner_eval_time = inner.elapsed().as_secs_f64();
+        let counts = ctx.counts();
+        (stats.total_queryable_samples, stats.samples_read) = (counts.0, counts.1);
+        (stats.peak_samples, stats.peak_bytes) = (counts.2, counts.3);
+        stats.samples_per_step = ctx.steps(axis);
+        let mut value = value?;
+        let sort = Instant::now();
+        if let QueryValue::Matrix(series) = &mut value {
+            series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+        stats.result_sort_time = sort.elapsed().as_secs_f64();
+        stats.eval_total_time = prepare.elapsed().as_secs_f64();
+        Ok((value, ctx.annotations(self.query)))
     }
 }

@@ -4,12 +4,20 @@
 //! annotations and statistics. It blocks; async callers run it on a blocking pool and cancel through
 //! [`CancelToken`].
 
+/// Who may run now, and the engine's own metrics.
+mod admission;
 /// Warnings and infos that accompany a result.
 pub mod annotations;
 /// The door: options, limits, errors, instant and range queries.
 pub mod engine;
+/// Runs plans.
+pub mod exec;
+/// What the functions compute.
+pub mod functions;
 /// From text to a typed tree with positions.
 pub mod parse;
+/// From tree to plan.
+pub mod plan;
 /// Results: vectors, matrices, scalars, strings.
 pub mod value;
 

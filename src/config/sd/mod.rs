@@ -4,7 +4,15 @@
 /// Files, HTTP endpoints, DNS names and lists in the configuration itself.
 pub mod basic;
 
+/// Cloud providers.
+pub mod cloud;
+/// Cluster managers and registries.
+pub mod cluster;
+
 pub use basic::{DnsSdConfig, FileSdConfig, HttpSdConfig, StaticConfig};
+
+use cloud::*;
+use cluster::*;
 
 use super::yaml::{Context, FromYaml, Node, Section, ToYaml, Value};
 
@@ -43,13 +51,46 @@ macro_rules! mechanisms {
 }
 
 mechanisms! {
+    "aws_sd_configs" => Aws(AwsSdConfig),
+    "azure_sd_configs" => Azure(AzureSdConfig),
+    "consul_sd_configs" => Consul(ConsulSdConfig),
+    "digitalocean_sd_configs" => DigitalOcean(DigitalOceanSdConfig),
     "dns_sd_configs" => Dns(DnsSdConfig),
+    "docker_sd_configs" => Docker(DockerSdConfig),
+    "dockerswarm_sd_configs" => DockerSwarm(DockerSwarmSdConfig),
+    "ec2_sd_configs" => Ec2(Ec2SdConfig),
+    "ecs_sd_configs" => Ecs(EcsSdConfig),
+    "elasticache_sd_configs" => Elasticache(ElasticacheSdConfig),
+    "eureka_sd_configs" => Eureka(EurekaSdConfig),
     "file_sd_configs" => File(FileSdConfig),
+    "gce_sd_configs" => Gce(GceSdConfig),
+    "hetzner_sd_configs" => Hetzner(HetznerSdConfig),
     "http_sd_configs" => Http(HttpSdConfig),
+    "ionos_sd_configs" => Ionos(IonosSdConfig),
+    "kubernetes_sd_configs" => Kubernetes(KubernetesSdConfig),
+    "kuma_sd_configs" => Kuma(KumaSdConfig),
+    "lightsail_sd_configs" => Lightsail(LightsailSdConfig),
+    "linode_sd_configs" => Linode(LinodeSdConfig),
+    "marathon_sd_configs" => Marathon(MarathonSdConfig),
+    "msk_sd_configs" => Msk(MskSdConfig),
+    "nerve_sd_configs" => Nerve(NerveSdConfig),
+    "nomad_sd_configs" => Nomad(NomadSdConfig),
+    "oci_sd_configs" => Oci(OciSdConfig),
+    "openstack_sd_configs" => Openstack(OpenstackSdConfig),
+    "outscale_sd_configs" => Outscale(OutscaleSdConfig),
+    "ovhcloud_sd_configs" => Ovhcloud(OvhcloudSdConfig),
+    "puppetdb_sd_configs" => PuppetDb(PuppetDbSdConfig),
+    "rds_sd_configs" => Rds(RdsSdConfig),
+    "scaleway_sd_configs" => Scaleway(ScalewaySdConfig),
+    "serverset_sd_configs" => Serverset(ServersetSdConfig),
+    "stackit_sd_configs" => Stackit(StackitSdConfig),
     "static_configs" => Static(StaticConfig),
+    "triton_sd_configs" => Triton(TritonSdConfig),
+    "uyuni_sd_configs" => Uyuni(UyuniSdConfig),
+    "vultr_sd_configs" => Vultr(VultrSdConfig),
 }
 
-/// All discovery sections of a job or Alertmanager, in order of their keys in the file.
+/// All discovery sections of a job or Alertmanager, in order of their keys.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SdConfigs(pub Vec<SdConfig>);
 
@@ -77,7 +118,10 @@ impl Section for SdConfigs {
         true
     }
 
-    fn check(&mut self, _node: &Node, _cx: &mut Context) {}
+    fn check(&mut self, _node: &Node, _cx: &mut Context) {
+        // One order whatever the file has, so that equal configurations compare as equal.
+        self.0.sort_by_key(SdConfig::key);
+    }
 
     fn fields(&self, out: &mut Vec<(String, Value)>) {
         for key in KEYS {
@@ -86,6 +130,18 @@ impl Section for SdConfigs {
                 out.push(((*key).to_owned(), Value::List(items)));
             }
         }
+    }
+}
+
+impl ToYaml for SdConfigs {
+    fn to_value(&self) -> Value {
+        let mut out = Vec::new();
+        self.fields(&mut out);
+        Value::Map(out)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -247,7 +247,7 @@ fn position(line: usize, column: usize) -> Position {
 fn scalar(at: Position, text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<NodeKind, SyntaxError> {
     let plain = style == ScalarStyle::Plain && tag.is_none();
     if let Some(tag) = tag
-        && tag.is_yaml_core_schema_tag("binary")
+        && tag.suffix().ends_with("binary")
     {
         let packed: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         let bytes = base64::engine::general_purpose::STANDARD.decode(packed).map_err(|e| SyntaxError {

@@ -3,7 +3,8 @@
 //!
 //! A field is `name [as "key"]: Type [= default] [; mode],`. Without a mode an empty value is not printed
 //! (Go's `omitempty`); `always` prints it in any case; `inline` has the fields of another section as if they
-//! were its own; `inner` is a known field that the owner reads by hand.
+//! were its own; `inner` is a known field that the owner reads by hand; `aside` is no
+//! field of the file at all.
 
 use super::decode::Context;
 use super::emit::Value;
@@ -121,7 +122,8 @@ macro_rules! section {
             }
 
             fn is_empty(&self) -> bool {
-                *self == Self::default()
+                // As Go has it: a section with a default that is not zero is always printed.
+                true $( && section!(@zero self, $field, $($mode)?) )*
             }
         }
     };
@@ -134,6 +136,7 @@ macro_rules! section {
     (@keys $out:ident, ($key:expr), $ty:ty, inline) => {
         <$ty as $crate::config::yaml::Section>::keys($out);
     };
+    (@keys $out:ident, ($key:expr), $ty:ty, aside) => {};
     (@keys $out:ident, ($key:expr), $ty:ty, $($mode:ident)?) => { $out.push($key); };
 
     (@set $self:ident, $k:ident, $node:ident, $cx:ident, $field:ident, ($key:expr), inline) => {
@@ -141,6 +144,7 @@ macro_rules! section {
             return true;
         }
     };
+    (@set $self:ident, $k:ident, $node:ident, $cx:ident, $field:ident, ($key:expr), aside) => {};
     (@set $self:ident, $k:ident, $node:ident, $cx:ident, $field:ident, ($key:expr), inner) => {
         if $k == $key {
             return true;
@@ -164,6 +168,12 @@ macro_rules! section {
     (@emit $self:ident, $out:ident, $field:ident, ($key:expr), always) => {
         $out.push(($key.to_owned(), $crate::config::yaml::ToYaml::to_value(&$self.$field)));
     };
+    (@zero $self:ident, $field:ident, aside) => { true };
+    (@zero $self:ident, $field:ident, $($mode:ident)?) => {
+        $crate::config::yaml::ToYaml::is_empty(&$self.$field)
+    };
+
+    (@emit $self:ident, $out:ident, $field:ident, ($key:expr), aside) => {};
     (@emit $self:ident, $out:ident, $field:ident, ($key:expr), inner) => {
         section!(@emit $self, $out, $field, ($key),);
     };

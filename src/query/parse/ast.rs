@@ -348,3 +348,144 @@ impl Expr {
         }
     }
 }
+
+impl DurationExpr {
+    /// Place in the text.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        match self {
+            DurationExpr::Number(literal) => literal.span,
+            DurationExpr::Step(span)
+            | DurationExpr::Range(span)
+            | DurationExpr::Unary(_, _, span)
+            | DurationExpr::Binary(_, _, _, span)
+            | DurationExpr::MinOf(_, _, span)
+            | DurationExpr::MaxOf(_, _, span)
+            | DurationExpr::Paren(_, span) => *span,
+        }
+    }
+}
+
+impl Expr {
+    /// The type of the value; calls of unknown functions count as vectors.
+    #[must_use]
+    pub fn value_type(&self) -> ValueType {
+        match self {
+            Expr::Number(_) => ValueType::Scalar,
+            Expr::String(_) => ValueType::String,
+            Expr::Paren(e) => e.expr.value_type(),
+            Expr::Unary(e) => e.expr.value_type(),
+            Expr::Binary(e) => {
+                // Looking left first and stopping there keeps long chains of operators linear.
+                if e.lhs.value_type() == ValueType::Scalar && e.rhs.value_type() == ValueType::Scalar {
+                    ValueType::Scalar
+                } else {
+                    ValueType::Vector
+                }
+            }
+            Expr::Call(e) => super::functions::function(e.func).map_or(ValueType::Vector, |f| f.returns),
+            Expr::Aggregate(_) | Expr::Vector(_) => ValueType::Vector,
+            Expr::Matrix(_) | Expr::Subquery(_) => ValueType::Matrix,
+        }
+    }
+}
+
+impl ValueType {
+    /// The name in messages for people.
+    #[must_use]
+    pub fn documented(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::String => "string",
+            ValueType::Vector => "instant vector",
+            ValueType::Matrix => "range vector",
+        }
+    }
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ValueType::Scalar => "scalar",
+            ValueType::String => "string",
+            ValueType::Vector => "vector",
+            ValueType::Matrix => "matrix",
+        }
+    }
+}
+
+impl BinaryOp {
+    /// The operator as written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::Mod => "%",
+            BinaryOp::Pow => "^",
+            BinaryOp::Atan2 => "atan2",
+            BinaryOp::Eql => "==",
+            BinaryOp::Neq => "!=",
+            BinaryOp::Lss => "<",
+            BinaryOp::Gtr => ">",
+            BinaryOp::Lte => "<=",
+            BinaryOp::Gte => ">=",
+            BinaryOp::TrimUpper => "</",
+            BinaryOp::TrimLower => ">/",
+            BinaryOp::And => "and",
+            BinaryOp::Or => "or",
+            BinaryOp::Unless => "unless",
+        }
+    }
+
+    /// Whether this is one of `== != < > <= >=`.
+    #[must_use]
+    pub fn is_comparison(self) -> bool {
+        use BinaryOp::{Eql, Gte, Gtr, Lss, Lte, Neq};
+        matches!(self, Eql | Neq | Lss | Gtr | Lte | Gte)
+    }
+
+    /// Whether this is `and`, `or` or `unless`.
+    #[must_use]
+    pub fn is_set(self) -> bool {
+        matches!(self, BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)
+    }
+}
+
+impl AggregateOp {
+    /// The operator as written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AggregateOp::Sum => "sum",
+            AggregateOp::Avg => "avg",
+            AggregateOp::Min => "min",
+            AggregateOp::Max => "max",
+            AggregateOp::Count => "count",
+            AggregateOp::Group => "group",
+            AggregateOp::Stddev => "stddev",
+            AggregateOp::Stdvar => "stdvar",
+            AggregateOp::Topk => "topk",
+            AggregateOp::Bottomk => "bottomk",
+            AggregateOp::Quantile => "quantile",
+            AggregateOp::CountValues => "count_values",
+            AggregateOp::Limitk => "limitk",
+            AggregateOp::LimitRatio => "limit_ratio",
+        }
+    }
+
+    /// Whether the first argument is a parameter.
+    #[must_use]
+    pub fn takes_parameter(self) -> bool {
+        use AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Quantile, Topk};
+        matches!(self, Topk | Bottomk | Quantile | CountValues | Limitk | LimitRatio)
+    }
+
+    /// Whether the feature `promql-experimental-functions` must be on.
+    #[must_use]
+    pub fn is_experimental(self) -> bool {
+        matches!(self, AggregateOp::Limitk | AggregateOp::LimitRatio)
+    }
+}

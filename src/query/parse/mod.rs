@@ -1,7 +1,38 @@
 //! From text to a typed tree with positions.
+//!
+//! `lexer` cuts the text into tokens, `parser` and `selector` build the tree, `check` verifies its types;
+//! `print` and `pretty` turn a tree back into text. Size, nesting and height are limited, so that no query can
+//! exhaust the stack of whatever walks the tree.
 
 /// The tree.
 pub mod ast;
+mod check;
+/// The table of functions.
+pub mod functions;
+mod lexer;
+mod parser;
+mod pretty;
+mod print;
+mod selector;
+/// The notation of series in test scripts.
+pub mod series;
+mod strings;
+#[cfg(test)]
+mod tests;
+
+use ast::Expr;
+pub use functions::{FUNCTIONS, Function, function};
+pub use pretty::pretty;
+pub use strings::{is_label_name, unquote};
+
+use crate::model::Matcher;
+
+/// Longest query in bytes.
+pub const MAX_QUERY_BYTES: usize = 1 << 20;
+/// Deepest nesting of parentheses, calls, signs and right-hand sides.
+pub const MAX_NESTING: u32 = 100;
+/// Highest tree, chains of operators (`a or b or c …`) included.
+pub const MAX_TREE_HEIGHT: u32 = 500;
 
 /// A place in a query: byte offsets, start included, end excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -35,4 +66,21 @@ pub struct ParseOptions {
     pub extended_range_selectors: bool,
     /// Feature `promql-binop-fill-modifiers`.
     pub fill_modifiers: bool,
+}
+
+/// Parses and checks a query. The error is the first one that Prometheus would report.
+pub fn parse_expr(text: &str, options: &ParseOptions) -> Result<Expr, ParseError> {
+    let (mut expr, semantic) = parser::Parser::new(text, options)?.whole()?;
+    if let Some(error) = semantic {
+        return Err(error);
+    }
+    check::check(text, &mut expr)?;
+    Ok(expr)
+}
+
+/// Parses a selector such as a `match[]` parameter: its matchers, the one on the name last if it stands before
+/// the braces. Unlike a query it may match everything (`{}`); where that is not wanted, the caller checks.
+pub fn parse_metric_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
+    let options = ParseOptions::default();
+    Ok(parser::Parser::new(text, &options)?.whole_selector()?.matchers)
 }

@@ -4,7 +4,24 @@
 //! [`FloatHistogram`] has absolute float counts and is what queries compute with. Bucket *i* of a positive
 //! exponential schema reaches from base^(i−1), exclusive, to base^i, inclusive, base = 2^(2^−schema).
 
+//!
+//! `buckets` walks the buckets with their bounds, `reshape` changes the grid or drops parts, `arithmetic` adds and
+//! scales, `reset` compares with the sample before, `validate` judges what comes from outside, `text` prints.
+
+mod arithmetic;
+mod buckets;
+mod reset;
+mod reshape;
+mod text;
+mod trim;
+mod validate;
+
 use std::sync::Arc;
+
+pub use arithmetic::{Incompatible, Remarks};
+pub use buckets::{Bucket, exponential_bound};
+pub use text::ApiBucket;
+pub use validate::HistogramError;
 
 /// Schema number of histograms with custom bucket bounds.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -117,9 +134,9 @@ impl Histogram {
 }
 
 impl FloatHistogram {
-    /// Whether a counter reset lies between `previous` and this sample, judged by their content alone.
+    /// Whether the bucket bounds are custom.
     #[must_use]
-    pub fn detects_reset_after(&self, previous: &FloatHistogram) -> bool {
-        self.count < previous.count
+    pub fn is_custom(&self) -> bool {
+        self.schema == CUSTOM_BUCKETS_SCHEMA
     }
 }

@@ -1,0 +1,263 @@
+//! How is a body read without trusting its sender? Chunk by chunk into a reused buffer, then decompressed into
+//! another one; the cap counts decompressed bytes and stops decompression, not only its result.
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::error::NetError;
+
+/// What a body may have when the caller sets no limit: 1 GiB.
+pub const DEFAULT_MAX_BODY: u64 = 1 << 30;
+/// Largest window that a zstd frame may ask for: 8 MiB (RFC 9659).
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Room that is added at a time while decompressing.
+const STEP: usize = 64 << 10;
+
+/// Buffers that are used again from request to request.
+#[derive(Debug)]
+pub struct BodyBuffer {
+    /// Bytes as they came.
+    pub(super) wire: Vec<u8>,
+    decoded: Vec<u8>,
+    is_encoded: bool,
+    inflate: Option<Box<Decompress>>,
+}
+
+impl Default for BodyBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BodyBuffer {
+    /// Empty buffers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { wire: Vec::new(), decoded: Vec::new(), is_encoded: false, inflate: None }
+    }
+
+    /// The body, decompressed.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        if self.is_encoded { &self.decoded } else { &self.wire }
+    }
+
+    /// Bytes that came over the wire.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        self.wire.len()
+    }
+
+    /// Empties the buffers and keeps their room.
+    pub fn clear(&mut self) {
+        self.wire.clear();
+        self.decoded.clear();
+        self.is_encoded = false;
+    }
+
+    /// Gives back room beyond `keep` bytes, for buffers that once held an unusual body.
+    pub fn shrink_to(&mut self, keep: usize) {
+        self.wire.shrink_to(keep);
+        self.decoded.shrink_to(keep);
+    }
+
+    /// Fills the buffer with a body as it came over the wire and decompresses it.
+    pub fn load(&mut self, wire: &[u8], content_encoding: &str, max_body: u64) -> Result<(), NetError> {
+        self.clear();
+        self.wire.extend_from_slice(wire);
+        self.decode(content_encoding, max_body)
+    }
+
+    /// Decompresses what came. A body of `max_body` bytes or more is refused.
+    pub(super) fn decode(&mut self, content_encoding: &str, max_body: u64) -> Result<(), NetError> {
+        let result = match content_encoding.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => return check_size(self.wire.len(), max_body),
+            "gzip" | "x-gzip" => {
+                let inflate = self.inflate.get_or_insert_with(|| Box::new(Decompress::new(false)));
+                gunzip(inflate, &self.wire, &mut self.decoded, max_body)
+            }
+            "zstd" => unzstd(&self.wire, &mut self.decoded, max_body),
+            other => Err(NetError::Decode {
+                encoding: other.into(),
+                reason: "the encoding is not supported".into(),
+            }),
+        };
+        self.is_encoded = true;
+        result
+    }
+}
+
+pub(super) fn check_size(len: usize, max_body: u64) -> Result<(), NetError> {
+    if len as u64 >= max_body { Err(NetError::BodyTooLarge { limit: max_body }) } else { Ok(()) }
+}
+
+fn bad_gzip(reason: impl Into<String>) -> NetError {
+    NetError::Decode { encoding: "gzip".into(), reason: reason.into() }
+}
+
+/// Length of a member's header (RFC 1952).
+fn gzip_header(input: &[u8]) -> Option<usize> {
+    let [0x1f, 0x8b, 8, flags, ..] = *input else { return None };
+    if flags & 0xe0 != 0 {
+        return None;
+    }
+    let mut at = 10;
+    if flags & 4 != 0 {
+        let len = input.get(at..at + 2)?;
+        at += 2 + usize::from(u16::from_le_bytes([len[0], len[1]]));
+    }
+    for bit in [8, 16] {
+        if flags & bit != 0 {
+            at += memchr::memchr(0, input.get(at..)?)? + 1;
+        }
+    }
+    if flags & 2 != 0 {
+        at += 2;
+    }
+    (at <= input.len()).then_some(at)
+}
+
+/// Decompresses all members of `input`, appending to `out`.
+fn gunzip(
+    inflate: &mut Decompress,
+    mut input: &[u8],
+    out: &mut Vec<u8>,
+    max_body: u64,
+) -> Result<(), NetError> {
+    if input.is_empty() {
+        return Err(bad_gzip("the body is empty"));
+    }
+    while !input.is_empty() {
+        let header = gzip_header(input).ok_or_else(|| bad_gzip("invalid header"))?;
+        input = &input[header..];
+        inflate.reset(false);
+        let start = out.len();
+        loop {
+            // One byte above the limit is enough to know that it is broken.
+            let room = usize::try_from(max_body).unwrap_or(usize::MAX).saturating_sub(out.len()).min(STEP);
+            if room == 0 {
+                return Err(NetError::BodyTooLarge { limit: max_body });
+            }
+            out.reserve(room);
+            let (in_before, out_before) = (inflate.total_in(), out.len());
+            let status = inflate
+                .decompress_vec(input, out, FlushDecompress::None)
+                .map_err(|e| bad_gzip(e.to_string()))?;
+            let consumed = usize::try_from(inflate.total_in() - in_before).unwrap_or(input.len());
+            input = input.get(consumed..).unwrap_or(&[]);
+            check_size(out.len(), max_body)?;
+            match status {
+                Status::StreamEnd => break,
+                _ if consumed == 0 && out.len() == out_before => {
+                    return Err(bad_gzip("unexpected end of the body"));
+                }
+                _ => {}
+            }
+        }
+        let Some((trailer, rest)) = input.split_first_chunk::<8>() else {
+            return Err(bad_gzip("unexpected end of the body"));
+        };
+        let [a, b, c, d, e, f, g, h] = *trailer;
+        let member = &out[start..];
+        #[expect(clippy::cast_possible_truncation, reason = "the field is the length modulo 2^32")]
+        let len = member.len() as u32;
+        if u32::from_le_bytes([a, b, c, d]) != crc32fast::hash(member)
+            || u32::from_le_bytes([e, f, g, h]) != len
+        {
+            return Err(bad_gzip("invalid checksum"));
+        }
+        input = rest;
+    }
+    Ok(())
+}
+
+fn unzstd(input: &[u8], out: &mut Vec<u8>, max_body: u64) -> Result<(), NetError> {
+    use std::io::Read as _;
+    let bad = |e: std::io::Error| NetError::Decode { encoding: "zstd".into(), reason: e.to_string() };
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(bad)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(bad)?;
+    decoder.take(max_body).read_to_end(out).map_err(bad)?;
+    check_size(out.len(), max_body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(data).expect("in memory");
+        encoder.finish().expect("in memory")
+    }
+
+    #[test]
+    fn members_follow_each_other_and_buffers_are_reused() {
+        let mut buffer = BodyBuffer::new();
+        let mut wire = gzip(b"hello ");
+        wire.extend(gzip(&b"world".repeat(50_000)));
+        for _ in 0..3 {
+            buffer.load(&wire, "gzip", 1 << 20).expect("valid");
+            assert_eq!(buffer.bytes().len(), 6 + 250_000);
+            assert!(buffer.bytes().starts_with(b"hello world"));
+            assert_eq!(buffer.wire_len(), wire.len());
+        }
+        buffer.load(b"plain", "", 6).expect("below the limit");
+        assert_eq!(buffer.bytes(), b"plain");
+        assert!(matches!(buffer.load(b"plain!", "", 6), Err(NetError::BodyTooLarge { limit: 6 })));
+    }
+
+    #[test]
+    fn headers_with_all_fields_are_skipped() {
+        let body = gzip(b"x y z");
+        let mut wire = vec![0x1f, 0x8b, 8, 4 | 8 | 16 | 2, 0, 0, 0, 0, 0, 0, 3, 0, 1, 2, 3];
+        wire.extend(b"name\0comment\0\xaa\xbb");
+        wire.extend(&body[10..]);
+        let mut buffer = BodyBuffer::new();
+        buffer.load(&wire, "gzip", 100).expect("valid");
+        assert_eq!(buffer.bytes(), b"x y z");
+    }
+
+    #[test]
+    fn bombs_stop_at_the_cap() {
+        let bomb = gzip(&vec![0; 64 << 20]);
+        let mut buffer = BodyBuffer::new();
+        let error = buffer.load(&bomb, "gzip", 1 << 20).expect_err("too large");
+        assert!(matches!(error, NetError::BodyTooLarge { .. }));
+        assert!(buffer.decoded.capacity() < 4 << 20, "{}", buffer.decoded.capacity());
+        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).expect("in memory");
+        let error = buffer.load(&bomb, "zstd", 1 << 20).expect_err("too large");
+        assert!(matches!(error, NetError::BodyTooLarge { .. }));
+        assert!(buffer.decoded.capacity() < 4 << 20, "{}", buffer.decoded.capacity());
+    }
+
+    #[test]
+    fn damaged_bodies_are_errors() {
+        let good = gzip(&b"metric 1\n".repeat(1000));
+        let mut buffer = BodyBuffer::new();
+        for cut in 0..good.len() {
+            assert!(buffer.load(&good[..cut], "gzip", 1 << 20).is_err(), "cut at {cut}");
+        }
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            // Only the fields without a checksum may change unnoticed: time, extra flags, system.
+            if buffer.load(&bad, "gzip", 1 << 20).is_ok() {
+                assert!((4..10).contains(&at), "a flip at {at} went unnoticed");
+            }
+        }
+        let mut trailing = good.clone();
+        trailing.extend(b"rubbish");
+        assert!(buffer.load(&trailing, "gzip", 1 << 20).is_err());
+        assert!(buffer.load(&good, "br", 1 << 20).is_err());
+    }
+
+    #[test]
+    fn zstd_frames_follow_each_other() {
+        let mut wire = zstd::bulk::compress(b"a b ", 1).expect("in memory");
+        wire.extend(zstd::bulk::compress(b"c", 1).expect("in memory"));
+        let mut buffer = BodyBuffer::new();
+        buffer.load(&wire, "zstd", 100).expect("valid");
+        assert_eq!(buffer.bytes(), b"a b c");
+        assert!(buffer.load(&wire[..wire.len() - 1], "zstd", 100).is_err());
+    }
+}

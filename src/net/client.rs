@@ -1,0 +1,478 @@
+//! How does a request go out? A [`HttpClient`] is built once for each configuration block and shared by all its
+//! targets. It adds credentials, follows redirects itself so that credentials stay with their host, keeps the
+//! deadline over everything from connecting to the last byte, and rebuilds its TLS when certificate files change.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use parking_lot::Mutex;
+use url::Url;
+
+use super::body::{BodyBuffer, DEFAULT_MAX_BODY, check_size};
+use super::error::NetError;
+use super::oauth2::TokenSource;
+use super::secrets::{Fingerprint, SecretSource};
+use super::tls;
+use crate::config::{ConfigUrl, HttpClientConfig, ProxyConfig, Secret, TlsConfig};
+
+/// Redirects that are followed at most, as in Go.
+const MAX_REDIRECTS: usize = 10;
+
+/// What the user of a client decides, as opposed to its configuration.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The `User-Agent` header.
+    pub user_agent: String,
+    /// How long an unused connection stays open; for scraping it should be above the interval.
+    pub pool_idle_timeout: Duration,
+    /// Unused connections kept for each host.
+    pub max_idle_per_host: usize,
+    /// How long connecting may take; the deadline of the request bounds it in any case.
+    pub connect_timeout: Option<Duration>,
+    /// Connect to this socket whatever the URL says.
+    pub unix_socket: Option<PathBuf>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("Prometheus/3.14.0 (Meerkat/", env!("CARGO_PKG_VERSION"), ")").into(),
+            pool_idle_timeout: Duration::from_secs(300),
+            max_idle_per_host: 1000,
+            connect_timeout: None,
+            unix_socket: None,
+        }
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Method; `GET` by default.
+    pub method: Method,
+    /// Where to.
+    pub url: &'a str,
+    /// Headers besides those of the configuration; they win over it, except for credentials.
+    pub headers: HeaderMap,
+    /// What is sent.
+    pub body: bytes::Bytes,
+    /// Time for everything, redirects and body included.
+    pub timeout: Duration,
+    /// A body of this many bytes after decompression or more is refused; 0 means 1 GiB.
+    pub max_body: u64,
+}
+
+impl<'a> Request<'a> {
+    /// A `GET` with the given deadline.
+    #[must_use]
+    pub fn get(url: &'a str, timeout: Duration) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            timeout,
+            max_body: 0,
+        }
+    }
+
+    /// A `POST` with the given deadline.
+    #[must_use]
+    pub fn post(url: &'a str, body: bytes::Bytes, timeout: Duration) -> Self {
+        Self { method: Method::POST, body, ..Self::get(url, timeout) }
+    }
+}
+
+/// The head of an answer; its body is in the buffer.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Where it came from after redirects.
+    pub url: Url,
+    /// Bytes of the body on the wire.
+    pub wire_bytes: u64,
+    /// Bytes of the body after decompression.
+    pub body_bytes: u64,
+}
+
+impl Fetched {
+    /// The `Content-Type` header, empty if there is none or it is not text.
+    #[must_use]
+    pub fn content_type(&self) -> &str {
+        self.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+enum Auth {
+    None,
+    Basic { username: SecretSource, password: SecretSource },
+    Header { kind: String, credentials: SecretSource },
+    OAuth2(Box<TokenSource>),
+}
+
+#[derive(Debug)]
+struct ExtraHeader {
+    name: HeaderName,
+    values: Vec<SecretSource>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: HttpClientConfig,
+    options: ClientOptions,
+    auth: Auth,
+    extra: Vec<ExtraHeader>,
+    /// The client and the certificate files it was built from.
+    current: Mutex<(Vec<Option<Fingerprint>>, reqwest::Client)>,
+}
+
+/// A client for one configuration block; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HttpClient(Arc<Inner>);
+
+/// The innermost useful text of an error chain.
+pub(super) fn cause(error: &reqwest::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !texts.iter().any(|t| t.contains(&text)) {
+            texts.push(text);
+        }
+        source = inner.source();
+    }
+    if texts.is_empty() { error.to_string() } else { texts.join(": ") }
+}
+
+fn files_of(tls: &TlsConfig) -> Vec<Option<Fingerprint>> {
+    [&tls.ca_file, &tls.cert_file, &tls.key_file]
+        .into_iter()
+        .map(|file| if file.is_empty() { None } else { Fingerprint::of(file.as_path()) })
+        .collect()
+}
+
+fn proxies(proxy: &ProxyConfig) -> Result<Option<reqwest::Proxy>, NetError> {
+    if proxy.proxy_url.is_empty() {
+        return Ok(None);
+    }
+    let fail = |e: reqwest::Error| NetError::Build { reason: format!("proxy_url: {}", cause(&e)) };
+    let mut out = reqwest::Proxy::all(proxy.proxy_url.expose()).map_err(fail)?;
+    if !proxy.no_proxy.is_empty() {
+        out = out.no_proxy(reqwest::NoProxy::from_string(&proxy.no_proxy));
+    }
+    let mut headers = HeaderMap::new();
+    for (name, values) in &proxy.proxy_connect_header {
+        for value in values {
+            headers.append(header_name(name)?, header_value(name, value.expose())?);
+        }
+    }
+    Ok(Some(if headers.is_empty() { out } else { out.headers(headers) }))
+}
+
+fn header_name(name: &str) -> Result<HeaderName, NetError> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| NetError::Header { name: name.into() })
+}
+
+fn header_value(name: &str, value: &str) -> Result<HeaderValue, NetError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| NetError::Header { name: name.into() })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn build(
+    tls_config: &TlsConfig,
+    proxy: &ProxyConfig,
+    enable_http2: bool,
+    options: &ClientOptions,
+) -> Result<reqwest::Client, NetError> {
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls::client_config(tls_config, enable_http2)?)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .pool_idle_timeout(options.pool_idle_timeout)
+        .pool_max_idle_per_host(options.max_idle_per_host)
+        .tcp_nodelay(true);
+    if !enable_http2 {
+        builder = builder.http1_only();
+    }
+    if let Some(limit) = options.connect_timeout {
+        builder = builder.connect_timeout(limit);
+    }
+    if let Some(proxy) = proxies(proxy)? {
+        builder = builder.proxy(proxy);
+    } else if !proxy.proxy_from_environment {
+        builder = builder.no_proxy();
+    }
+    if let Some(path) = &options.unix_socket {
+        builder = builder.unix_socket(path.clone());
+    }
+    builder.build().map_err(|e| NetError::Build { reason: cause(&e) })
+}
+
+/// Whether credentials may follow a redirect: the same host and no step down from HTTPS.
+fn same_trust(from: &Url, to: &Url) -> bool {
+    from.host_str() == to.host_str() && !(from.scheme() == "https" && to.scheme() == "http")
+}
+
+fn go_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "Get",
+        Method::POST => "Post",
+        Method::PUT => "Put",
+        Method::HEAD => "Head",
+        Method::DELETE => "Delete",
+        _ => "Request",
+    }
+}
+
+/// A URL for messages: without its password.
+fn shown(url: &Url) -> String {
+    ConfigUrl::parse(url.as_str()).map(|u| u.to_string()).unwrap_or_default()
+}
+
+impl HttpClient {
+    /// Builds the client of a block: reads certificate files, prepares credentials; opens no connection.
+    pub fn from_config(config: &HttpClientConfig, options: ClientOptions) -> Result<Self, NetError> {
+        let files = files_of(&config.tls_config);
+        let client = build(&config.tls_config, &config.proxy, config.enable_http2, &options)?;
+        let auth = if let Some(basic) = &config.basic_auth {
+            Auth::Basic {
+                username: SecretSource::new(
+                    "basic auth username file",
+                    &Secret::new(basic.username.as_str()),
+                    &basic.username_file,
+                ),
+                password: SecretSource::new(
+                    "basic auth password file",
+                    &basic.password,
+                    &basic.password_file,
+                ),
+            }
+        } else if let Some(authorization) = &config.authorization {
+            let kind = if authorization.kind.is_empty() { "Bearer" } else { &authorization.kind };
+            Auth::Header {
+                kind: kind.to_owned(),
+                credentials: SecretSource::new(
+                    "authorization credentials file",
+                    &authorization.credentials,
+                    &authorization.credentials_file,
+                ),
+            }
+        } else if let Some(oauth2) = &config.oauth2 {
+            let plain = ClientOptions { unix_socket: None, ..options.clone() };
+            let client = build(&oauth2.tls_config, &oauth2.proxy, config.enable_http2, &plain)?;
+            Auth::OAuth2(Box::new(TokenSource::new(oauth2, client)))
+        } else {
+            Auth::None
+        };
+        let mut extra = Vec::new();
+        for (name, header) in &config.http_headers {
+            let no_file = crate::config::FilePath::default();
+            let inline =
+                header.values.iter().map(|v| Secret::new(v.as_str())).chain(header.secrets.iter().cloned());
+            let values = inline
+                .map(|v| SecretSource::new("http header", &v, &no_file))
+                .chain(
+                    header.files.iter().map(|f| SecretSource::new("http header file", &Secret::default(), f)),
+                )
+                .collect();
+            extra.push(ExtraHeader { name: header_name(name)?, values });
+        }
+        let current = Mutex::new((files, client));
+        Ok(Self(Arc::new(Inner { config: config.clone(), options, auth, extra, current })))
+    }
+
+    /// The configuration it was built from.
+    #[must_use]
+    pub fn config(&self) -> &HttpClientConfig {
+        &self.0.config
+    }
+
+    /// The client, built anew when a certificate file has changed. A file that cannot be used leaves the old one.
+    fn current(&self) -> reqwest::Client {
+        let Inner { config, options, current, .. } = &*self.0;
+        let mut current = current.lock();
+        let tls_config = &config.tls_config;
+        if tls_config.ca_file.is_empty() && tls_config.cert_file.is_empty() && tls_config.key_file.is_empty()
+        {
+            return current.1.clone();
+        }
+        let files = files_of(tls_config);
+        if files != current.0 {
+            match build(tls_config, &config.proxy, config.enable_http2, options) {
+                Ok(client) => *current = (files, client),
+                // Not remembered: a rotation in progress gets another try with the next request.
+                Err(error) => {
+                    tracing::warn!(%error, "changed TLS files cannot be used, keeping the old ones")
+                }
+            }
+        }
+        current.1.clone()
+    }
+
+    /// Adds what only the configured host may see.
+    async fn credentials(&self, headers: &mut HeaderMap) -> Result<(), NetError> {
+        let header = match &self.0.auth {
+            Auth::None => None,
+            Auth::Basic { username, password } => {
+                let (username, password) = (username.read()?, password.read()?);
+                let pair = format!("{}:{}", username.expose(), password.expose());
+                Some(Secret::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))))
+            }
+            Auth::Header { kind, credentials } => {
+                Some(Secret::new(format!("{kind} {}", credentials.read()?.expose())))
+            }
+            Auth::OAuth2(source) => Some(source.header().await?),
+        };
+        if let Some(header) = header
+            && !headers.contains_key(AUTHORIZATION)
+        {
+            headers.insert(AUTHORIZATION, header_value("Authorization", header.expose())?);
+        }
+        for ExtraHeader { name, values } in &self.0.extra {
+            headers.remove(name);
+            for value in values {
+                headers.append(name.clone(), header_value(name.as_str(), value.read()?.expose())?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request and reads the whole answer into `body`, whatever its status.
+    pub async fn fetch(&self, request: Request<'_>, body: &mut BodyBuffer) -> Result<Fetched, NetError> {
+        let url = Url::parse(request.url).map_err(|e| NetError::InvalidUrl {
+            url: ConfigUrl::parse(request.url).map(|u| u.to_string()).unwrap_or_default(),
+            reason: e.to_string(),
+        })?;
+        body.clear();
+        let (timeout, method, text) = (request.timeout, go_method(&request.method), shown(&url));
+        match tokio::time::timeout(timeout, self.exchange(request, url, body)).await {
+            Ok(result) => result,
+            Err(_) => Err(NetError::Timeout { method, url: text, after: timeout }),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<'_>,
+        first: Url,
+        body: &mut BodyBuffer,
+    ) -> Result<Fetched, NetError> {
+        let client = self.current();
+        let max_body = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
+        let (mut method, mut payload) = (request.method, request.body);
+        let mut url = first.clone();
+        let mut trusted = true;
+        let mut hops = 0;
+        loop {
+            let mut headers = request.headers.clone();
+            if !headers.contains_key(USER_AGENT) {
+                headers.insert(USER_AGENT, header_value("User-Agent", &self.0.options.user_agent)?);
+            }
+            if trusted {
+                self.credentials(&mut headers).await?;
+            } else {
+                for name in ["authorization", "www-authenticate", "cookie", "cookie2", "host"] {
+                    headers.remove(name);
+                }
+            }
+            if payload.is_empty() {
+                headers.remove(CONTENT_TYPE);
+                headers.remove(CONTENT_LENGTH);
+            }
+            if hops > 0 {
+                headers.remove(HOST);
+            }
+            let mut out = client.request(method.clone(), url.clone()).headers(headers);
+            if !payload.is_empty() {
+                out = out.body(payload.clone());
+            }
+            let failed = |e: reqwest::Error| NetError::Request {
+                method: go_method(&method),
+                url: shown(&url),
+                not_sent: e.is_connect() || e.is_builder(),
+                reason: cause(&e),
+            };
+            let mut response = out.send().await.map_err(failed)?;
+            let status = response.status();
+            if self.0.config.follow_redirects
+                && let Some(next) = redirect_target(&method, &url, status, response.headers())?
+            {
+                hops += 1;
+                if hops > MAX_REDIRECTS {
+                    return Err(NetError::Redirect {
+                        method: go_method(&method),
+                        url: shown(&next),
+                        reason: format!("stopped after {MAX_REDIRECTS} redirects"),
+                    });
+                }
+                // Once trust is lost it does not come back with a redirect to the first host.
+                trusted &= same_trust(&first, &next) && same_trust(&url, &next);
+                if status == StatusCode::SEE_OTHER
+                    || (method == Method::POST
+                        && (status == StatusCode::FOUND || status == StatusCode::MOVED_PERMANENTLY))
+                {
+                    if method != Method::HEAD {
+                        method = Method::GET;
+                    }
+                    payload = bytes::Bytes::new();
+                }
+                url = next;
+                continue;
+            }
+            let encoding = response
+                .headers()
+                .get(CONTENT_ENCODING)
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+                .to_owned();
+            while let Some(chunk) = response.chunk().await.map_err(failed)? {
+                check_size(body.wire.len() + chunk.len(), max_body)?;
+                body.wire.extend_from_slice(&chunk);
+            }
+            let has_body = method != Method::HEAD && !body.wire.is_empty();
+            body.decode(if has_body { &encoding } else { "" }, max_body)?;
+            let headers = std::mem::take(response.headers_mut());
+            return Ok(Fetched {
+                status,
+                headers,
+                url,
+                wire_bytes: body.wire.len() as u64,
+                body_bytes: body.bytes().len() as u64,
+            });
+        }
+    }
+}
+
+/// Where an answer leads, if it redirects.
+fn redirect_target(
+    method: &Method,
+    url: &Url,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<Option<Url>, NetError> {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let Some(location) = headers.get(LOCATION) else { return Ok(None) };
+    let fail = |reason: String| NetError::Redirect { method: go_method(method), url: shown(url), reason };
+    let location = location.to_str().map_err(|_| fail("the Location header is not text".into()))?;
+    let next =
+        url.join(location).map_err(|e| fail(format!("failed to parse Location header {location:?}: {e}")))?;
+    if !matches!(next.scheme(), "http" | "https") {
+        return Err(fail(format!("unsupported protocol scheme {:?}", next.scheme())));
+    }
+    Ok(Some(next))
+}

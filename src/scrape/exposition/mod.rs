@@ -1,0 +1,312 @@
+//! What does a scraped body say? Parsers for the Prometheus text format, OpenMetrics and the protobuf format, all
+//! pushing into one [`Sink`].
+//!
+//! The parsers walk bytes and never allocate per line. Text formats ask the sink first whether the line begins
+//! with the series it expects next ([`Sink::expected`]); if so only the number is parsed. Otherwise the series text
+//! is checked by the full grammar and handed over as a [`SeriesView`], which yields labels on demand. None of the
+//! parsers recurses, so no body can exhaust the stack.
+
+mod content_type;
+mod labels;
+mod nhcb;
+mod number;
+mod openmetrics;
+mod protobuf;
+mod series_text;
+mod text;
+mod wire;
+
+pub use content_type::{Format, FormatChoice, accept_header, choose_format, protocol_format};
+pub use labels::{LabelError, PairBuffer};
+pub use nhcb::NhcbSink;
+pub use number::parse_float;
+
+use crate::model::metadata::{Exemplar, MetricType};
+use crate::model::sample::HistogramValue;
+
+/// How a body is to be read; all off by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ParseOptions {
+    /// Add `__type__` and `__unit__` labels from metadata.
+    pub type_and_unit_labels: bool,
+    /// OpenMetrics: `_created` lines of counters, histograms and summaries become start timestamps.
+    pub skip_created: bool,
+    /// Turn classic histograms into native ones with custom buckets.
+    pub convert_classic_histograms_to_nhcb: bool,
+    /// Keep the classic series of a histogram that is also taken in its native form.
+    pub always_scrape_classic_histograms: bool,
+    /// Protobuf: take native histograms.
+    pub scrape_native_histograms: bool,
+}
+
+/// The body does not follow its format, or the sink has had enough.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// What was expected and what was found, with at most a hundred bytes of the body.
+    #[error("{0}")]
+    Syntax(String),
+    /// A sink method asked to stop; the sink knows why.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Returned by a sink that wants no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop;
+
+impl From<Stop> for ParseError {
+    fn from(_: Stop) -> Self {
+        ParseError::Stopped
+    }
+}
+
+/// The family that metadata lines last spoke of.
+#[derive(Debug, Clone, Default)]
+pub struct Family {
+    /// Name with escapes resolved.
+    pub name: String,
+    /// Its type; unknown until a TYPE line says more.
+    pub metric_type: MetricType,
+    /// Its unit, often empty.
+    pub unit: String,
+}
+
+/// Suffixes that a series name may add to the name of its family.
+const FAMILY_SUFFIXES: [&[u8]; 8] =
+    [b"_bucket", b"_count", b"_sum", b"_total", b"_created", b"_info", b"_gcount", b"_gsum"];
+
+impl Family {
+    /// Speaks of `name` from now on; forgets type and unit if that is another family.
+    fn enter(&mut self, name: &str) {
+        if self.name != name {
+            self.name.clear();
+            self.name.push_str(name);
+            self.metric_type = MetricType::Unknown;
+            self.unit.clear();
+        }
+    }
+
+    /// Whether a series of this name belongs to the family.
+    #[must_use]
+    pub fn owns(&self, metric_name: &str) -> bool {
+        metric_name
+            .as_bytes()
+            .strip_prefix(self.name.as_bytes())
+            .is_some_and(|rest| !self.name.is_empty() && (rest.is_empty() || FAMILY_SUFFIXES.contains(&rest)))
+    }
+
+    /// A number that differs when the family changes the labels of the series that follow.
+    fn context(&self, options: &ParseOptions) -> u64 {
+        let changes = options.type_and_unit_labels
+            || matches!(self.metric_type, MetricType::Histogram | MetricType::Summary);
+        if !changes {
+            return 0;
+        }
+        let mut hash = xxhash_rust::xxh3::Xxh3::with_seed(1 + self.metric_type as u64);
+        hash.update(self.name.as_bytes());
+        if options.type_and_unit_labels {
+            hash.update(self.unit.as_bytes());
+        }
+        hash.digest()
+    }
+}
+
+/// How the text of a [`SeriesView`] is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// `name{label="value"}` with lenient blanks.
+    Text,
+    /// The same without blanks.
+    OpenMetrics,
+    /// Lengths and bytes, see [`labels::pack_pair`].
+    Packed,
+}
+
+/// One series as the body names it. Its text identifies it, together with [`SeriesView::context`].
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesView<'a> {
+    text: &'a [u8],
+    form: Form,
+    family: &'a Family,
+    options: &'a ParseOptions,
+    context: u64,
+}
+
+impl<'a> SeriesView<'a> {
+    /// The bytes that name the series.
+    #[must_use]
+    pub fn text(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Differs when the same text means other labels because of metadata before it; mix it into hashes.
+    #[must_use]
+    pub fn context(&self) -> u64 {
+        self.context
+    }
+
+    /// The family that metadata last spoke of; it need not be that of the series.
+    #[must_use]
+    pub fn family(&self) -> &'a Family {
+        self.family
+    }
+
+    /// Replaces the content of `out` by the labels, sorted, without empty values; `le` and `quantile` normalised,
+    /// type and unit labels added.
+    ///
+    /// # Errors
+    ///
+    /// A label occurs twice, or a quoted name is not UTF-8.
+    pub fn labels(&self, out: &mut PairBuffer) -> Result<(), LabelError> {
+        out.clear();
+        match self.form {
+            Form::Text => series_text::extract(self.text, false, out)?,
+            Form::OpenMetrics => series_text::extract(self.text, true, out)?,
+            Form::Packed => labels::unpack(self.text, out)?,
+        }
+        out.sort()?;
+        let family = self.family;
+        if family.name.is_empty() || !family.owns(out.get(crate::model::METRIC_NAME)) {
+            return Ok(());
+        }
+        match family.metric_type {
+            MetricType::Histogram => out.normalise_float("le"),
+            MetricType::Summary => out.normalise_float("quantile"),
+            _ => {}
+        }
+        if self.options.type_and_unit_labels {
+            if family.metric_type != MetricType::Unknown {
+                out.replace("__type__", family.metric_type.as_str());
+            }
+            if !family.unit.is_empty() {
+                out.replace("__unit__", &family.unit);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a line says besides the series.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleView<'a> {
+    /// The value; every NaN is the canonical one, never the staleness marker.
+    pub value: f64,
+    /// The explicit timestamp in milliseconds.
+    pub timestamp_ms: Option<i64>,
+    /// Start timestamp in milliseconds, 0 = unknown.
+    pub start_ms: i64,
+    /// Exemplars in order.
+    pub exemplars: &'a [Exemplar],
+}
+
+/// Takes what a body says, in order.
+pub trait Sink {
+    /// `rest` starts at a series of a text format. If it starts with the series that the sink expects next, the
+    /// answer is the length of that series' text; the parser verifies that the text ends there.
+    fn expected(&mut self, rest: &[u8], context: u64) -> Option<usize> {
+        let _ = (rest, context);
+        None
+    }
+
+    /// Whether the whole metadata line (without line feed) is the one seen last time at this place, so that
+    /// [`Sink::help`] need not be called.
+    fn expected_help(&mut self, line: &[u8]) -> bool {
+        let _ = line;
+        false
+    }
+
+    /// A HELP text; `line` is the line that [`Sink::expected_help`] will be asked about, empty in protobuf.
+    fn help(&mut self, family: &str, text: &str, line: &[u8]) -> Result<(), Stop>;
+
+    /// A TYPE.
+    fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop>;
+
+    /// A UNIT.
+    fn unit(&mut self, family: &str, unit: &str) -> Result<(), Stop>;
+
+    /// A float sample. `known` repeats that [`Sink::expected`] just recognised the series.
+    fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, known: bool) -> Result<(), Stop>;
+
+    /// The exemplars of the native form of the classic histogram whose series follow; a converter prefers them.
+    fn native_exemplars(&mut self, exemplars: &[Exemplar]) {
+        let _ = exemplars;
+    }
+
+    /// A native histogram sample; `sample.value` means nothing.
+    fn histogram(
+        &mut self,
+        series: &SeriesView<'_>,
+        histogram: HistogramValue,
+        sample: &SampleView<'_>,
+    ) -> Result<(), Stop>;
+}
+
+/// Parses a whole body.
+///
+/// # Errors
+///
+/// [`ParseError::Syntax`] at the first fault; what came before has been pushed already and must be thrown away by the
+/// caller.
+pub fn parse<S: Sink>(
+    format: Format,
+    body: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+) -> Result<(), ParseError> {
+    if options.convert_classic_histograms_to_nhcb {
+        let mut converting = NhcbSink::new(sink, format == Format::Protobuf, *options);
+        parse_plain(format, body, options, &mut converting)?;
+        return converting.finish().map_err(ParseError::from);
+    }
+    parse_plain(format, body, options, sink)
+}
+
+fn parse_plain<S: Sink>(
+    format: Format,
+    body: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+) -> Result<(), ParseError> {
+    match format {
+        Format::Text => text::parse(body, options, sink),
+        Format::OpenMetrics => openmetrics::parse(body, options, sink),
+        Format::Protobuf => protobuf::parse(body, options, sink),
+    }
+}
+
+/// An excerpt of hostile bytes that is safe to print.
+fn excerpt(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1);
+    String::from_utf8_lossy(&bytes[..end.min(64)]).into_owned()
+}
+
+/// The error for something unexpected at `at` in the line that starts at `line`.
+#[cold]
+fn unexpected(what: &str, body: &[u8], line: usize, at: usize) -> ParseError {
+    let found = body.get(at..).unwrap_or_default();
+    let found = if found.is_empty() { "end of the body".to_owned() } else { format!("{:?}", excerpt(found)) };
+    ParseError::Syntax(format!(
+        "expected {what}, got {found} while parsing: {:?}",
+        excerpt(body.get(line..).unwrap_or_default())
+    ))
+}
+
+/// Resolves `\\` and `\n`, and `\"` too where `quotes`; other pairs stay.
+fn unescape(raw: &str, quotes: bool, out: &mut String) {
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        out.push_str(&rest[..at]);
+        match rest.as_bytes().get(at + 1) {
+            Some(b'\\') => out.push('\\'),
+            Some(b'n') => out.push('\n'),
+            Some(b'"') if quotes => out.push('"'),
+            _ => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+                continue;
+            }
+        }
+        rest = &rest[at + 2..];
+    }
+    out.push_str(rest);
+}
