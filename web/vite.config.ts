@@ -1,6 +1,6 @@
 import { defineConfig } from "vite";
 
-// Paths stay relative so that one bundle works under every route prefix: the server rewrites <base href>.
+// Paths stay relative and every page is one segment below the mount point, so one bundle works under every prefix.
 export default defineConfig({
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
