@@ -3,16 +3,22 @@
 
 /// Alerting rules and the life of an alert.
 pub mod alerting;
+/// From discovered targets to Alertmanagers.
+pub mod alertmanager;
 /// Doors: where values come from and where results and notifications go.
 pub mod evaluator;
 /// Groups: order, timestamps, staleness, restoration.
 pub mod group;
+/// From rule files to groups.
+pub mod load;
 /// Schedules, reloads, restarts.
 pub mod manager;
 /// Delivery to Alertmanagers.
 pub mod notifier;
 /// Recording rules.
 pub mod recording;
+/// Alert state over restarts.
+pub mod state;
 /// Go's `text/template` as alerts use it.
 pub mod template;
 
@@ -25,3 +31,4 @@ pub use group::{Group, GroupContext, GroupSpec, Rule, RuleHealth, RuleKind};
 pub use manager::{GroupDefinition, GroupSnapshot, ManagerOptions, RuleManager};
 pub use notifier::{AlertmanagerNotifier, AlertmanagerSet, NotifierOptions, Poster};
 pub use recording::RecordingSpec;
+pub use state::{AlertStore, NoAlertStore};

@@ -17,6 +17,8 @@ pub mod scrape;
 pub mod sd;
 /// `alerting`, `otlp`, `storage`, `tracing`, `runtime`.
 pub mod sections;
+#[cfg(test)]
+mod tests;
 /// Scalar values: durations, sizes, secrets, paths, URLs.
 pub mod values;
 /// The web configuration file.

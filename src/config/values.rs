@@ -206,7 +206,9 @@ impl fmt::Display for Secret {
 
 impl FromYaml for Secret {
     fn from_yaml(node: &Node, cx: &mut Context) -> Option<Self> {
-        String::from_yaml(node, cx).map(Self)
+        let text = String::from_yaml(node, cx)?;
+        cx.hide(&text);
+        Some(Self(text))
     }
 }
 

@@ -5,6 +5,7 @@
 //! with MD5 for `hashmod`, letter case is mapped letter by letter.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use md5::{Digest as _, Md5};
@@ -170,6 +171,11 @@ pub struct RelabelStep {
     pub keep: bool,
 }
 
+thread_local! {
+    /// Where joined source values stand while a rule looks at them.
+    static JOINED: Cell<String> = const { Cell::new(String::new()) };
+}
+
 fn has_variable(template: &str) -> bool {
     template.contains('$')
 }
@@ -253,18 +259,23 @@ impl RelabelRule {
         Ok(())
     }
 
-    /// The source values, joined.
-    fn source<'b>(&self, builder: &'b LabelsBuilder) -> Cow<'b, str> {
+    /// Calls `with` on the joined source values; several are joined in a buffer that each thread keeps.
+    fn with_source<R>(&self, builder: &LabelsBuilder, with: impl FnOnce(&str) -> R) -> R {
         match self.source_labels.as_slice() {
-            [] => Cow::Borrowed(""),
-            [one] => Cow::Borrowed(builder.value(one)),
+            [] => with(""),
+            [one] => with(builder.value(one)),
             [first, rest @ ..] => {
-                let mut joined = builder.value(first).to_owned();
+                // Taken out for the time of the call, so that a nested call finds an empty buffer and no lock.
+                let mut joined = JOINED.take();
+                joined.clear();
+                joined.push_str(builder.value(first));
                 for name in rest {
                     joined.push_str(&self.separator);
                     joined.push_str(builder.value(name));
                 }
-                Cow::Owned(joined)
+                let result = with(&joined);
+                JOINED.set(joined);
+                result
             }
         }
     }
@@ -274,27 +285,28 @@ impl RelabelRule {
     pub fn apply(&self, builder: &mut LabelsBuilder) -> bool {
         let target = self.target_label.as_str();
         match self.action {
-            Action::Keep => return self.regex.is_match(&self.source(builder)),
-            Action::Drop => return !self.regex.is_match(&self.source(builder)),
-            Action::KeepEqual => return self.source(builder) == builder.value(target),
-            Action::DropEqual => return self.source(builder) != builder.value(target),
+            Action::Keep => return self.with_source(builder, |source| self.regex.is_match(source)),
+            Action::Drop => return !self.with_source(builder, |source| self.regex.is_match(source)),
+            Action::KeepEqual => return self.with_source(builder, |source| source == builder.value(target)),
+            Action::DropEqual => return self.with_source(builder, |source| source != builder.value(target)),
             Action::Replace => {
-                if let Some((name, value)) = self.replacement_of(builder)
-                    && builder.value(&name) != value
+                if let Some((name, value)) =
+                    self.with_source(builder, |source| self.replacement_of(source, builder))
                 {
                     builder.set(&name, &value);
                 }
             }
             Action::Lowercase | Action::Uppercase => {
-                let source = self.source(builder);
-                let mapped = if self.action == Action::Lowercase { lower(&source) } else { upper(&source) };
-                if builder.value(target) != mapped {
-                    let mapped = mapped.into_owned();
-                    builder.set(target, &mapped);
+                let changed = self.with_source(builder, |source| {
+                    let mapped = if self.action == Action::Lowercase { lower(source) } else { upper(source) };
+                    (mapped != builder.value(target)).then(|| mapped.into_owned())
+                });
+                if let Some(value) = changed {
+                    builder.set(target, &value);
                 }
             }
             Action::HashMod => {
-                let hash = Md5::digest(self.source(builder).as_bytes());
+                let hash = self.with_source(builder, |source| Md5::digest(source.as_bytes()));
                 let tail = hash.iter().skip(8).fold(0u64, |n, byte| (n << 8) | u64::from(*byte));
                 let bucket = tail.checked_rem(self.modulus).unwrap_or(0).to_string();
                 builder.set(target, &bucket);
@@ -302,6 +314,7 @@ impl RelabelRule {
             Action::LabelMap => {
                 let renamed: Vec<(String, String)> = builder
                     .iter()
+                    .filter(|l| self.regex.is_match(l.name))
                     .filter_map(|l| {
                         self.regex.expand(l.name, &self.replacement).map(|name| (name, l.value.to_owned()))
                     })
@@ -316,33 +329,35 @@ impl RelabelRule {
         true
     }
 
-    /// Name and value that `replace` sets, if it sets any.
-    fn replacement_of<'r>(&'r self, builder: &LabelsBuilder) -> Option<(Cow<'r, str>, Cow<'r, str>)> {
-        let source = self.source(builder);
+    /// Name and value that `replace` sets, `None` when the set stays as it is.
+    fn replacement_of<'r>(
+        &'r self,
+        source: &str,
+        builder: &LabelsBuilder,
+    ) -> Option<(Cow<'r, str>, Cow<'r, str>)> {
         let (target, replacement) = (self.target_label.as_str(), self.replacement.as_str());
-        let (fixed_target, fixed_value) = (!has_variable(target), !has_variable(replacement));
-        if fixed_target && fixed_value {
-            let matches = self.has_default_regex() || self.regex.is_match(&source);
-            return (matches && self.scheme.is_valid_label_name(target))
-                .then_some((Cow::Borrowed(target), Cow::Borrowed(replacement)));
+        let any = self.has_default_regex();
+        // Cheap for the many rules that do not match: expanding needs room for the groups.
+        if !any && !self.regex.is_match(source) {
+            return None;
         }
-        let name = if fixed_target {
-            Cow::Borrowed(target)
+        let name = if has_variable(target) {
+            Cow::Owned(self.regex.expand(source, target)?)
         } else {
-            Cow::Owned(self.regex.expand(&source, target)?)
+            Cow::Borrowed(target)
         };
-        // Without this the whole of the source would still have to match, which `expand` checks below.
         if !self.scheme.is_valid_label_name(&name) {
             return None;
         }
-        let value = if fixed_value {
-            Cow::Borrowed(replacement)
-        } else if self.has_default_regex() && replacement == DEFAULT_REPLACEMENT {
-            Cow::Owned(source.into_owned())
-        } else {
-            Cow::Owned(self.regex.expand(&source, replacement)?)
-        };
-        Some((name, value))
+        let present = builder.value(&name);
+        if !has_variable(replacement) {
+            return (present != replacement).then_some((name, Cow::Borrowed(replacement)));
+        }
+        if any && replacement == DEFAULT_REPLACEMENT {
+            return (present != source).then(|| (name, Cow::Owned(source.to_owned())));
+        }
+        let value = self.regex.expand(source, replacement)?;
+        (present != value).then_some((name, Cow::Owned(value)))
     }
 }
 
@@ -380,7 +395,9 @@ fn single(c: char, mapped: &mut impl Iterator<Item = char>) -> char {
 }
 
 fn map_letters(text: &str, map: impl Fn(char) -> char) -> Cow<'_, str> {
-    if text.chars().all(|c| map(c) == c) {
+    if text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_punctuation())
+        || text.chars().all(|c| map(c) == c)
+    {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().map(map).collect())
@@ -406,4 +423,82 @@ pub fn process_steps(labels: &Labels, rules: &[RelabelRule]) -> Vec<RelabelStep>
         }
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(action: Action, sources: &[&str], target: &str) -> RelabelRule {
+        RelabelRule {
+            source_labels: sources.iter().map(|s| (*s).to_owned()).collect(),
+            separator: DEFAULT_SEPARATOR.into(),
+            regex: AnchoredRegex::new(DEFAULT_REGEX).expect("valid"),
+            modulus: 8,
+            target_label: target.into(),
+            replacement: DEFAULT_REPLACEMENT.into(),
+            action,
+            scheme: NameScheme::Utf8,
+        }
+    }
+
+    #[test]
+    fn letter_case_is_mapped_letter_by_letter() {
+        for (text, up, down) in [
+            ("Straße", "STRAßE", "straße"),
+            ("ǆ", "Ǆ", "ǆ"),
+            ("İ", "İ", "i"),
+            ("ᾳ", "ᾼ", "ᾳ"),
+            ("ŉ", "ŉ", "ŉ"),
+            ("a-1_B", "A-1_B", "a-1_b"),
+            ("42", "42", "42"),
+        ] {
+            assert_eq!(upper(text), up, "{text}");
+            assert_eq!(lower(text), down, "{text}");
+        }
+    }
+
+    #[test]
+    fn hashmod_takes_the_last_eight_bytes_of_md5() {
+        // The MD5 of "a" ends in 31c399e269772661.
+        let mut builder = LabelsBuilder::default();
+        builder.set("x", "a");
+        let mut hash = rule(Action::HashMod, &["x"], "shard");
+        hash.modulus = u64::MAX;
+        assert!(hash.apply(&mut builder));
+        assert_eq!(builder.value("shard"), 0x31c3_99e2_6977_2661_u64.to_string());
+    }
+
+    #[test]
+    fn steps_end_where_the_set_is_dropped() {
+        let labels = Labels::from_pairs([("a", "1"), ("b", "2")]);
+        let rules = [
+            rule(Action::Replace, &["a", "b"], "c"),
+            rule(Action::DropEqual, &["a"], "a"),
+            rule(Action::Drop, &["a"], ""),
+        ];
+        let steps = process_steps(&labels, &rules);
+        assert_eq!(steps.len(), 2);
+        assert_eq!(steps[0].output.value("c"), "1;2");
+        assert!(steps[0].keep && !steps[1].keep);
+        assert!(process_steps(&labels, &[]).is_empty());
+    }
+
+    #[test]
+    fn templates_of_legacy_names() {
+        for (text, valid) in [
+            ("a_$1", true),
+            ("${name}_b", true),
+            ("$1", true),
+            ("${1}x${2}", true),
+            ("1$1", false),
+            ("a-$1", false),
+            ("${}", false),
+            ("${1", false),
+            ("$", false),
+            ("", false),
+        ] {
+            assert_eq!(is_legacy_name_template(text), valid, "{text}");
+        }
+    }
 }

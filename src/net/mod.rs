@@ -12,6 +12,8 @@ mod error;
 pub mod oauth2;
 /// Credentials and their files.
 pub mod secrets;
+/// Signing for AWS.
+pub mod sigv4;
 /// TLS configurations.
 pub mod tls;
 

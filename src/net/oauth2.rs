@@ -99,26 +99,30 @@ impl TokenSource {
 
     async fn fetch(&self, secret: &Secret) -> Result<Token, String> {
         let config = &self.config;
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
         let mut request = self.client.post(&config.token_url).timeout(TOKEN_TIMEOUT);
-        if config.grant_type == GRANT_TYPE_JWT_BEARER {
-            form.append_pair("grant_type", GRANT_TYPE_JWT_BEARER);
-            form.append_pair("assertion", &self.assertion(secret)?);
-        } else {
-            form.append_pair("grant_type", "client_credentials");
-            // RFC 6749 §2.3.1: both parts are form-encoded before they are joined.
-            let encode = |t: &str| url::form_urlencoded::byte_serialize(t.as_bytes()).collect::<String>();
-            request = request.basic_auth(encode(&config.client_id), Some(encode(secret.expose())));
-        }
-        if !config.scopes.is_empty() {
-            form.append_pair("scope", &config.scopes.join(" "));
-        }
-        for (name, value) in &config.endpoint_params {
-            form.append_pair(name, value);
-        }
+        // The serializer cannot cross an await, so it lives in a block of its own.
+        let body = {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            if config.grant_type == GRANT_TYPE_JWT_BEARER {
+                form.append_pair("grant_type", GRANT_TYPE_JWT_BEARER);
+                form.append_pair("assertion", &self.assertion(secret)?);
+            } else {
+                form.append_pair("grant_type", "client_credentials");
+                // RFC 6749 §2.3.1: both parts are form-encoded before they are joined.
+                let encode = |t: &str| url::form_urlencoded::byte_serialize(t.as_bytes()).collect::<String>();
+                request = request.basic_auth(encode(&config.client_id), Some(encode(secret.expose())));
+            }
+            if !config.scopes.is_empty() {
+                form.append_pair("scope", &config.scopes.join(" "));
+            }
+            for (name, value) in &config.endpoint_params {
+                form.append_pair(name, value);
+            }
+            form.finish()
+        };
         let response = request
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(form.finish())
+            .body(body)
             .send()
             .await
             .map_err(|e| super::client::cause(&e))?;

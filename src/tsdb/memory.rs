@@ -221,7 +221,7 @@ impl SeriesSet for MemorySeriesSet {
 }
 
 /// The counter reset hint that a reader sees: `gauge` stays, otherwise it follows from the sample before.
-fn read_hint(
+pub(super) fn read_hint(
     previous: Option<&Value>,
     current: &crate::model::histogram::FloatHistogram,
 ) -> CounterResetHint {

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use meerkat::config::ScrapeProtocol;
 use meerkat::model::histogram::Span;
 use meerkat::model::labels::{is_legacy_label_name, is_legacy_metric_name};
 use meerkat::model::metadata::{Exemplar, MetricType};
 use meerkat::model::sample::HistogramValue;
 use meerkat::scrape::exposition::{
-    Format, PairBuffer, ParseError, ParseOptions, SampleView, ScrapeProtocol, SeriesView, Sink, Stop,
-    choose_format, parse,
+    Format, PairBuffer, ParseError, ParseOptions, SampleView, SeriesView, Sink, Stop, choose_format, parse,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -303,7 +303,7 @@ fn content_types_select_the_recorded_format() {
         serde_json::from_slice(&fs::read(root.join("content-type.json")).unwrap()).unwrap();
     for case in &cases {
         let fallback = case["fallback_scrape_protocol"].as_str();
-        let fallback = fallback.map(|name| ScrapeProtocol::from_name(name).unwrap());
+        let fallback = fallback.map(|name| ScrapeProtocol::parse(name).unwrap());
         let choice = choose_format(case["content_type"].as_str().unwrap(), fallback);
         let format = case["format"].as_str().map(|name| match name {
             "text" => Format::Text,

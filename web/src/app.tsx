@@ -7,6 +7,7 @@ import { go, place } from "./lib/router";
 import { zoneName } from "./lib/time";
 import { Help } from "./ui/help";
 import { Icon, type IconName } from "./ui/icons";
+import { Notices } from "./ui/notices";
 
 interface Page {
   path: string;
@@ -18,6 +19,13 @@ interface Page {
 
 export const PAGES: Page[] = [
   {
+    path: "",
+    title: "Home",
+    icon: "home",
+    key: "h",
+    load: () => import("./pages/home").then((m) => m.HomePage),
+  },
+  {
     path: "query",
     title: "Query",
     icon: "query",
@@ -25,11 +33,60 @@ export const PAGES: Page[] = [
     load: () => import("./query/page").then((m) => m.QueryPage),
   },
   {
+    path: "explore",
+    title: "Metrics",
+    icon: "explore",
+    key: "m",
+    load: () => import("./pages/explore").then((m) => m.ExplorePage),
+  },
+  {
+    path: "alerts",
+    title: "Alerts",
+    icon: "alerts",
+    key: "a",
+    load: () => import("./pages/alerts").then((m) => m.AlertsPage),
+  },
+  {
+    path: "rules",
+    title: "Rules",
+    icon: "rules",
+    key: "r",
+    load: () => import("./pages/rules").then((m) => m.RulesPage),
+  },
+  {
     path: "targets",
     title: "Targets",
     icon: "targets",
     key: "t",
     load: () => import("./pages/targets").then((m) => m.TargetsPage),
+  },
+  {
+    path: "service-discovery",
+    title: "Discovery",
+    icon: "discovery",
+    key: "d",
+    load: () => import("./pages/discovery").then((m) => m.DiscoveryPage),
+  },
+  {
+    path: "cardinality",
+    title: "Cardinality",
+    icon: "cardinality",
+    key: "c",
+    load: () => import("./pages/cardinality").then((m) => m.CardinalityPage),
+  },
+  {
+    path: "storage",
+    title: "Storage",
+    icon: "storage",
+    key: "o",
+    load: () => import("./pages/storage").then((m) => m.StoragePage),
+  },
+  {
+    path: "status",
+    title: "Status",
+    icon: "status",
+    key: "s",
+    load: () => import("./pages/status").then((m) => m.StatusPage),
   },
 ];
 
@@ -98,9 +155,9 @@ export function App() {
   const Current = loaded?.path === page?.path ? loaded?.Component : undefined;
   return (
     <div class={`frame${railOpen.value ? "" : " rail-small"}${menu ? " menu-open" : ""}`}>
-      <a class="skip" href="#main" onClick={skipToMain}>
+      <button type="button" class="skip" onClick={() => document.getElementById("main")?.focus()}>
         Skip to content
-      </a>
+      </button>
       <nav class="rail" aria-label="Pages">
         <a class="brand" href={urlOf("")}>
           <Mark />
@@ -184,6 +241,7 @@ export function App() {
         </button>
       </header>
       <main id="main" tabIndex={-1}>
+        <Notices />
         {failed ? (
           <div class="notice bad" role="alert">
             {failed}
@@ -193,17 +251,12 @@ export function App() {
         ) : Current ? (
           <Current />
         ) : (
-          <div class="placeholder" aria-busy="true" />
+          <div class="placeholder" />
         )}
       </main>
       {help && <Help pages={PAGES} onClose={() => setHelp(false)} />}
     </div>
   );
-}
-
-function skipToMain(e: Event) {
-  e.preventDefault();
-  document.getElementById("main")?.focus();
 }
 
 function Mark() {

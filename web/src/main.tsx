@@ -5,6 +5,7 @@ import { applyTheme } from "./lib/prefs";
 import { startRouter } from "./lib/router";
 import "./styles/base.css";
 import "./styles/parts.css";
+import "./styles/pages.css";
 import "./styles/query.css";
 
 applyTheme();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::node::{self, Document, Node, NodeKind, Position};
 use crate::config::error::{ConfigError, ConfigErrors, excerpt};
+use crate::config::values::SECRET_TEXT;
 
 /// Most errors that are kept for one file.
 const MAX_ERRORS: usize = 100;
@@ -18,6 +19,8 @@ pub struct Context {
     dir: PathBuf,
     ignore_unknown: bool,
     errors: Vec<ConfigError>,
+    /// Lines of the secrets of the file, which errors must not show.
+    secrets: Vec<String>,
     /// Remarks that do not refuse the file.
     pub warnings: Vec<String>,
 }
@@ -32,6 +35,7 @@ impl Context {
             dir: dir.into(),
             ignore_unknown: false,
             errors: Vec::new(),
+            secrets: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -70,6 +74,11 @@ impl Context {
                 self.errors.push(error);
             }
         }
+    }
+
+    /// Notes a text that errors must not show.
+    pub fn hide(&mut self, secret: &str) {
+        self.secrets.extend(secret.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned));
     }
 
     /// Whether there are errors so far.
@@ -120,6 +129,13 @@ impl Context {
             return Ok(self.warnings);
         }
         self.errors.sort_by_key(|e| e.at);
+        for error in &mut self.errors {
+            for secret in &self.secrets {
+                if let Some(line) = error.excerpt.as_mut().filter(|line| line.contains(secret.as_str())) {
+                    *line = line.replace(secret.as_str(), SECRET_TEXT);
+                }
+            }
+        }
         Err(ConfigErrors(self.errors))
     }
 

@@ -1,5 +1,7 @@
 //! Which formats are asked for, and which parser does an answer's `Content-Type` select?
 
+use crate::config::ScrapeProtocol;
+
 /// The parsers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -11,55 +13,25 @@ pub enum Format {
     Protobuf,
 }
 
-/// The names of `scrape_protocols` and `fallback_scrape_protocol`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ScrapeProtocol {
-    /// `PrometheusProto`
-    PrometheusProto,
-    /// `PrometheusText0.0.4`
-    PrometheusText004,
-    /// `PrometheusText1.0.0`
-    PrometheusText100,
-    /// `OpenMetricsText0.0.1`
-    OpenMetricsText001,
-    /// `OpenMetricsText1.0.0`
-    OpenMetricsText100,
+/// The parser for a protocol.
+#[must_use]
+pub fn protocol_format(protocol: ScrapeProtocol) -> Format {
+    match protocol {
+        ScrapeProtocol::PrometheusProto => Format::Protobuf,
+        ScrapeProtocol::PrometheusText0_0_4 | ScrapeProtocol::PrometheusText1_0_0 => Format::Text,
+        ScrapeProtocol::OpenMetricsText0_0_1 | ScrapeProtocol::OpenMetricsText1_0_0 => Format::OpenMetrics,
+    }
 }
 
-impl ScrapeProtocol {
-    /// The protocol of a name as the configuration writes it.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "PrometheusProto" => Self::PrometheusProto,
-            "PrometheusText0.0.4" => Self::PrometheusText004,
-            "PrometheusText1.0.0" => Self::PrometheusText100,
-            "OpenMetricsText0.0.1" => Self::OpenMetricsText001,
-            "OpenMetricsText1.0.0" => Self::OpenMetricsText100,
-            _ => return None,
-        })
-    }
-
-    /// The parser for it.
-    #[must_use]
-    pub fn format(self) -> Format {
-        match self {
-            Self::PrometheusProto => Format::Protobuf,
-            Self::PrometheusText004 | Self::PrometheusText100 => Format::Text,
-            Self::OpenMetricsText001 | Self::OpenMetricsText100 => Format::OpenMetrics,
+fn protocol_media_type(protocol: ScrapeProtocol) -> &'static str {
+    match protocol {
+        ScrapeProtocol::PrometheusProto => {
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
         }
-    }
-
-    fn media_type(self) -> &'static str {
-        match self {
-            Self::PrometheusProto => {
-                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
-            }
-            Self::PrometheusText004 => "text/plain;version=0.0.4",
-            Self::PrometheusText100 => "text/plain;version=1.0.0",
-            Self::OpenMetricsText001 => "application/openmetrics-text;version=0.0.1",
-            Self::OpenMetricsText100 => "application/openmetrics-text;version=1.0.0",
-        }
+        ScrapeProtocol::PrometheusText0_0_4 => "text/plain;version=0.0.4",
+        ScrapeProtocol::PrometheusText1_0_0 => "text/plain;version=1.0.0",
+        ScrapeProtocol::OpenMetricsText0_0_1 => "application/openmetrics-text;version=0.0.1",
+        ScrapeProtocol::OpenMetricsText1_0_0 => "application/openmetrics-text;version=1.0.0",
     }
 }
 
@@ -70,8 +42,8 @@ pub fn accept_header(protocols: &[ScrapeProtocol], escaping: &str) -> String {
     let mut out = String::new();
     let mut weight = 6usize;
     for protocol in protocols.iter().take(5) {
-        out.push_str(protocol.media_type());
-        if matches!(protocol, ScrapeProtocol::PrometheusText100 | ScrapeProtocol::OpenMetricsText100) {
+        out.push_str(protocol_media_type(*protocol));
+        if matches!(protocol, ScrapeProtocol::PrometheusText1_0_0 | ScrapeProtocol::OpenMetricsText1_0_0) {
             let _ = write!(out, ";escaping={escaping}");
         }
         let _ = write!(out, ";q=0.{weight},");
@@ -175,8 +147,11 @@ pub fn choose_format(content_type: &str, fallback: Option<ScrapeProtocol>) -> Fo
     };
     match fallback {
         Some(protocol) => FormatChoice {
-            format: Some(protocol.format()),
-            warning: Some(format!("{problem}, using fallback_scrape_protocol {:?}", protocol.media_type())),
+            format: Some(protocol_format(protocol)),
+            warning: Some(format!(
+                "{problem}, using fallback_scrape_protocol {:?}",
+                protocol_media_type(protocol)
+            )),
         },
         None => FormatChoice {
             format: None,
@@ -192,10 +167,10 @@ mod tests {
     #[test]
     fn asks_as_prometheus_asks() {
         let protocols = [
-            ScrapeProtocol::OpenMetricsText100,
-            ScrapeProtocol::OpenMetricsText001,
-            ScrapeProtocol::PrometheusText100,
-            ScrapeProtocol::PrometheusText004,
+            ScrapeProtocol::OpenMetricsText1_0_0,
+            ScrapeProtocol::OpenMetricsText0_0_1,
+            ScrapeProtocol::PrometheusText1_0_0,
+            ScrapeProtocol::PrometheusText0_0_4,
         ];
         assert_eq!(
             accept_header(&protocols, "allow-utf-8"),

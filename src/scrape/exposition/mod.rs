@@ -16,7 +16,7 @@ mod series_text;
 mod text;
 mod wire;
 
-pub use content_type::{Format, FormatChoice, ScrapeProtocol, accept_header, choose_format};
+pub use content_type::{Format, FormatChoice, accept_header, choose_format, protocol_format};
 pub use labels::{LabelError, PairBuffer};
 pub use nhcb::NhcbSink;
 pub use number::parse_float;

@@ -1,4 +1,219 @@
 //! The part of storage that takes writes: active series, their open chunks, the index over them.
+//!
+//! One lock guards the state; it is held for one series at a time when reading and for one batch at a time when a
+//! commit becomes visible. Commits are ordered by a mutex of their own, under which a batch is written to the log
+//! before it is applied. What an open querier must not see yet is in [`isolation`].
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::door::{AppendError, SeriesRef, StorageError};
+use super::wal::{SeriesNames, Wal};
+use crate::model::Labels;
+use crate::model::metadata::Metadata;
+use crate::model::sample::Value;
+
+/// Batches.
+pub mod append;
+/// Snapshots of the head on disk.
+pub mod checkpoint;
+/// Full chunks in files.
+pub mod chunks;
+/// The ring of exemplars.
+pub mod exemplars;
 /// The way of data from the head into blocks.
 pub mod flush;
+/// Views.
+pub mod isolation;
+/// Instruments.
+pub mod metrics;
+/// Reading.
+pub mod query;
+/// From files back to memory.
+pub mod replay;
+/// One series.
+pub mod series;
+/// What the lock guards.
+pub mod state;
+/// Forgetting what is in blocks.
+pub mod truncate;
+/// The head against its naive twin.
+#[cfg(test)]
+mod twin;
+
+use chunks::{ChunkRef, ChunkStore};
+use exemplars::ExemplarRing;
+use isolation::Isolation;
+use metrics::HeadMetrics;
+use series::decode;
+use state::State;
+
+/// Settings that can change while the head runs.
+#[derive(Debug)]
+pub struct Limits {
+    /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
+    pub out_of_order_window_ms: AtomicI64,
+    /// Most series, `u64::MAX` = any number.
+    pub max_series: AtomicU64,
+    /// Length of the blocks that data leaves in, milliseconds.
+    pub block_range_ms: i64,
+}
+
+/// The head.
+pub struct Head {
+    /// Series and index.
+    pub(super) state: RwLock<State>,
+    /// Open views. Locked after `state`.
+    pub(super) isolation: RwLock<Isolation>,
+    /// Full chunks. Locked after `state`.
+    pub(super) chunks: ChunkStore,
+    /// Orders commits and everything that changes samples. Locked before `state`.
+    pub(super) commit: Mutex<()>,
+    /// The log. Its lock may be held when `state` is read, never the other way round.
+    pub(super) wal: Arc<Wal>,
+    /// Exemplars.
+    pub(super) exemplars: Mutex<ExemplarRing>,
+    /// Metadata by family name.
+    pub(super) metadata: RwLock<BTreeMap<String, Metadata>>,
+    /// Settings.
+    pub limits: Limits,
+    /// Instruments.
+    pub metrics: HeadMetrics,
+    /// Open batches.
+    pub(super) appenders: AtomicU64,
+}
+
+impl Head {
+    /// An empty head.
+    #[must_use]
+    pub fn new(
+        chunks: ChunkStore,
+        wal: Arc<Wal>,
+        limits: Limits,
+        exemplars: usize,
+        metrics: HeadMetrics,
+    ) -> Arc<Self> {
+        let head = Arc::new(Self {
+            state: RwLock::default(),
+            isolation: RwLock::default(),
+            chunks,
+            commit: Mutex::new(()),
+            wal,
+            exemplars: Mutex::new(ExemplarRing::new(exemplars)),
+            metadata: RwLock::default(),
+            limits,
+            metrics,
+            appenders: AtomicU64::new(0),
+        });
+        let names: Arc<dyn SeriesNames> = Arc::clone(&head) as Arc<dyn SeriesNames>;
+        head.wal.set_names(Arc::downgrade(&names));
+        head
+    }
+
+    /// The out-of-order window, milliseconds.
+    #[must_use]
+    pub fn window_ms(&self) -> i64 {
+        self.limits.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    /// The oldest time that in-order samples may have.
+    fn in_order_bound(&self, state: &State) -> i64 {
+        let recent = if state.max_t_ms == i64::MIN {
+            i64::MIN
+        } else {
+            state.max_t_ms.saturating_sub(self.limits.block_range_ms / 2)
+        };
+        state.valid_from_ms.max(recent)
+    }
+
+    fn find_or_create(&self, labels: &Labels) -> Result<(u32, bool), AppendError> {
+        if labels.is_empty() {
+            return Err(AppendError::InvalidLabels("empty labelset".into()));
+        }
+        if let Some(slot) = self.state.read().find(labels) {
+            return Ok((slot, false));
+        }
+        let mut state = self.state.write();
+        if let Some(slot) = state.find(labels) {
+            return Ok((slot, false));
+        }
+        let most = self.limits.max_series.load(Ordering::Relaxed);
+        if state.num_series >= most {
+            return Err(AppendError::SeriesLimit(format!(
+                "{most} series are in memory (--storage.tsdb.max-series)"
+            )));
+        }
+        Ok((state.create(labels, None), true))
+    }
+
+    /// The stored sample of a series at a time, in memory or in chunk files. Deletions do not count.
+    fn sample_at(&self, state: &State, slot: u32, t_ms: i64) -> Option<Value> {
+        let series = state.series(slot)?;
+        if let Ok(at) = series.late().binary_search_by_key(&t_ms, |s| s.t_ms) {
+            return series.late().get(at).map(|s| s.value.clone());
+        }
+        let mut found = None;
+        let mut look = |t, _, value| {
+            if t == t_ms {
+                found = Some(value);
+            }
+        };
+        if let Some((encoding, count, bytes)) = series.open.content().filter(|_| t_ms >= series.open_min_t_ms)
+        {
+            // A damaged chunk has no sample to compare with.
+            let _ = decode(encoding, count, bytes, &mut look);
+            return found;
+        }
+        let mut place: ChunkRef = series.sealed;
+        while let Ok(Some(chunk)) = self.chunks.read(place) {
+            if chunk.meta.max_t_ms < t_ms {
+                return None;
+            }
+            if chunk.meta.min_t_ms <= t_ms {
+                let _ = decode(chunk.meta.encoding, chunk.meta.count, chunk.data(), &mut look);
+                return found;
+            }
+            place = chunk.meta.previous;
+        }
+        None
+    }
+
+    /// The reference of a series, if it is in memory.
+    #[must_use]
+    pub fn reference_of(&self, labels: &Labels) -> Option<SeriesRef> {
+        let state = self.state.read();
+        state.find(labels).map(|slot| state.reference(slot))
+    }
+
+    /// Changes how many exemplars are kept.
+    pub fn set_exemplar_capacity(&self, capacity: usize) {
+        self.exemplars.lock().resize(capacity);
+    }
+
+    /// Metadata of one family, or of all.
+    #[must_use]
+    pub fn metadata_of(&self, name: Option<&str>) -> Vec<(String, Metadata)> {
+        let all = self.metadata.read();
+        match name {
+            Some(name) => all.get(name).map(|m| (name.to_owned(), m.clone())).into_iter().collect(),
+            None => all.iter().map(|(name, m)| (name.clone(), m.clone())).collect(),
+        }
+    }
+
+    /// Why nothing can be written now, if so.
+    #[must_use]
+    pub fn write_failure(&self) -> Option<StorageError> {
+        self.wal.failure()
+    }
+}
+
+impl SeriesNames for Head {
+    fn identity(&self, slot: u32) -> Option<(u64, Labels)> {
+        let state = self.state.read();
+        let series = state.series(slot)?;
+        Some((series.id, state.index.labels(&series.pairs)))
+    }
+}

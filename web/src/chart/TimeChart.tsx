@@ -1,5 +1,5 @@
 // Lines or stacked areas over time, drawn by uPlot on a canvas, with a tooltip and a keyboard cursor.
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { full, short } from "../lib/format";
@@ -8,6 +8,7 @@ import type { Labels } from "../lib/types";
 import { LabelText } from "../ui/labels";
 import { type Frame, stack } from "./frame";
 import { type Ink, ink } from "./palette";
+import { css, timeTicks, useWidth } from "./plot";
 
 export interface TimeChartProps {
   frame: Frame;
@@ -39,10 +40,6 @@ interface Tip {
   line: number;
   value: number;
   past: number | null;
-}
-
-function css(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
 export function TimeChart(props: TimeChartProps) {
@@ -149,7 +146,7 @@ export function TimeChart(props: TimeChartProps) {
       axes: spark
         ? [{ show: false }, { show: false }]
         : [
-            { ...axis, space: 70, values: timeTicks(zone) },
+            { ...axis, space: 70, size: 33, values: timeTicks(zone) },
             {
               ...axis,
               values: (_u, ticks) => ticks.map((t) => short(t, 4)),
@@ -197,19 +194,24 @@ export function TimeChart(props: TimeChartProps) {
     u.setCursor({ left: u.valToPos(frame.times[i]!, "x"), top: y == null ? 10 : u.valToPos(y, "y") });
   }
 
+  const size = { height: `${height}px` };
   const tipLine = tip ? frame.lines[tip.line] : undefined;
   return (
     <div class="chart">
-      {/* biome-ignore lint/a11y/useSemanticElements: a chart is no fieldset; its twin is the table tab */}
-      <div
-        ref={host}
-        class="chart-host"
-        style={{ height: `${height}px` }}
-        tabIndex={spark ? -1 : 0}
-        role={spark ? "img" : "group"}
-        aria-label={spark ? props.label : `${props.label}. Left and right arrow keys move along time.`}
-        onKeyDown={onKey}
-      />
+      {spark ? (
+        <div ref={host} class="chart-host" style={size} role="img" aria-label={props.label} />
+      ) : (
+        // biome-ignore lint/a11y/useSemanticElements: a chart is no fieldset; its twin is the table tab
+        <div
+          ref={host}
+          class="chart-host"
+          style={size}
+          tabIndex={0}
+          role="group"
+          aria-label={`${props.label}. Left and right arrow keys move along time.`}
+          onKeyDown={onKey}
+        />
+      )}
       {tip && tipLine && (
         <div
           class={`tip${tip.flip ? " flip" : ""}`}
@@ -222,11 +224,11 @@ export function TimeChart(props: TimeChartProps) {
               class="swatch"
               style={{ background: (props.inks?.[tip.line] ?? ink(tip.line, dark)).colour }}
             />
-            <b>{full(tip.value)}</b>
+            <b>{brief(tip.value)}</b>
             {tip.past !== null && (
               <span class="muted">
                 {" "}
-                before {full(tip.past)} ({delta(tip.value, tip.past)})
+                before {brief(tip.past)} ({delta(tip.value, tip.past)})
               </span>
             )}
           </div>
@@ -238,6 +240,11 @@ export function TimeChart(props: TimeChartProps) {
 }
 
 const NONE: ReadonlySet<number> = new Set();
+
+/** Seven digits: what can be read at a glance; the table has them all. */
+function brief(n: number): string {
+  return full(Number(n.toPrecision(7)));
+}
 
 /** Change in per cent from `past` to `now`. */
 export function delta(now: number, past: number): string {
@@ -278,22 +285,6 @@ function yRange(lo: number | null, hi: number | null, zero: boolean): [number, n
   return [zero || (from >= 0 && from - pad < 0) ? Math.min(from, 0) : from - pad, to + pad];
 }
 
-/** Tick labels: the clock, with the date under the first tick of each new day. */
-function timeTicks(zone: Zone) {
-  return (_u: uPlot, ticks: number[], _axis: number, _space: number, step: number): string[] => {
-    let day = "";
-    return ticks.map((t) => {
-      const [date, clock] = formatTime(t * 1000, zone, step < 1).split(" ") as [string, string];
-      const short = date.slice(5);
-      const text =
-        step >= 86_400 ? short : step < 1 ? clock.slice(0, 10) : step < 60 ? clock : clock.slice(0, 5);
-      const out = step < 86_400 && day && day !== short ? `${text}\n${short}` : text;
-      day = short;
-      return out;
-    });
-  };
-}
-
 function tipAt(u: uPlot, props: TimeChartProps): Tip | null {
   const { left, top, idx } = u.cursor;
   if (left == null || top == null || left < 0 || idx == null) return null;
@@ -322,19 +313,4 @@ function tipAt(u: uPlot, props: TimeChartProps): Tip | null {
     value: props.frame.lines[best]!.values[idx]!,
     past: past ?? null,
   };
-}
-
-/** Width of an element in whole pixels, followed as the window changes. */
-export function useWidth(ref: { current: HTMLElement | null }): number {
-  const [width, setWidth] = useState(0);
-  useEffect(() => {
-    const el = ref.current;
-    if (!el) return;
-    setWidth(Math.floor(el.clientWidth));
-    if (typeof ResizeObserver !== "function") return;
-    const o = new ResizeObserver(() => setWidth(Math.floor(el.clientWidth)));
-    o.observe(el);
-    return () => o.disconnect();
-  }, []);
-  return width;
 }

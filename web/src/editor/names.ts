@@ -4,6 +4,7 @@ import type { PrometheusClient } from "@prometheus-io/codemirror-promql";
 import { EqlRegex, EqlSingle, Neq, NeqRegex } from "@prometheus-io/lezer-promql";
 import { call, type Params } from "../lib/api";
 import { labelName, quote } from "../lib/format";
+import { escapeName } from "../lib/names";
 import type { MetadataItem } from "../lib/types";
 
 interface Matcher {
@@ -98,16 +99,4 @@ function matching(metric: string, matchers: Matcher[]): Params {
     .map((m) => `${labelName(m.name)}${OPERATORS.get(m.type) ?? "="}${quote(m.value)}`);
   if (metric) parts.unshift(`__name__=${quote(metric)}`);
   return parts.length ? { "match[]": `{${parts.join(",")}}` } : {};
-}
-
-/** Names outside the classic alphabet go into the path in the escaping of Prometheus. */
-export function escapeName(name: string): string {
-  if (/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(name)) return name;
-  let out = "U__";
-  for (const c of name) {
-    if (c === "_") out += "__";
-    else if (/[a-zA-Z0-9:]/.test(c)) out += c;
-    else out += `_${c.codePointAt(0)!.toString(16)}_`;
-  }
-  return out;
 }

@@ -60,16 +60,14 @@ export function num(text: string | undefined): number {
 }
 
 // Characters that are invisible or reorder their neighbours: they would let a label value imitate another one.
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are exactly what is looked for
-const INVISIBLE =
-  /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
 /** Scraped text with control, zero-width and direction characters spelled out. */
 export function visible(text: string): string {
   return text.replace(INVISIBLE, (c) => {
     if (c === "\n") return "\\n";
     if (c === "\t") return "\\t";
-    return `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    return `\\u${c.codePointAt(0)!.toString(16).padStart(4, "0")}`;
   });
 }
 

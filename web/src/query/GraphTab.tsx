@@ -1,6 +1,7 @@
 // The graph of a panel: time controls, the range query, the chart, its legend, and what can be taken away from it.
 import { useMemo, useRef, useState } from "preact/hooks";
 import { biggest, type Frame, toFrame } from "../chart/frame";
+import { heatKind, toHeat } from "../chart/heat";
 import { type Ink, ink } from "../chart/palette";
 import { TimeChart } from "../chart/TimeChart";
 import { type Answer, call, callUrl } from "../lib/api";
@@ -9,8 +10,8 @@ import { isDark, zone } from "../lib/prefs";
 import { formatDuration, humanDuration } from "../lib/time";
 import type { MatrixItem, QueryData } from "../lib/types";
 import { useNarrow } from "../ui/DataTable";
+import { lazy } from "../ui/lazy";
 import { copyText, download, Menu, Segments } from "../ui/parts";
-import { Empty } from "./Empty";
 import { frameToCsv } from "./export";
 import { Legend } from "./Legend";
 import { Notes } from "./Notes";
@@ -19,6 +20,8 @@ import { type Display, stepOf } from "./state";
 import { TimeControls } from "./TimeControls";
 import { useQuery } from "./useQuery";
 
+const HeatChart = lazy(() => import("../chart/HeatChart").then((m) => m.HeatChart));
+const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_DRAWN = 50;
 // More series than this would be too many for eyes and browser; the answer then says that it was cut.
 const MOST_ASKED = 10_000;
@@ -93,6 +96,17 @@ export function GraphTab(props: TabProps) {
     return h;
   }, [lines, off]);
 
+  const kind = useMemo(() => heatKind(g?.items ?? []), [g]);
+  // Native histograms have no lines to draw: they are heat maps whatever was chosen.
+  const asHeat =
+    kind !== null && (panel.display === "heatmap" || (kind === "native" && !frame?.lines.length));
+  const heat = useMemo(
+    () => (g && asHeat ? toHeat(g.items, g.start, g.end, g.step) : undefined),
+    [g, asHeat],
+  );
+  const zoom = (from: number, to: number) =>
+    onChange({ end: Math.round(to * 1000), range: Math.max(1000, Math.round((to - from) * 1000)) });
+
   const toggle = (i: number, alone: boolean) => {
     const names = lines.map((l) => selector(l.labels));
     const mine = names[i]!;
@@ -122,6 +136,7 @@ export function GraphTab(props: TabProps) {
           options={[
             ["lines", "Lines"],
             ["stacked", "Stacked"],
+            ...(kind || panel.display === "heatmap" ? [["heatmap", "Heatmap"] as [Display, string]] : []),
           ]}
           onChange={(display) => onChange({ display })}
         />
@@ -151,7 +166,7 @@ export function GraphTab(props: TabProps) {
           From 0
         </label>
         <Menu
-          label="Take away"
+          label="Export"
           text="Export"
           items={[
             ["CSV", () => drawn && download("query.csv", frameToCsv(drawn), "text/csv")],
@@ -167,7 +182,27 @@ export function GraphTab(props: TabProps) {
       </div>
       <div class={`busy-line${run.busy ? " on" : ""}`} />
       {g && <Notes answer={g.answer} />}
-      {drawn && drawn.lines.length > 0 ? (
+      {heat ? (
+        <>
+          <HeatChart
+            map={heat}
+            height={narrow ? 240 : 340}
+            zone={zone.value}
+            dark={dark}
+            label={`Heat map of ${panel.expr}`}
+            onZoom={zoom}
+            onReady={(c) => {
+              canvas.current = c;
+            }}
+          />
+          <p class="stats">
+            <span>{g!.items.length} series</span>
+            <span>{heat.bounds.length} bucket bounds</span>
+            <span>{humanDuration(g!.answer.took / 1000)}</span>
+            <span>step {formatDuration(g!.step)}</span>
+          </p>
+        </>
+      ) : drawn && drawn.lines.length > 0 ? (
         <>
           <TimeChart
             frame={drawn}
@@ -185,9 +220,7 @@ export function GraphTab(props: TabProps) {
             onReady={(c) => {
               canvas.current = c;
             }}
-            onZoom={(from, to) =>
-              onChange({ end: Math.round(to * 1000), range: Math.max(1000, Math.round((to - from) * 1000)) })
-            }
+            onZoom={zoom}
           />
           <p class="stats">
             <span>
@@ -207,8 +240,8 @@ export function GraphTab(props: TabProps) {
           <Legend lines={lines} ghost={ghost} inks={inks} hidden={hidden} common={common} onToggle={toggle} />
         </>
       ) : g ? (
-        <Empty expr={panel.expr} />
-      ) : (
+        <Empty expr={panel.expr} at={g.end} onTry={(expr) => onChange({ expr })} />
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>

@@ -88,6 +88,7 @@ export function Legend(props: {
         rowKey={(e) => String(e.i)}
         rowHeight={26}
         maxHeight="300px"
+        initialSort={{ key: "max", down: true }}
         rowClass={(e) => (hidden.has(e.i) ? "dim" : "")}
       />
     </div>

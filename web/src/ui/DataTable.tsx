@@ -69,12 +69,10 @@ export function DataTable<T>(props: {
 
   if (rows.length === 0 && props.empty) return <div class="empty">{props.empty}</div>;
   return (
-    // biome-ignore lint/a11y/useSemanticElements: a scrolled area needs focus so that keys can scroll it
-    <div
+    <section
       class="scroller"
       ref={scroller}
       tabIndex={0}
-      role="region"
       aria-label={props.label}
       style={{ maxHeight: props.maxHeight ?? "calc(100dvh - 190px)" }}
     >
@@ -102,10 +100,9 @@ export function DataTable<T>(props: {
                         )
                       }
                     >
+                      {c.align === "right" && <Arrow state={state} />}
                       <bdi>{c.title}</bdi>
-                      <span class="arrow" aria-hidden="true">
-                        {state === "none" ? "" : state === "ascending" ? "↑" : "↓"}
-                      </span>
+                      {c.align !== "right" && <Arrow state={state} />}
                     </button>
                   ) : (
                     <bdi>{c.title}</bdi>
@@ -116,11 +113,8 @@ export function DataTable<T>(props: {
           </tr>
         </thead>
         <tbody>
-          {first > 0 && (
-            <tr key="before" class="gap" aria-hidden="true" style={{ height: `${first * rowHeight}px` }} />
-          )}
+          {first > 0 && <tr key="before" class="gap" style={{ height: `${first * rowHeight}px` }} />}
           {ordered.slice(first, end).map((row, i) => (
-            // biome-ignore lint/a11y/useKeyWithClickEvents: the first cell holds a button that does the same
             <tr
               key={props.rowKey(row, first + i)}
               aria-rowindex={first + i + 2}
@@ -143,16 +137,19 @@ export function DataTable<T>(props: {
             </tr>
           ))}
           {end < ordered.length && (
-            <tr
-              key="after"
-              class="gap"
-              aria-hidden="true"
-              style={{ height: `${(ordered.length - end) * rowHeight}px` }}
-            />
+            <tr key="after" class="gap" style={{ height: `${(ordered.length - end) * rowHeight}px` }} />
           )}
         </tbody>
       </table>
-    </div>
+    </section>
+  );
+}
+
+function Arrow({ state }: { state: string }) {
+  return (
+    <span class="arrow" aria-hidden="true">
+      {state === "none" ? "" : state === "ascending" ? "↑" : "↓"}
+    </span>
   );
 }
 

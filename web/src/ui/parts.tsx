@@ -130,7 +130,7 @@ export function Pending({ resource }: { resource: Resource<unknown> }) {
         </button>
       </div>
     );
-  return <div class="placeholder" aria-busy="true" aria-label="Loading" />;
+  return <div class="placeholder" role="status" aria-label="Loading" />;
 }
 
 /** An error above data that is still shown from before. */
@@ -157,21 +157,14 @@ export function Drawer(props: {
     const before = document.activeElement;
     const dialog = ref.current;
     if (dialog && !dialog.open) dialog.showModal();
+    // A click on the backdrop reaches the dialog itself; Escape is built in.
+    dialog?.addEventListener("click", (e) => e.target === dialog && dialog.close());
     return () => {
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
   }, []);
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: the click closes by the backdrop; Escape is built into dialogs
-    <dialog
-      ref={ref}
-      class="drawer"
-      aria-labelledby="drawer-title"
-      onClose={props.onClose}
-      onClick={(e) => {
-        if (e.target === ref.current) ref.current?.close();
-      }}
-    >
+    <dialog ref={ref} class="drawer" aria-labelledby="drawer-title" onClose={props.onClose}>
       <div class="drawer-body">
         <div class="drawer-head">
           <h2 id="drawer-title">{props.title}</h2>
@@ -217,7 +210,7 @@ export function Menu(props: {
     e.preventDefault();
   }
   return (
-    <div class="menu" ref={root} onKeyDown={onKey} role="presentation">
+    <div class="menu" ref={root}>
       <button
         type="button"
         class={`btn${props.text ? "" : " icon-only"}`}
@@ -231,7 +224,7 @@ export function Menu(props: {
         {props.text}
       </button>
       {open && (
-        <div class="menu-list" role="menu">
+        <div class="menu-list" role="menu" tabIndex={-1} onKeyDown={onKey}>
           {props.items.map(([text, run]) => (
             <button
               type="button"

@@ -1,0 +1,186 @@
+//! How do query results look in JSON? Vectors, matrices, scalars and strings, streamed series by series.
+
+use super::json;
+use super::reply::Out;
+use crate::model::histogram::FloatHistogram;
+use crate::model::number::format_api;
+use crate::query::value::PointValue;
+use crate::query::{MatrixSeries, QueryStats, QueryValue, VectorSample};
+
+/// Points between two looks at the buffer.
+const POINTS_BETWEEN_FLUSHES: usize = 1024;
+
+/// Writes `{"resultType":…,"result":…}` with statistics where asked for.
+pub fn query_data(out: &mut Out, value: &QueryValue, stats: Option<(&QueryStats, bool)>) {
+    match value {
+        QueryValue::Scalar { t_ms, value } => {
+            out.raw("{\"resultType\":\"scalar\",\"result\":[");
+            json::timestamp(&mut out.buf, *t_ms);
+            out.raw(",");
+            json::sample_value(&mut out.buf, *value);
+            out.raw("]");
+        }
+        QueryValue::String { t_ms, value } => {
+            out.raw("{\"resultType\":\"string\",\"result\":[");
+            json::timestamp(&mut out.buf, *t_ms);
+            out.raw(",");
+            json::string(&mut out.buf, value);
+            out.raw("]");
+        }
+        QueryValue::Vector(samples) => {
+            out.raw("{\"resultType\":\"vector\",\"result\":[");
+            for (i, sample) in samples.iter().enumerate() {
+                if i > 0 {
+                    out.raw(",");
+                }
+                vector_sample(&mut out.buf, sample);
+                out.flush_if_full();
+                if out.is_gone() {
+                    return;
+                }
+            }
+            out.raw("]");
+        }
+        QueryValue::Matrix(series) => {
+            out.raw("{\"resultType\":\"matrix\",\"result\":[");
+            for (i, series) in series.iter().enumerate() {
+                if i > 0 {
+                    out.raw(",");
+                }
+                matrix_series(out, series);
+                out.flush_if_full();
+                if out.is_gone() {
+                    return;
+                }
+            }
+            out.raw("]");
+        }
+    }
+    if let Some((stats, per_step)) = stats {
+        out.raw(",\"stats\":");
+        query_stats(&mut out.buf, stats, per_step);
+    }
+    out.raw("}");
+}
+
+fn vector_sample(out: &mut Vec<u8>, sample: &VectorSample) {
+    out.extend_from_slice(b"{\"metric\":");
+    json::labels(out, &sample.labels);
+    match &sample.value {
+        PointValue::Float(value) => {
+            out.extend_from_slice(b",\"value\":");
+            float_point(out, sample.t_ms, *value);
+        }
+        PointValue::Histogram(histogram) => {
+            out.extend_from_slice(b",\"histogram\":");
+            histogram_point(out, sample.t_ms, histogram);
+        }
+    }
+    out.push(b'}');
+}
+
+fn matrix_series(out: &mut Out, series: &MatrixSeries) {
+    out.raw("{\"metric\":");
+    json::labels(&mut out.buf, &series.labels);
+    if !series.floats.is_empty() {
+        out.raw(",\"values\":[");
+        for (i, (t_ms, value)) in series.floats.iter().enumerate() {
+            if i > 0 {
+                out.buf.push(b',');
+            }
+            float_point(&mut out.buf, *t_ms, *value);
+            if i % POINTS_BETWEEN_FLUSHES == 0 {
+                out.flush_if_full();
+            }
+        }
+        out.raw("]");
+    }
+    if !series.histograms.is_empty() {
+        out.raw(",\"histograms\":[");
+        for (i, (t_ms, histogram)) in series.histograms.iter().enumerate() {
+            if i > 0 {
+                out.buf.push(b',');
+            }
+            histogram_point(&mut out.buf, *t_ms, histogram);
+            out.flush_if_full();
+        }
+        out.raw("]");
+    }
+    out.raw("}");
+}
+
+fn float_point(out: &mut Vec<u8>, t_ms: i64, value: f64) {
+    out.push(b'[');
+    json::timestamp(out, t_ms);
+    out.push(b',');
+    json::sample_value(out, value);
+    out.push(b']');
+}
+
+fn histogram_point(out: &mut Vec<u8>, t_ms: i64, histogram: &FloatHistogram) {
+    out.push(b'[');
+    json::timestamp(out, t_ms);
+    out.push(b',');
+    write_histogram(out, histogram);
+    out.push(b']');
+}
+
+/// Writes `{"count":…,"sum":…,"buckets":[…]}`; empty buckets are left out, and the key when none is left.
+pub fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
+    out.extend_from_slice(b"{\"count\":");
+    json::sample_value(out, histogram.count);
+    out.extend_from_slice(b",\"sum\":");
+    json::sample_value(out, histogram.sum);
+    let mut any = false;
+    for bucket in super::buckets::populated(histogram) {
+        out.extend_from_slice(if any { b",[" } else { b",\"buckets\":[[" });
+        any = true;
+        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => b'0',
+            (true, false) => b'1',
+            (false, false) => b'2',
+            (true, true) => b'3',
+        };
+        out.push(rule);
+        for number in [bucket.lower, bucket.upper, bucket.count] {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(format_api(number).as_bytes());
+            out.push(b'"');
+        }
+        out.push(b']');
+    }
+    if any {
+        out.push(b']');
+    }
+    out.push(b'}');
+}
+
+fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
+    let mut object = json::Object::open(out);
+    let mut timings = json::Object::open(object.key("timings"));
+    timings
+        .float("evalTotalTime", stats.eval_total_time)
+        .float("resultSortTime", stats.result_sort_time)
+        .float("queryPreparationTime", stats.query_preparation_time)
+        .float("innerEvalTime", stats.inner_eval_time)
+        .float("execQueueTime", stats.exec_queue_time)
+        .float("execTotalTime", stats.exec_total_time);
+    timings.close();
+    let mut samples = json::Object::open(object.key("samples"));
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    if per_step {
+        json::list(samples.key("totalQueryableSamplesPerStep"), &stats.samples_per_step, |out, (t_ms, n)| {
+            out.push(b'[');
+            json::timestamp(out, *t_ms);
+            out.push(b',');
+            json::integer(out, whole(*n));
+            out.push(b']');
+        });
+    }
+    samples
+        .integer("totalQueryableSamples", whole(stats.total_queryable_samples))
+        .integer("samplesRead", whole(stats.samples_read))
+        .integer("peakSamples", whole(stats.peak_samples));
+    samples.close();
+    object.close();
+}

@@ -1,0 +1,193 @@
+//! How long may a client dawdle? A stream with three deadlines: a request's headers must be complete soon after
+//! their first byte, reading or idling must make progress, and so must writing to a slow reader.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// What the stream and the requests on it share.
+#[derive(Debug)]
+pub struct ConnectionState {
+    in_flight: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+impl ConnectionState {
+    /// A connection without requests.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { in_flight: AtomicUsize::new(0), begun: AtomicUsize::new(0) })
+    }
+}
+
+/// Marks a request as in flight until dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<ConnectionState>);
+
+impl InFlight {
+    /// A request's headers are complete.
+    #[must_use]
+    pub fn begin(state: &Arc<ConnectionState>) -> Self {
+        state.begun.fetch_add(1, Ordering::Relaxed);
+        state.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(state))
+    }
+
+    /// Ties the mark to the life of the answer's body.
+    pub fn around(self, body: Body) -> Body {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &self;
+            frame
+        }))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The stream.
+#[derive(Debug)]
+pub struct Guarded<S> {
+    stream: S,
+    state: Arc<ConnectionState>,
+    header_deadline: Duration,
+    read_timeout: Duration,
+    write_stall: Duration,
+    /// Requests begun when the header clock was last looked at.
+    seen: usize,
+    /// When the first byte of headers came that are not complete yet.
+    header_since: Option<Instant>,
+    read_since: Instant,
+    write_since: Option<Instant>,
+    read_timer: Pin<Box<Sleep>>,
+    write_timer: Pin<Box<Sleep>>,
+}
+
+impl<S> Guarded<S> {
+    /// Wraps a fresh connection.
+    pub fn new(
+        stream: S,
+        state: Arc<ConnectionState>,
+        header_deadline: Duration,
+        read_timeout: Duration,
+        write_stall: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            state,
+            header_deadline,
+            read_timeout,
+            write_stall,
+            seen: 0,
+            // A connection that never says anything is treated as one that never ends its headers.
+            header_since: Some(now),
+            read_since: now,
+            write_since: None,
+            read_timer: Box::pin(tokio::time::sleep_until(now + header_deadline)),
+            write_timer: Box::pin(tokio::time::sleep_until(now + write_stall)),
+        }
+    }
+
+    fn write_outcome<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.write_since = None;
+            return outcome;
+        }
+        let since = *self.write_since.get_or_insert_with(Instant::now);
+        let timer = self.write_timer.as_mut();
+        let deadline = since + self.write_stall;
+        if timer.deadline() != deadline {
+            self.write_timer.as_mut().reset(deadline);
+        }
+        match self.write_timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let begun = this.state.begun.load(Ordering::Relaxed);
+        if begun != this.seen {
+            this.seen = begun;
+            this.header_since = None;
+        }
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let idle = this.state.in_flight.load(Ordering::Relaxed) == 0;
+        if outcome.is_ready() {
+            this.read_since = Instant::now();
+            if idle && buf.filled().len() > before {
+                this.header_since.get_or_insert(this.read_since);
+            }
+            return outcome;
+        }
+        let deadline = match this.header_since {
+            Some(since) if idle => since + this.header_deadline,
+            _ if idle => this.read_since + this.read_timeout,
+            // Whoever waits for an answer need not send anything; the answer has its own deadline.
+            _ => return Poll::Pending,
+        };
+        if this.read_timer.deadline() != deadline {
+            this.read_timer.as_mut().reset(deadline);
+        }
+        match this.read_timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.read_since = Instant::now();
+        this.write_outcome(cx, outcome)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_flush(cx);
+        this.write_outcome(cx, outcome)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.write_outcome(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.read_since = Instant::now();
+        this.write_outcome(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,132 @@
+//! What holds for every request? Counting, panic catching, security headers, CORS, compression; and the route prefix.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use http::header::{self, HeaderName, HeaderValue};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use super::context::Api;
+use super::error::ApiError;
+use super::{routes, ui};
+use crate::model::regex::AnchoredRegex;
+
+const DURATION_BOUNDS: &[f64] = &[0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0];
+const CONTENT_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
+     worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+
+/// Which origins may read answers.
+#[derive(Debug, Clone)]
+pub enum Cors {
+    /// All.
+    Any,
+    /// Those that match.
+    Matching(Arc<AnchoredRegex>),
+}
+
+impl Cors {
+    /// From `--web.cors.origin`.
+    pub fn parse(pattern: &str) -> Result<Self, String> {
+        if pattern == ".*" {
+            return Ok(Cors::Any);
+        }
+        AnchoredRegex::new(pattern).map(|r| Cors::Matching(Arc::new(r))).map_err(|e| e.to_string())
+    }
+
+    fn apply(&self, origin: &HeaderValue, out: &mut http::HeaderMap) {
+        let allowed = match self {
+            Cors::Any => HeaderValue::from_static("*"),
+            Cors::Matching(regex) if origin.to_str().is_ok_and(|o| regex.is_match(o)) => origin.clone(),
+            Cors::Matching(_) => return,
+        };
+        out.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("Accept, Authorization, Content-Type, Origin"),
+        );
+        out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
+        out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Date"));
+        out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        out.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    api: Arc<Api>,
+    cors: Cors,
+}
+
+/// The whole application: table, user interface, prefix, layers.
+pub fn application(api: Arc<Api>, cors: Cors) -> Router {
+    let shared = Shared { api: Arc::clone(&api), cors };
+    let inner = routes::router(Arc::clone(&api))
+        .fallback_service(axum::routing::any(ui::fallback).with_state(Arc::clone(&api)))
+        .layer(from_fn_with_state(shared, around));
+    let prefix = api.options.route_prefix.clone();
+    let outer = if prefix.is_empty() {
+        inner
+    } else {
+        let to = format!("{prefix}/");
+        Router::new()
+            .route("/", axum::routing::get(move || async move { axum::response::Redirect::to(&to) }))
+            .nest(&prefix, inner)
+            .fallback(|| async { super::reply::text(http::StatusCode::NOT_FOUND, "404 page not found\n") })
+    };
+    outer.layer(CompressionLayer::new()).layer(CatchPanicLayer::custom(
+        |_panic: Box<dyn std::any::Any + Send>| {
+            ApiError::internal("the request failed inside the server; see its log").into_response()
+        },
+    ))
+}
+
+async fn around(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let handler = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("/", |p| p.as_str())
+        .strip_prefix(shared.api.options.route_prefix.as_str())
+        .unwrap_or("/")
+        .replace("{name}", ":name");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    if let Some(origin) = origin {
+        shared.cors.apply(&origin, headers);
+    }
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    let html = headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"text/html"));
+    if html {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+    }
+    let code = response.status();
+    let registry = &shared.api.registry;
+    registry
+        .counter(
+            "prometheus_http_requests_total",
+            "Counter of HTTP requests.",
+            &[("code", code.as_str()), ("handler", &handler)],
+        )
+        .inc();
+    registry
+        .histogram(
+            "prometheus_http_request_duration_seconds",
+            "Histogram of latencies for HTTP requests.",
+            DURATION_BOUNDS,
+            &[("handler", &handler)],
+        )
+        .observe(started.elapsed().as_secs_f64());
+    response
+}

@@ -1,0 +1,157 @@
+//! How are connections accepted and served? An accept loop of our own: a cap on connections over all listeners,
+//! deadlines for headers, idling and slow readers, and a stop that lets requests in flight finish.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::response::Response;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::guarded::{ConnectionState, Guarded, InFlight};
+
+/// Longest wait for a request's headers once their first byte came.
+const HEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest time without progress while writing to a client.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+/// Pause after an accept failed for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Most bytes of request headers.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Settings of the server.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// `--web.max-connections`, over all listeners.
+    pub max_connections: usize,
+    /// `--web.read-timeout`: longest time without progress while reading or idling.
+    pub read_timeout: Duration,
+    /// How long requests in flight may go on after a stop was asked for.
+    pub drain: Duration,
+}
+
+/// Listens on one address; the error says where and what may help.
+pub async fn bind(address: &str) -> Result<TcpListener, String> {
+    let address = if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
+    TcpListener::bind(&address).await.map_err(|e| {
+        let help = match e.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another process listens there: stop it, or choose another port with --web.listen-address"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need privileges: choose another port with --web.listen-address"
+            }
+            _ => "",
+        };
+        format!("listen tcp {address}: {e}{help}")
+    })
+}
+
+/// Serves `app` on all listeners until `stop` is cancelled, then drains.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    app: Router,
+    options: ServerOptions,
+    stop: CancellationToken,
+) {
+    let permits = Arc::new(Semaphore::new(options.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let graceful = Arc::new(GracefulShutdown::new());
+    let mut loops = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let (app, permits, options, stop) =
+            (app.clone(), Arc::clone(&permits), options.clone(), stop.clone());
+        let watcher = Arc::clone(&graceful);
+        loops.spawn(async move {
+            accept_loop(listener, app, permits, &options, &stop, watcher).await;
+        });
+    }
+    while loops.join_next().await.is_some() {}
+    // The loops are gone, and their clones with them.
+    let Some(graceful) = Arc::into_inner(graceful) else { return };
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = tokio::time::sleep(options.drain) => {
+            tracing::warn!("some HTTP requests did not finish in time and are cut off");
+        }
+    }
+}
+
+async fn accept_loop(
+    listener: TcpListener,
+    app: Router,
+    permits: Arc<Semaphore>,
+    options: &ServerOptions,
+    stop: &CancellationToken,
+    watcher: Arc<GracefulShutdown>,
+) {
+    loop {
+        // The permit comes first: above the cap, clients wait in the kernel's queue.
+        let permit = tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+            () = stop.cancelled() => return,
+        };
+        let Ok(permit) = permit else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                tracing::warn!(err = %e, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Without it small answers would wait for acknowledgements; failure costs only speed.
+        let _ = stream.set_nodelay(true);
+        let state = ConnectionState::new();
+        let guarded =
+            Guarded::new(stream, Arc::clone(&state), HEADER_DEADLINE, options.read_timeout, WRITE_STALL);
+        let service = connection_service(app.clone(), peer, state);
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
+        let connection = builder.serve_connection(TokioIo::new(guarded), service).into_owned();
+        let connection = watcher.watch(connection);
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(%peer, err = %e, "connection ended early");
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn connection_service(
+    app: Router,
+    peer: SocketAddr,
+    state: Arc<ConnectionState>,
+) -> impl hyper::service::Service<
+    hyper::Request<hyper::body::Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response, Infallible>> + Send + 'static,
+> + Clone {
+    hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let in_flight = InFlight::begin(&state);
+        let mut request: Request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let app = app.clone();
+        async move {
+            let response = app.oneshot(request).await?;
+            // The request is in flight until its answer is written or thrown away.
+            Ok(response.map(|body| in_flight.around(body)))
+        }
+    })
+}

@@ -1,0 +1,143 @@
+//! How does the user interface reach a browser? Files that `web/` built are compiled in, compressed already; every
+//! page path answers with the same document.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::context::Api;
+use super::reply;
+
+/// One compiled-in file.
+#[derive(Debug)]
+pub struct Asset {
+    /// Path below `web/dist`.
+    pub path: &'static str,
+    /// Content as it is.
+    pub plain: &'static [u8],
+    /// Content compressed with brotli.
+    pub br: Option<&'static [u8]>,
+    /// Content compressed with gzip.
+    pub gz: Option<&'static [u8]>,
+}
+
+include!(concat!(env!("OUT_DIR"), "/ui_assets.rs"));
+
+/// Paths that answer with the document; the page inside reads the path.
+const PAGES: &[&str] = &[
+    "/query",
+    "/alerts",
+    "/rules",
+    "/targets",
+    "/service-discovery",
+    "/alertmanager-discovery",
+    "/tsdb-status",
+    "/status",
+    "/flags",
+    "/config",
+    "/agent",
+    "/explore",
+    "/cardinality",
+    "/storage",
+];
+
+const PLACEHOLDER: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Meerkat</title>\
+<h1>Meerkat is running</h1><p>This binary was built without its user interface. The HTTP API is at \
+<code>api/v1/</code>, metrics of this process are at <a href=\"metrics\">metrics</a>.</p></html>";
+
+fn find(path: &str) -> Option<&'static Asset> {
+    ASSETS.binary_search_by(|asset| asset.path.cmp(path)).ok().map(|at| &ASSETS[at])
+}
+
+fn content_type(path: &str) -> &'static str {
+    match path.rsplit_once('.').map_or("", |(_, ending)| ending) {
+        "html" => "text/html; charset=utf-8",
+        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "ico" => "image/x-icon",
+        "json" | "map" => "application/json",
+        "webmanifest" => "application/manifest+json",
+        "woff2" => "font/woff2",
+        "txt" => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
+    headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(|v| {
+        v.split(',').any(|offer| {
+            let mut parts = offer.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(encoding));
+            named && !parts.any(|p| p.eq_ignore_ascii_case("q=0"))
+        })
+    })
+}
+
+fn answer(asset: &'static Asset, headers: &HeaderMap, forever: bool) -> Response {
+    let (body, encoding) = match (asset.br, asset.gz) {
+        (Some(br), _) if accepts(headers, "br") => (br, Some("br")),
+        (_, Some(gz)) if accepts(headers, "gzip") => (gz, Some("gzip")),
+        _ => (asset.plain, None),
+    };
+    let mut response = Response::new(Body::from(body));
+    let out = response.headers_mut();
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(asset.path)));
+    let cache = if forever { "public, max-age=31536000, immutable" } else { "no-cache" };
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Some(encoding) = encoding {
+        out.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    response
+}
+
+fn document(headers: &HeaderMap) -> Response {
+    match find("index.html") {
+        Some(asset) => answer(asset, headers, false),
+        None => {
+            let mut response = reply::text(StatusCode::OK, PLACEHOLDER);
+            let html = HeaderValue::from_static("text/html; charset=utf-8");
+            response.headers_mut().insert(header::CONTENT_TYPE, html);
+            response
+        }
+    }
+}
+
+fn redirect(api: &Api, to: &str, query: Option<&str>) -> Response {
+    let query = query.map(|q| format!("?{q}")).unwrap_or_default();
+    let target = format!("{}{to}{query}", api.options.route_prefix);
+    let Ok(target) = HeaderValue::from_str(&target) else {
+        return reply::text(StatusCode::BAD_REQUEST, "the query string cannot be redirected\n");
+    };
+    (StatusCode::FOUND, [(header::LOCATION, target)]).into_response()
+}
+
+/// Serves what no other route does: pages, files of the user interface, redirects, and 404.
+pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let read = request.method() == Method::GET || request.method() == Method::HEAD;
+    if read {
+        match path {
+            "/" if api.options.agent => return redirect(&api, "/agent", None),
+            // Links with a query are Prometheus's; without one people want an overview.
+            "/" if request.uri().query().is_some() => {
+                return redirect(&api, "/query", request.uri().query());
+            }
+            "/" => return document(request.headers()),
+            "/graph" => return redirect(&api, "/query", request.uri().query()),
+            "/classic" | "/classic/graph" => return redirect(&api, "/query", None),
+            path if PAGES.contains(&path) => return document(request.headers()),
+            _ => {}
+        }
+        if let Some(asset) = path.strip_prefix('/').and_then(find) {
+            return answer(asset, request.headers(), asset.path.starts_with("assets/"));
+        }
+    }
+    reply::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}

@@ -1,0 +1,248 @@
+//! Which configuration runs, and how does another one take its place? Everything that a configuration governs is
+//! applied in one order, at the start and at each reload.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+
+use super::flags::{Flags, format_bytes};
+use super::notify::AlertDelivery;
+use crate::alert::load::load_groups;
+use crate::alert::{EngineEvaluator, ExternalContext, GroupContext, RuleManager};
+use crate::config::{Config, LoadOptions, expand_pattern};
+use crate::model::Labels;
+use crate::model::duration::format_duration_ms;
+use crate::query::Engine;
+use crate::query::parse::ParseOptions;
+use crate::scrape::ScrapeManager;
+use crate::telemetry::Counter;
+use crate::tsdb::Db;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// None was given: scrape this address.
+    SelfScrape {
+        /// Where this server listens.
+        address: std::net::SocketAddr,
+        /// Path of its metrics.
+        path: String,
+    },
+}
+
+/// The configuration of a process that was given none.
+fn self_scrape(address: std::net::SocketAddr, path: &str, interval: &str) -> String {
+    let host = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv6() => "[::1]".to_owned(),
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    format!(
+        "global:\n  scrape_interval: {interval}\n  evaluation_interval: {interval}\nscrape_configs:\n  - job_name: meerkat\n    \
+         metrics_path: {path}\n    static_configs:\n      - targets: ['{host}:{}']\n",
+        address.port()
+    )
+}
+
+/// The running configuration and how it is read again.
+pub struct RunningConfig {
+    origin: ArcSwap<Origin>,
+    options: LoadOptions,
+    current: ArcSwap<Config>,
+    retention_ms: i64,
+    retention_bytes: u64,
+    retention_given: bool,
+    /// Until when a process without configuration scrapes itself quickly, milliseconds.
+    quick_until_ms: i64,
+}
+
+impl RunningConfig {
+    /// Reads the first configuration; the error is a text for people.
+    pub fn load(origin: Origin, flags: &Flags, quick_until_ms: i64) -> Result<Arc<Self>, String> {
+        let options = LoadOptions {
+            agent: flags.bool("agent"),
+            protobuf_first: flags.feature("created-timestamp-zero-ingestion") || flags.feature("st-storage"),
+            ..LoadOptions::default()
+        };
+        let running = Self {
+            origin: ArcSwap::from_pointee(origin),
+            options,
+            current: ArcSwap::default(),
+            retention_ms: flags.duration_ms("storage.tsdb.retention.time"),
+            retention_bytes: flags.bytes("storage.tsdb.retention.size"),
+            retention_given: flags.is_given("storage.tsdb.retention.time")
+                || flags.is_given("storage.tsdb.retention.size"),
+            quick_until_ms,
+        };
+        let first = running.read(0)?;
+        running.current.store(Arc::new(first));
+        Ok(Arc::new(running))
+    }
+
+    /// Reads the configuration anew without taking it over.
+    pub fn read(&self, now_ms: i64) -> Result<Config, String> {
+        match &**self.origin.load() {
+            Origin::File(path) => Config::load(path, &self.options).map_err(|e| e.to_string()),
+            Origin::SelfScrape { address, path } => {
+                let interval = if now_ms < self.quick_until_ms { "2s" } else { "5s" };
+                let text = self_scrape(*address, path, interval);
+                Config::parse(&text, Path::new(""), &self.options).map_err(|e| e.to_string())
+            }
+        }
+    }
+
+    /// What is running.
+    #[must_use]
+    pub fn current(&self) -> Arc<Config> {
+        self.current.load_full()
+    }
+
+    /// Notes what is running now.
+    pub fn set(&self, config: Arc<Config>) {
+        self.current.store(config);
+    }
+
+    /// Where the configuration comes from, for messages.
+    #[must_use]
+    pub fn origin_text(&self) -> String {
+        match &**self.origin.load() {
+            Origin::File(path) => path.display().to_string(),
+            Origin::SelfScrape { .. } => "(built in)".into(),
+        }
+    }
+
+    /// Milliseconds and bytes to keep, 0 = no limit: the configuration's, else the flags', else 15 days.
+    #[must_use]
+    pub fn retention(&self, config: &Config) -> (i64, u64) {
+        let from_config = config.storage.tsdb.as_ref().and_then(|t| t.retention.as_ref());
+        if let Some(retention) = from_config {
+            return (retention.time.map_or(0, |t| t.0), retention.size.map_or(0, |s| s.as_u64()));
+        }
+        if self.retention_given {
+            return (self.retention_ms, self.retention_bytes);
+        }
+        (15 * 86_400_000, 0)
+    }
+
+    /// The retention as the runtime page shows it.
+    #[must_use]
+    pub fn retention_text(&self) -> String {
+        let (time_ms, bytes) = self.retention(&self.current());
+        let time = (time_ms > 0).then(|| format_duration_ms(time_ms));
+        let size = (bytes > 0).then(|| format_bytes(bytes));
+        time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// A fingerprint of all files that the configuration consists of; it changes when one of them does.
+    #[must_use]
+    pub fn fingerprint(&self) -> Vec<u8> {
+        let mut hash = Sha256::new();
+        let mut add = |path: &Path| {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            hash.update([0]);
+            match std::fs::read(path) {
+                Ok(content) => hash.update(Sha256::digest(&content)),
+                Err(e) => hash.update(e.kind().to_string().as_bytes()),
+            }
+        };
+        if let Origin::File(path) = &**self.origin.load() {
+            add(path);
+        }
+        let config = self.current();
+        for pattern in config.rule_files.iter().chain(&config.scrape_config_files) {
+            for path in expand_pattern(&pattern.0) {
+                add(Path::new(&path));
+            }
+        }
+        hash.finalize().to_vec()
+    }
+}
+
+/// What a configuration governs.
+pub struct Governed {
+    /// Storage.
+    pub db: Arc<Db>,
+    /// Scraping.
+    pub scrape: ScrapeManager,
+    /// Rules.
+    pub rules: Arc<RuleManager>,
+    /// Delivery of alerts.
+    pub delivery: Arc<AlertDelivery>,
+    /// PromQL.
+    pub engine: Arc<Engine>,
+    /// What PromQL allows.
+    pub parse: ParseOptions,
+    /// `--web.external-url`.
+    pub external_url: String,
+    /// `--rules.alert.resend-delay`, milliseconds.
+    pub resend_delay_ms: i64,
+    /// Counts failed template expansions.
+    pub template_failures: Counter,
+}
+
+impl Governed {
+    /// The context of rule evaluation under a configuration.
+    #[must_use]
+    pub fn rule_context(&self, config: &Config) -> GroupContext {
+        GroupContext {
+            evaluator: Arc::new(EngineEvaluator::new(Arc::clone(&self.engine), Arc::clone(&self.db) as _)),
+            storage: Arc::clone(&self.db) as _,
+            notifier: Arc::clone(&self.delivery.notifier) as _,
+            external: ExternalContext {
+                labels: Labels::from_pairs(&config.global.external_labels.0),
+                url: self.external_url.clone(),
+            },
+            resend_delay_ms: self.resend_delay_ms,
+            template_failures: self.template_failures.clone(),
+        }
+    }
+
+    /// Takes over a configuration. What fails is reported, what does not is applied, as in Prometheus.
+    pub async fn apply(&self, running: &RunningConfig, config: Config, first: bool) -> Result<(), String> {
+        let config = Arc::new(config);
+        let mut errors = Vec::new();
+        let (retention_ms, retention_bytes) = running.retention(&config);
+        self.db.set_retention(retention_ms, retention_bytes);
+        let tsdb = config.storage.tsdb.as_ref();
+        self.db.set_out_of_order_window(tsdb.map_or(0, |t| t.out_of_order_time_window.0));
+        if let Some(exemplars) = &config.storage.exemplars {
+            self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
+        }
+        running.set(Arc::clone(&config));
+        if let Err(e) = self.scrape.apply(&config).await {
+            errors.push(e.to_string());
+        }
+        if let Err(e) = self.delivery.apply(&config) {
+            errors.push(e);
+        }
+        let (loading, parse) = (Arc::clone(&config), self.parse);
+        match tokio::task::spawn_blocking(move || load_groups(&loading, parse)).await {
+            Ok(Ok(groups)) => self.rules.apply(groups, self.rule_context(&config), first).await,
+            Ok(Err(e)) => errors.push(format!("loading rules: {e}")),
+            Err(_) => errors.push("loading rules failed inside the server".into()),
+        }
+        for section in unused_sections(&config) {
+            tracing::warn!(
+                section,
+                "this version reads this section of the configuration but does not act on it"
+            );
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+    }
+}
+
+/// Sections that are valid but have no effect yet.
+fn unused_sections(config: &Config) -> Vec<&'static str> {
+    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([
+        ("remote_write", !config.remote_write.is_empty()),
+        ("remote_read", !config.remote_read.is_empty()),
+        ("tracing", config.tracing.is_some()),
+    ]);
+    sections.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
+}

@@ -1,0 +1,288 @@
+//! Who runs the mechanisms? The manager: one provider for each distinct configuration however many sets use it,
+//! restarted only when its configuration changes; updates are gathered and published at most once in an interval.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::refresh::RefreshMetrics;
+use super::{Groups, Updates};
+use crate::config::{SdConfig, SdConfigs};
+use crate::model::clock::Clock;
+use crate::model::target_group::TargetGroup;
+use crate::telemetry::{Counter, Gauge, Registry};
+
+/// Target groups by name of the set.
+pub type TargetSets = BTreeMap<String, Vec<Arc<TargetGroup>>>;
+
+/// How a manager behaves.
+#[derive(Debug, Clone)]
+pub struct DiscoveryOptions {
+    /// `scrape` or `notify`, for metrics and logs.
+    pub name: String,
+    /// Least time between two publications, milliseconds.
+    pub interval_ms: u64,
+}
+
+struct Provider {
+    config: SdConfig,
+    groups: Arc<Mutex<Groups>>,
+    cancel: CancellationToken,
+    sets: Vec<String>,
+}
+
+struct Inner {
+    options: DiscoveryOptions,
+    registry: Arc<Registry>,
+    clock: Arc<dyn Clock>,
+    providers: Mutex<Vec<Provider>>,
+    set_names: Mutex<Vec<String>>,
+    dirty: Arc<Notify>,
+    publish: watch::Sender<Arc<TargetSets>>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Handle,
+    failed_configs: Gauge,
+    received: Counter,
+    updates: Counter,
+    delayed: Counter,
+}
+
+/// Runs mechanisms and publishes what they find.
+pub struct DiscoveryManager(Arc<Inner>);
+
+impl DiscoveryManager {
+    /// A manager without sets. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(options: DiscoveryOptions, registry: &Arc<Registry>, clock: Arc<dyn Clock>) -> Self {
+        let labels = [("name", options.name.as_str())];
+        let c = |name: &str, help: &str| registry.counter(name, help, &labels);
+        let inner = Arc::new(Inner {
+            failed_configs: registry.gauge(
+                "prometheus_sd_failed_configs",
+                "Current number of service discovery configurations that failed to load.",
+                &labels,
+            ),
+            received: c(
+                "prometheus_sd_received_updates_total",
+                "Total number of update events received from the SD providers.",
+            ),
+            updates: c(
+                "prometheus_sd_updates_total",
+                "Total number of update events sent to the SD consumers.",
+            ),
+            delayed: c(
+                "prometheus_sd_updates_delayed_total",
+                "Total number of update events that couldn't be sent immediately.",
+            ),
+            options,
+            registry: Arc::clone(registry),
+            clock,
+            providers: Mutex::default(),
+            set_names: Mutex::default(),
+            dirty: Arc::new(Notify::new()),
+            publish: watch::Sender::new(Arc::default()),
+            shutdown: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+        });
+        inner.tasks.spawn(publish(Arc::clone(&inner)));
+        Self(inner)
+    }
+
+    /// What is published, now and later.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<TargetSets>> {
+        let mut receiver = self.0.publish.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    /// Runs exactly these sets from now on. Providers whose configuration stays go on undisturbed.
+    pub fn apply(&self, sets: BTreeMap<String, SdConfigs>) {
+        let inner = &self.0;
+        let mut providers = inner.providers.lock();
+        for provider in providers.iter_mut() {
+            provider.sets.clear();
+        }
+        let mut failed = 0;
+        for (set, configs) in &sets {
+            for (i, config) in configs.0.iter().enumerate() {
+                // Entries of `static_configs` differ by their place, which is their source.
+                if let Some(same) = providers.iter_mut().find(|p| p.config == *config) {
+                    if !same.sets.contains(set) {
+                        same.sets.push(set.clone());
+                    }
+                    continue;
+                }
+                let groups = Arc::new(Mutex::new(Groups::default()));
+                let cancel = inner.shutdown.child_token();
+                let updates = Updates {
+                    groups: Arc::clone(&groups),
+                    dirty: Arc::clone(&inner.dirty),
+                    clock: Arc::clone(&inner.clock),
+                };
+                if let Err(error) = inner.start(config, set, i, updates, cancel.clone()) {
+                    failed += 1;
+                    tracing::error!(mechanism = config.key(), set, error, "cannot create service discovery");
+                }
+                providers.push(Provider { config: config.clone(), groups, cancel, sets: vec![set.clone()] });
+            }
+        }
+        inner.failed_configs.set(f64::from(failed));
+        providers.retain(|provider| {
+            let used = !provider.sets.is_empty();
+            if !used {
+                provider.cancel.cancel();
+            }
+            used
+        });
+        let old = std::mem::replace(&mut *inner.set_names.lock(), sets.keys().cloned().collect());
+        for gone in old.iter().filter(|name| !sets.contains_key(*name)) {
+            let labels = [("name", inner.options.name.as_str()), ("config", gone.as_str())];
+            inner.registry.remove("prometheus_sd_discovered_targets", &labels);
+        }
+        drop(providers);
+        inner.dirty.notify_one();
+    }
+
+    /// Stops all mechanisms.
+    pub async fn stop(&self) {
+        self.0.shutdown.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn start(
+        &self,
+        config: &SdConfig,
+        set: &str,
+        index: usize,
+        updates: Updates,
+        cancel: CancellationToken,
+    ) -> Result<(), String> {
+        let metrics = |mechanism: &str| RefreshMetrics::new(&self.registry, mechanism, set);
+        match config {
+            SdConfig::Static(config) => updates.replace(vec![config.to_group(index)]),
+            SdConfig::File(config) => {
+                let watcher = super::file::FileDiscovery::new(config, &self.registry);
+                self.tasks.spawn_on(watcher.run(updates, cancel), &self.runtime);
+            }
+            SdConfig::Http(config) => {
+                let refresher = super::http::HttpDiscovery::new(config, &self.registry)?;
+                let interval = config.refresh_interval.as_std();
+                let run = super::refresh::run(refresher, "http", interval, metrics("http"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Dns(config) => {
+                let refresher = super::dns::DnsDiscovery::new(config, &self.registry);
+                let interval = config.refresh_interval.as_std();
+                let run = super::refresh::run(refresher, "dns", interval, metrics("dns"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Consul(config) => {
+                let discovery = super::consul::ConsulDiscovery::new(config, &self.registry);
+                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
+            }
+            SdConfig::Docker(config) => {
+                let refresher = super::docker::DockerDiscovery::new(config)?;
+                let interval = config.refresh_interval.as_std();
+                let run =
+                    super::refresh::run(refresher, "docker", interval, metrics("docker"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Kubernetes(config) => {
+                let discovery = super::kubernetes::KubernetesDiscovery::new(config, &self.registry)?;
+                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
+            }
+            SdConfig::Nomad(config) => {
+                let refresher = super::nomad::NomadDiscovery::new(config)?;
+                let interval = config.refresh_interval.as_std();
+                let run =
+                    super::refresh::run(refresher, "nomad", interval, metrics("nomad"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::DigitalOcean(config) => {
+                let base = "https://api.digitalocean.com";
+                let refresher = super::digitalocean::DigitalOceanDiscovery::new(config, base)?;
+                let (name, interval) = ("digitalocean", config.refresh_interval.as_std());
+                let run = super::refresh::run(refresher, name, interval, metrics(name), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Hetzner(config) => {
+                let base = "https://api.hetzner.cloud";
+                let refresher = super::hetzner::HetznerDiscovery::new(config, base)?;
+                let (name, interval) = ("hetzner", config.refresh_interval.as_std());
+                let run = super::refresh::run(refresher, name, interval, metrics(name), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            other => {
+                updates.replace(Vec::new());
+                return Err(format!("{} is not implemented in this version", other.key()));
+            }
+        }
+        Ok(())
+    }
+
+    /// All sets as they are now; sets none of whose providers has spoken are left out.
+    fn gather(&self) -> TargetSets {
+        let providers = self.providers.lock();
+        let names = self.set_names.lock().clone();
+        let mut sets: TargetSets = BTreeMap::new();
+        for name in names {
+            let mut groups = Vec::new();
+            let mut ready = true;
+            let mut has_provider = false;
+            for provider in providers.iter().filter(|p| p.sets.contains(&name)) {
+                has_provider = true;
+                let own = provider.groups.lock();
+                ready &= own.ready;
+                groups.extend(own.by_source.values().cloned());
+            }
+            let count: usize = groups.iter().map(|g| g.targets.len()).sum();
+            let labels = [("name", self.options.name.as_str()), ("config", name.as_str())];
+            self.registry
+                .gauge("prometheus_sd_discovered_targets", "Current number of discovered targets.", &labels)
+                .set(count as f64);
+            // Half of the answer is better than none, but an empty one may only mean that nobody has answered.
+            if ready || !groups.is_empty() || !has_provider {
+                sets.insert(name, groups);
+            }
+        }
+        sets
+    }
+}
+
+/// Publishes when something changed: at once, then at most once in an interval.
+async fn publish(inner: Arc<Inner>) {
+    let interval = Duration::from_millis(inner.options.interval_ms);
+    // The first updates of a start or reload come in quick succession and should not wait for each other.
+    let mut quick = 3u32;
+    loop {
+        tokio::select! {
+            () = inner.shutdown.cancelled() => return,
+            () = inner.dirty.notified() => {}
+        }
+        inner.received.inc();
+        let sets = Arc::new(inner.gather());
+        inner.publish.send_replace(sets);
+        inner.updates.inc();
+        let pause = if quick > 0 { interval.min(Duration::from_millis(100)) } else { interval };
+        quick = quick.saturating_sub(1);
+        if quick == 0 {
+            inner.delayed.inc();
+        }
+        tokio::select! {
+            () = inner.shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

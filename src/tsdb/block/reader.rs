@@ -1,0 +1,369 @@
+//! How is a block read? Opening checks the footer only; every other part is checked against its checksum when it
+//! is touched for the first time. What is damaged is left out and named in a warning; nothing else is affected.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::model::{Labels, Matcher};
+use crate::tsdb::StorageError;
+
+use super::bytes::{DecodeError, Input};
+use super::chunk::Decoded;
+use super::format::{
+    BLOCK_FILE, ChunkKind, ChunkRef, Footer, PAGE_ENTRY_LEN, PART_NAMES, PARTS, PageEntry, Part,
+};
+use super::mapping::Mapping;
+use super::meta::BlockMeta;
+use super::source::SeriesColumns;
+use super::symbols::Symbols;
+use super::tombstones::Tombstones;
+use super::{page, times};
+
+const UNKNOWN: u8 = 0;
+const GOOD: u8 = 1;
+const BAD: u8 = 2;
+/// Decoded timestamp columns kept by an open block.
+const CACHED_COLUMNS: usize = 512;
+
+/// An open block. Shared by all queriers; dropping the last reference unmaps the file.
+#[derive(Debug)]
+pub struct Block {
+    dir: PathBuf,
+    path: PathBuf,
+    meta: BlockMeta,
+    map: Mapping,
+    footer: Footer,
+    /// Whether whole parts and pages of samples were checked, and how that ended.
+    parts: [AtomicU8; PARTS],
+    data_pages: Vec<AtomicU8>,
+    columns: Mutex<HashMap<u32, Arc<Vec<i64>>>>,
+    tombstones: RwLock<Arc<Tombstones>>,
+}
+
+/// A series of a block.
+#[derive(Debug, Clone)]
+pub struct SeriesEntry {
+    /// Number of the series.
+    pub id: u32,
+    /// Number of its page.
+    pub page: u32,
+    /// Labels.
+    pub labels: Labels,
+    /// Chunks, floats before histograms, each kind in order of time.
+    pub chunks: Vec<ChunkRef>,
+}
+
+impl Block {
+    /// Opens the block in `dir`.
+    pub fn open(dir: &Path) -> Result<Arc<Self>, StorageError> {
+        let meta = BlockMeta::read(dir)?;
+        let path = dir.join(BLOCK_FILE);
+        let map = Mapping::open(&path)?;
+        let footer = Footer::read(map.bytes()).map_err(|e| StorageError::Corrupt {
+            path: path.display().to_string(),
+            offset: map.bytes().len() as u64,
+            message: e.to_string(),
+        })?;
+        let pages = footer.parts[Part::Pages as usize].len as usize / PAGE_ENTRY_LEN;
+        let tombstones = Tombstones::read(dir)?;
+        Ok(Arc::new(Self {
+            dir: dir.to_owned(),
+            path,
+            meta,
+            map,
+            footer,
+            parts: Default::default(),
+            data_pages: (0..pages).map(|_| AtomicU8::new(UNKNOWN)).collect(),
+            columns: Mutex::default(),
+            tombstones: RwLock::new(Arc::new(tombstones)),
+        }))
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its meta data.
+    #[must_use]
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    /// What the end of the file says.
+    #[must_use]
+    pub fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// Bytes of the block file.
+    #[must_use]
+    pub fn file_len(&self) -> u64 {
+        self.map.bytes().len() as u64
+    }
+
+    /// The deletions as of now.
+    #[must_use]
+    pub fn tombstones(&self) -> Arc<Tombstones> {
+        Arc::clone(&self.tombstones.read())
+    }
+
+    /// Hides the samples in `[min_t_ms, max_t_ms]` of the series that satisfy all matchers, at once and durably.
+    pub fn delete(&self, min_t_ms: i64, max_t_ms: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
+        let mut current = self.tombstones.write();
+        let mut next = (**current).clone();
+        next.add(min_t_ms, max_t_ms, matchers);
+        next.write(&self.dir)?;
+        *current = Arc::new(next);
+        Ok(())
+    }
+
+    /// An error of this file at the start of a part.
+    pub(super) fn corrupt(&self, part: Part, error: DecodeError) -> StorageError {
+        StorageError::Corrupt {
+            path: self.path.display().to_string(),
+            offset: self.footer.parts[part as usize].offset,
+            message: format!("{}: {error}", PART_NAMES[part as usize]),
+        }
+    }
+
+    /// The bytes of a part, unchecked: for parts whose pieces have their own checksums.
+    pub(super) fn raw_part(&self, part: Part) -> &[u8] {
+        let extent = self.footer.parts[part as usize];
+        let start = extent.offset as usize;
+        self.map.bytes().get(start..start + extent.len as usize).unwrap_or_default()
+    }
+
+    /// The bytes of a part after its checksum was compared, which happens once.
+    pub(super) fn part(&self, part: Part) -> Result<&[u8], StorageError> {
+        let bytes = self.raw_part(part);
+        let state = &self.parts[part as usize];
+        if state.load(Ordering::Relaxed) == UNKNOWN {
+            let good = crc32fast::hash(bytes) == self.footer.parts[part as usize].crc;
+            state.store(if good { GOOD } else { BAD }, Ordering::Relaxed);
+        }
+        if state.load(Ordering::Relaxed) == GOOD {
+            Ok(bytes)
+        } else {
+            Err(self.corrupt(part, DecodeError("checksum does not match")))
+        }
+    }
+
+    pub(super) fn symbols(&self) -> Result<Symbols<'_>, StorageError> {
+        Symbols::open(self.part(Part::Symbols)?).map_err(|e| self.corrupt(Part::Symbols, e))
+    }
+
+    /// Number of pages.
+    #[must_use]
+    pub fn page_count(&self) -> u32 {
+        self.data_pages.len() as u32
+    }
+
+    pub(super) fn page(&self, number: u32) -> Result<PageEntry, StorageError> {
+        let entry = self.part(Part::Pages)?.get(number as usize * PAGE_ENTRY_LEN..).unwrap_or_default();
+        PageEntry::read(&mut Input::new(entry)).map_err(|e| self.corrupt(Part::Pages, e))
+    }
+
+    /// The page that holds a series.
+    pub(super) fn page_of(&self, series: u32) -> Result<u32, StorageError> {
+        let (mut low, mut high) = (0, self.page_count());
+        while low < high {
+            let middle = u32::midpoint(low, high);
+            if self.page(middle)?.first_series <= series { low = middle + 1 } else { high = middle }
+        }
+        low.checked_sub(1).ok_or_else(|| self.corrupt(Part::Pages, DecodeError("no page for a series")))
+    }
+
+    /// The series of a page, `wanted` ones only (ascending numbers), with their labels.
+    pub(super) fn series_of_page(
+        &self,
+        number: u32,
+        wanted: Option<&[u32]>,
+        texts: &mut HashMap<u32, Arc<str>>,
+        out: &mut Vec<SeriesEntry>,
+    ) -> Result<(), StorageError> {
+        let entry = self.page(number)?;
+        let bytes = slice_of(self.raw_part(Part::Series), entry.series.offset, entry.series.len)
+            .filter(|b| crc32fast::hash(b) == entry.series.crc)
+            .ok_or_else(|| self.corrupt(Part::Series, DecodeError("checksum of a page does not match")))?;
+        let series = page::decode(bytes).map_err(|e| self.corrupt(Part::Series, e))?;
+        let symbols = self.symbols()?;
+        for (i, series) in series.into_iter().enumerate() {
+            let id = entry.first_series + i as u32;
+            if wanted.is_some_and(|w| w.binary_search(&id).is_err()) {
+                continue;
+            }
+            for symbol in series.labels.iter().flat_map(|(n, v)| [*n, *v]) {
+                if let std::collections::hash_map::Entry::Vacant(place) = texts.entry(symbol) {
+                    let text = symbols.get(symbol).map_err(|e| self.corrupt(Part::Symbols, e))?;
+                    place.insert(text.into());
+                }
+            }
+            let sorted = series.labels.windows(2).all(|w| w[0].0 < w[1].0);
+            let pairs: Vec<(&str, &str)> = series
+                .labels
+                .iter()
+                .filter_map(|(n, v)| Some((&**texts.get(n)?, &**texts.get(v)?)))
+                .collect();
+            if !sorted || pairs.iter().any(|(_, v)| v.is_empty()) {
+                return Err(self.corrupt(Part::Series, DecodeError("labels are not sorted")));
+            }
+            let labels = Labels::from_sorted(pairs);
+            out.push(SeriesEntry { id, page: number, labels, chunks: series.chunks });
+        }
+        // Symbols of thousands of pages need not stay.
+        if texts.len() > 1 << 16 {
+            texts.clear();
+        }
+        Ok(())
+    }
+
+    /// A timestamp column.
+    fn column(&self, number: u32) -> Result<Arc<Vec<i64>>, StorageError> {
+        if let Some(column) = self.columns.lock().get(&number) {
+            return Ok(Arc::clone(column));
+        }
+        let directory = self.part(Part::TimePages)?;
+        let column = times::read(self.raw_part(Part::Times), directory, number)
+            .map_err(|e| self.corrupt(Part::Times, e))?;
+        let column = Arc::new(column);
+        let mut cache = self.columns.lock();
+        if cache.len() >= CACHED_COLUMNS {
+            cache.clear();
+        }
+        cache.insert(number, Arc::clone(&column));
+        Ok(column)
+    }
+
+    /// The samples of a page after its checksum was compared, which happens once.
+    fn data_page(&self, number: u32) -> Result<&[u8], StorageError> {
+        let entry = self.page(number)?;
+        let bad = || self.corrupt(Part::Data, DecodeError("checksum of a page does not match"));
+        let bytes = slice_of(self.raw_part(Part::Data), entry.data.offset, entry.data.len).ok_or_else(bad)?;
+        let state = self.data_pages.get(number as usize).ok_or_else(bad)?;
+        if state.load(Ordering::Relaxed) == UNKNOWN {
+            let good = crc32fast::hash(bytes) == entry.data.crc;
+            state.store(if good { GOOD } else { BAD }, Ordering::Relaxed);
+        }
+        if state.load(Ordering::Relaxed) == GOOD { Ok(bytes) } else { Err(bad()) }
+    }
+
+    /// Replaces the content of `out` by the samples of the chunks of a series that overlap `[min_t_ms, max_t_ms]`
+    /// (whole chunks; deletions are not applied). Chunks that are damaged are left out; what was wrong is
+    /// appended to `warnings`.
+    pub fn read_columns(
+        &self,
+        series: &SeriesEntry,
+        min_t_ms: i64,
+        max_t_ms: i64,
+        out: &mut SeriesColumns,
+        warnings: &mut Vec<String>,
+    ) {
+        out.clear();
+        let mut decoded = Decoded::default();
+        for chunk in &series.chunks {
+            if let Err(e) = self.read_chunk(series.page, chunk, (min_t_ms, max_t_ms), &mut decoded, out) {
+                warnings.push(format!("samples of {} were left out: {e}", series.labels));
+            }
+        }
+    }
+
+    fn read_chunk(
+        &self,
+        page: u32,
+        chunk: &ChunkRef,
+        range: (i64, i64),
+        decoded: &mut Decoded,
+        out: &mut SeriesColumns,
+    ) -> Result<(), StorageError> {
+        let column = self.column(chunk.time_column)?;
+        let bad = |text| self.corrupt(Part::Data, DecodeError(text));
+        let timestamps = match chunk.slice {
+            None => &column[..],
+            Some((from, len)) => slice_of(&column, u64::from(from), u64::from(len))
+                .ok_or_else(|| bad("chunk refers to timestamps that do not exist"))?,
+        };
+        let (Some(first), Some(last)) = (timestamps.first(), timestamps.last()) else { return Ok(()) };
+        if *last < range.0 || *first > range.1 {
+            return Ok(());
+        }
+        let payload = slice_of(self.data_page(page)?, u64::from(chunk.offset), u64::from(chunk.len))
+            .ok_or_else(|| bad("chunk lies outside its page"))?;
+        decoded
+            .read(payload, chunk.kind, chunk.has_starts, timestamps.len())
+            .map_err(|e| self.corrupt(Part::Data, e))?;
+        let after = match chunk.kind {
+            ChunkKind::Float => out.timestamps.last().copied(),
+            _ => out.histograms.last().map(|(t, _)| *t),
+        };
+        if after.is_some_and(|t| t >= *first) {
+            return Err(bad("chunks of a series overlap"));
+        }
+        let start = |i: usize| decoded.starts.get(i).copied().unwrap_or(0);
+        if chunk.kind == ChunkKind::Float {
+            if decoded.starts.is_empty() && out.float_start_ts.is_empty() {
+                out.timestamps.extend_from_slice(timestamps);
+                out.values.extend_from_slice(&decoded.values);
+            } else {
+                for (i, (t, v)) in timestamps.iter().zip(&decoded.values).enumerate() {
+                    out.push_float(*t, start(i), *v);
+                }
+            }
+        } else {
+            let histograms = std::mem::take(&mut decoded.histograms);
+            for (i, (t, h)) in timestamps.iter().zip(histograms).enumerate() {
+                out.push_histogram(*t, start(i), h);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the whole file and compares every checksum; the first difference is an error.
+    pub fn verify(&self) -> Result<(), StorageError> {
+        let footer = &self.footer;
+        for (part, extent) in footer.parts.iter().enumerate() {
+            let bytes = slice_of(self.map.bytes(), extent.offset, extent.len).unwrap_or_default();
+            if bytes.len() as u64 != extent.len || crc32fast::hash(bytes) != extent.crc {
+                return Err(StorageError::Corrupt {
+                    path: self.path.display().to_string(),
+                    offset: extent.offset,
+                    message: format!("{}: checksum does not match", PART_NAMES[part]),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn slice_of<T>(all: &[T], offset: u64, len: u64) -> Option<&[T]> {
+    let (start, len) = (usize::try_from(offset).ok()?, usize::try_from(len).ok()?);
+    all.get(start..start.checked_add(len)?)
+}
+
+/// Reads back a file that was just written: footer, every checksum, and that directories, series pages and
+/// timestamp columns decode.
+pub(super) fn verify_file(path: &Path) -> Result<(), StorageError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let block = Block::open(dir)?;
+    block.verify()?;
+    let mut texts = HashMap::new();
+    let (mut series, mut count) = (Vec::new(), 0u64);
+    for number in 0..block.page_count() {
+        series.clear();
+        block.series_of_page(number, None, &mut texts, &mut series)?;
+        block.data_page(number)?;
+        count += series.len() as u64;
+    }
+    for number in 0..block.footer.time_columns {
+        block.column(number)?;
+    }
+    if count != u64::from(block.footer.series) {
+        return Err(block.corrupt(Part::Series, DecodeError("number of series differs from the footer")));
+    }
+    Ok(())
+}

@@ -1,0 +1,494 @@
+//! The storage as a whole: opens a directory, replays what is there, and hands out the doors.
+//!
+//! Own files have names that Prometheus does not use (`docs/format/README.md` lists them), so that a directory of
+//! Prometheus is never damaged by being opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::door::{
+    AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries, MetadataStore,
+    Querier, Queryable, SeriesRef, StorageError,
+};
+use super::head::append::HeadAppender;
+use super::head::chunks::ChunkStore;
+use super::head::flush::{FlushRange, FlushSource, FlushView};
+use super::head::metrics::{HeadMetrics, register};
+use super::head::query::{HeadQuerier, HeadView};
+use super::head::replay::{Recovery, replay};
+use super::head::truncate::{Cardinality, HeadStats};
+use super::head::{Head, Limits};
+use super::vfs::{LockGuard, Vfs, io_error, replace_file};
+use super::wal::segment::remove_leftovers;
+use super::wal::writer::WalMetrics;
+use super::wal::{Wal, WalOptions};
+use crate::model::clock::Clock;
+use crate::model::metadata::{Exemplar, Metadata};
+use crate::model::sample::HistogramValue;
+use crate::model::{Labels, Matcher};
+use crate::telemetry::Registry;
+
+/// Version of the directory; a later one is refused.
+const FORMAT_VERSION: u64 = 1;
+const FORMAT_FILE: &str = "meerkat.json";
+const WAL_DIR: &str = "meerkat-wal";
+const CHUNKS_DIR: &str = "meerkat-head";
+const LOCK_FILE: &str = "lock";
+/// How often the background thread looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a storage is opened.
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// The data directory.
+    pub path: PathBuf,
+    /// Blocks whose newest sample is older than this are deleted, milliseconds; 0 = never.
+    pub retention_ms: i64,
+    /// The oldest blocks are deleted when everything together is larger, bytes; 0 = never.
+    pub retention_bytes: u64,
+    /// Length of the first blocks, milliseconds.
+    pub block_range_ms: i64,
+    /// A sync of the log follows a write at most this much later. Zero: no background threads at all; syncs and
+    /// checkpoints happen when asked for, as tests want it.
+    pub wal_sync_interval: Duration,
+    /// A segment of the log is closed when it is longer, bytes.
+    pub wal_segment_bytes: u64,
+    /// A checkpoint is written when this much log has come since the last one, bytes.
+    pub checkpoint_bytes: u64,
+    /// How long to wait between attempts to write again after a failure.
+    pub retry_interval: Duration,
+    /// Whether to compress the log.
+    pub wal_compression: bool,
+    /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
+    pub out_of_order_window_ms: i64,
+    /// Most series in memory.
+    pub max_series: Option<u64>,
+    /// Exemplars kept, 0 = none.
+    pub exemplar_capacity: usize,
+    /// Heap bytes of series and index after which new series are refused, by estimate.
+    pub memory_limit: Option<u64>,
+    /// Do not take the lock file (network file systems without locks).
+    pub no_lockfile: bool,
+}
+
+impl Default for DbOptions {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("data"),
+            retention_ms: 15 * 24 * 3_600_000,
+            retention_bytes: 0,
+            block_range_ms: 2 * 3_600_000,
+            wal_sync_interval: Duration::from_millis(200),
+            wal_segment_bytes: 64 << 20,
+            checkpoint_bytes: 192 << 20,
+            retry_interval: Duration::from_secs(1),
+            wal_compression: true,
+            out_of_order_window_ms: 0,
+            max_series: None,
+            exemplar_capacity: 100_000,
+            memory_limit: None,
+            no_lockfile: false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Background {
+    stop: Mutex<bool>,
+    wake: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The storage.
+pub struct Db {
+    head: Arc<Head>,
+    wal: Arc<Wal>,
+    vfs: Arc<dyn Vfs>,
+    clock: Arc<dyn Clock>,
+    wal_dir: PathBuf,
+    options: DbOptions,
+    retention_ms: AtomicI64,
+    retention_bytes: AtomicU64,
+    recovery: Recovery,
+    closed: AtomicBool,
+    /// Log bytes at the last checkpoint; held while one is written.
+    checkpointed: Mutex<u64>,
+    background: Background,
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+fn check_format(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
+    let path = dir.join(FORMAT_FILE);
+    if !vfs.exists(&path) {
+        if vfs.exists(&dir.join("wal")) {
+            tracing::warn!(
+                dir = %dir.display(),
+                "this directory has a write-ahead log of Prometheus; it stays untouched and its samples are not read: \
+                 stop Prometheus cleanly after it wrote a block to keep them"
+            );
+        }
+        return replace_file(vfs, &path, format!("{{\"format\":{FORMAT_VERSION}}}\n").as_bytes());
+    }
+    let bytes = vfs.sealed(&path, false).map_err(|e| io_error("read", &path, &e))?;
+    let version =
+        serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|v| v.get("format")?.as_u64());
+    match version {
+        Some(version) if version > FORMAT_VERSION => Err(StorageError::NotReady(format!(
+            "{} says format {version}, this program knows formats up to {FORMAT_VERSION}: use a newer one",
+            path.display()
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            tracing::error!(path = %path.display(), "the format file is damaged, writing it again");
+            replace_file(vfs, &path, format!("{{\"format\":{FORMAT_VERSION}}}\n").as_bytes())
+        }
+    }
+}
+
+impl Db {
+    /// Opens a directory, which is created if missing, and replays its log.
+    pub fn open(
+        options: DbOptions,
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, StorageError> {
+        let begun = Instant::now();
+        let (dir, wal_dir, chunks_dir) =
+            (options.path.clone(), options.path.join(WAL_DIR), options.path.join(CHUNKS_DIR));
+        for dir in [&dir, &wal_dir, &chunks_dir] {
+            vfs.create_dir_all(dir).map_err(|e| io_error("create directory", dir, &e))?;
+        }
+        let lock_path = dir.join(LOCK_FILE);
+        let lock = if options.no_lockfile {
+            None
+        } else {
+            Some(vfs.lock(&lock_path).map_err(|e| {
+                if e.kind() == std::io::ErrorKind::WouldBlock {
+                    let path = lock_path.display();
+                    StorageError::NotReady(format!(
+                        "{path} is locked: another process uses this data directory"
+                    ))
+                } else {
+                    io_error("lock", &lock_path, &e)
+                }
+            })?)
+        };
+        check_format(&*vfs, &dir)?;
+        remove_leftovers(&*vfs, &wal_dir);
+        let numbers = super::wal::segment::list(&*vfs, &wal_dir)?;
+        let next = numbers.iter().map(|f| f.number + 1).max().unwrap_or(1);
+        let wal_options = WalOptions {
+            dir: wal_dir.clone(),
+            segment_bytes: options.wal_segment_bytes,
+            sync_interval: options.wal_sync_interval,
+            retry_interval: options.retry_interval,
+            compress: options.wal_compression,
+        };
+        let wal = Wal::new(Arc::clone(&vfs), wal_options, WalMetrics::new(registry), next);
+        wal.metrics().bytes.set(numbers.iter().map(|f| f.len as f64).sum());
+        let chunks = ChunkStore::open(Arc::clone(&vfs), &chunks_dir)?;
+        let limits = Limits {
+            out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
+            max_series: AtomicU64::new(options.max_series.unwrap_or(u64::MAX)),
+            block_range_ms: options.block_range_ms.max(2),
+        };
+        let head = Head::new(
+            chunks,
+            Arc::clone(&wal),
+            limits,
+            options.exemplar_capacity,
+            HeadMetrics::new(registry),
+        );
+        let recovery = replay(&head, &*vfs, &wal_dir)?;
+        wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
+        register(&head, registry);
+        let took = begun.elapsed();
+        let help = "Time taken to replay the data on disk.";
+        registry.gauge("prometheus_tsdb_data_replay_duration_seconds", help, &[]).set(took.as_secs_f64());
+        let help = "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean";
+        let clean = if options.no_lockfile { -1.0 } else { f64::from(u8::from(recovery.clean)) };
+        registry.gauge("prometheus_tsdb_clean_start", help, &[]).set(clean);
+        if recovery.damaged + recovery.unusable > 0 {
+            tracing::error!(
+                ?recovery,
+                ?took,
+                "the storage is open; damaged parts were skipped and kept on disk"
+            );
+        } else {
+            tracing::info!(?recovery, ?took, "the storage is open");
+        }
+        let db = Arc::new(Self {
+            head,
+            wal,
+            vfs,
+            clock,
+            wal_dir,
+            retention_ms: AtomicI64::new(options.retention_ms),
+            retention_bytes: AtomicU64::new(options.retention_bytes),
+            options,
+            recovery,
+            closed: AtomicBool::new(false),
+            checkpointed: Mutex::new(0),
+            background: Background::default(),
+            lock: Mutex::new(lock),
+        });
+        db.start();
+        Ok(db)
+    }
+
+    fn start(self: &Arc<Self>) {
+        let Some(sync) = self.wal.start() else { return };
+        let db = Arc::downgrade(self);
+        let run = move || {
+            loop {
+                let Some(db) = db.upgrade() else { return };
+                let mut stop = db.background.stop.lock();
+                if !*stop {
+                    db.background.wake.wait_for(&mut stop, TICK);
+                }
+                if *stop {
+                    return;
+                }
+                drop(stop);
+                db.maintain();
+            }
+        };
+        let mut threads = self.background.threads.lock();
+        threads.push(sync);
+        threads.extend(std::thread::Builder::new().name("tsdb".into()).spawn(run).ok());
+    }
+
+    /// What is due: a checkpoint when much log has gathered, the memory limit. Called each second.
+    pub fn maintain(&self) {
+        if let Some(limit) = self.options.memory_limit {
+            let used = self.head.heap_bytes() as u64;
+            let most = if used >= limit { 0 } else { self.options.max_series.unwrap_or(u64::MAX) };
+            self.head.limits.max_series.store(most, Ordering::Relaxed);
+        }
+        let since = self.wal.bytes_written() - *self.checkpointed.lock();
+        if since >= self.options.checkpoint_bytes
+            && self.wal.failure().is_none()
+            && let Err(error) = self.checkpoint()
+        {
+            tracing::warn!(%error, "no checkpoint could be written; the log stays as it is");
+        }
+    }
+
+    /// Writes the state of the head to disk, so that the log before it is not needed any more.
+    pub fn checkpoint(&self) -> Result<(), StorageError> {
+        let mut last = self.checkpointed.lock();
+        let written = self.wal.bytes_written();
+        self.head.checkpoint(&*self.vfs, &self.wal_dir)?;
+        *last = written;
+        Ok(())
+    }
+
+    /// Stops background work, makes everything durable, writes a checkpoint so that the next start is quick, and
+    /// releases the directory. Later calls do nothing.
+    pub fn close(&self) -> Result<(), StorageError> {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        *self.background.stop.lock() = true;
+        self.background.wake.notify_all();
+        self.wal.stop();
+        let threads = std::mem::take(&mut *self.background.threads.lock());
+        for thread in threads {
+            // The last owner may be the background thread itself, which cannot wait for its own end.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+        let synced = self.wal.sync();
+        let saved = synced.and_then(|()| self.checkpoint());
+        self.lock.lock().take();
+        saved
+    }
+
+    /// What the start found.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// Numbers about the head.
+    #[must_use]
+    pub fn head_stats(&self) -> HeadStats {
+        self.head.stats()
+    }
+
+    /// Statistics of labels for `/api/v1/status/tsdb`.
+    #[must_use]
+    pub fn cardinality(&self, limit: usize) -> Cardinality {
+        self.head.cardinality(limit)
+    }
+
+    /// Heap bytes of series and index, by estimate.
+    #[must_use]
+    pub fn head_heap_bytes(&self) -> usize {
+        self.head.heap_bytes()
+    }
+
+    /// The newest batch was refused because nothing can be written, for this reason.
+    #[must_use]
+    pub fn write_failure(&self) -> Option<StorageError> {
+        self.head.write_failure()
+    }
+
+    /// Bytes written to the log since the start.
+    #[must_use]
+    pub fn wal_bytes_written(&self) -> u64 {
+        self.wal.bytes_written()
+    }
+
+    /// Changes the out-of-order window, milliseconds; 0 refuses out-of-order samples.
+    pub fn set_out_of_order_window(&self, window_ms: i64) {
+        self.head.limits.out_of_order_window_ms.store(window_ms.max(0), Ordering::Relaxed);
+    }
+
+    /// Changes the retention: milliseconds and bytes, 0 = no limit.
+    pub fn set_retention(&self, retention_ms: i64, retention_bytes: u64) {
+        self.retention_ms.store(retention_ms, Ordering::Relaxed);
+        self.retention_bytes.store(retention_bytes, Ordering::Relaxed);
+    }
+
+    /// The retention: milliseconds and bytes, 0 = no limit.
+    #[must_use]
+    pub fn retention(&self) -> (i64, u64) {
+        (self.retention_ms.load(Ordering::Relaxed), self.retention_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Changes how many exemplars are kept.
+    pub fn set_exemplar_capacity(&self, capacity: usize) {
+        self.head.set_exemplar_capacity(capacity);
+    }
+
+    /// Hides samples of the selected series in a range (both ends included), durably.
+    pub fn delete_series(
+        &self,
+        matchers: &[Matcher],
+        min_t_ms: i64,
+        max_t_ms: i64,
+    ) -> Result<(), StorageError> {
+        self.head.delete(matchers, min_t_ms, max_t_ms)
+    }
+
+    /// The head, for compaction.
+    #[must_use]
+    pub fn head(&self) -> &Arc<Head> {
+        &self.head
+    }
+
+    /// The clock of the storage.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+impl FlushSource for Db {
+    fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange> {
+        self.head.range_to_flush(now_ms)
+    }
+
+    fn flush_view(&self, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
+        self.head.flush_view(range)
+    }
+
+    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
+        self.head.forget_before(t_ms)?;
+        self.checkpoint()
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        // A storage that is dropped without `close` must look like a crash to the next start, nothing more.
+        *self.background.stop.lock() = true;
+        self.background.wake.notify_all();
+        self.wal.stop();
+    }
+}
+
+/// A batch of a storage that is closed.
+struct Refused;
+
+fn refused() -> AppendError {
+    AppendError::Storage(StorageError::NotReady("the storage is closed".into()))
+}
+
+impl Appender for Refused {
+    fn append(
+        &mut self,
+        _: SeriesRef,
+        _: &dyn Fn() -> Labels,
+        _: i64,
+        _: i64,
+        _: f64,
+    ) -> Result<SeriesRef, AppendError> {
+        Err(refused())
+    }
+
+    fn append_histogram(
+        &mut self,
+        _: SeriesRef,
+        _: &dyn Fn() -> Labels,
+        _: i64,
+        _: i64,
+        _: HistogramValue,
+    ) -> Result<SeriesRef, AppendError> {
+        Err(refused())
+    }
+
+    fn append_exemplar(&mut self, _: SeriesRef, _: i64, _: &Exemplar) -> Result<(), AppendError> {
+        Err(refused())
+    }
+
+    fn update_metadata(&mut self, _: &str, _: &Metadata) -> Result<(), AppendError> {
+        Err(refused())
+    }
+
+    fn commit(self: Box<Self>) -> Result<Commit, AppendError> {
+        Err(refused())
+    }
+
+    fn rollback(self: Box<Self>) {}
+}
+
+impl Appendable for Db {
+    fn appender(&self, options: BatchOptions) -> Box<dyn Appender + '_> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Box::new(Refused);
+        }
+        Box::new(HeadAppender::new(&self.head, options))
+    }
+}
+
+impl Queryable for Db {
+    fn querier(&self, min_t_ms: i64, max_t_ms: i64) -> Result<Box<dyn Querier>, StorageError> {
+        Ok(Box::new(HeadQuerier(HeadView::open(&self.head, min_t_ms, max_t_ms))))
+    }
+}
+
+impl ExemplarQuerier for Db {
+    fn select_exemplars(
+        &self,
+        start_ms: i64,
+        end_ms: i64,
+        matcher_sets: &[Vec<Matcher>],
+    ) -> Result<Vec<ExemplarSeries>, StorageError> {
+        Ok(self.head.select_exemplars(start_ms, end_ms, matcher_sets))
+    }
+}
+
+impl MetadataStore for Db {
+    fn metadata(&self, metric_name: Option<&str>) -> Vec<(String, Metadata)> {
+        self.head.metadata_of(metric_name)
+    }
+}

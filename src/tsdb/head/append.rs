@@ -1,0 +1,428 @@
+//! One batch: samples are judged as they come, kept aside, and at commit written to the log and then made visible
+//! together.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::Map;
+use super::super::door::{AppendError, Appender, BatchOptions, Commit, SeriesRef};
+use super::super::wal::{LogBatch, LogExemplar, LogFloat, LogHistogram};
+use super::Head;
+use super::exemplars::{Kept, check_length};
+use super::series::{LateSample, Open, same_value, validate};
+use super::state::State;
+use crate::model::histogram::{FloatHistogram, Histogram};
+use crate::model::metadata::{Exemplar, Metadata};
+use crate::model::sample::{HistogramValue, Value};
+use crate::model::{Labels, is_stale_nan};
+
+struct Pending {
+    series: SeriesRef,
+    t_ms: i64,
+    start_ms: i64,
+    late: bool,
+    value: Value,
+}
+
+/// A batch of the head.
+pub struct HeadAppender<'a> {
+    head: &'a Arc<Head>,
+    options: BatchOptions,
+    samples: Vec<Pending>,
+    exemplars: Vec<(SeriesRef, i64, Exemplar)>,
+    metadata: Vec<(String, Metadata)>,
+    /// Highest slot so far: a higher one cannot be in the batch yet.
+    highest: u32,
+    /// Positions in `samples` by slot, once slots come out of order.
+    by_slot: Option<Map<u32, Vec<u32>>>,
+    /// What the state was when the batch was opened; unless it changed, judgements still hold at commit.
+    seen: (u64, u64),
+    created: u64,
+}
+
+/// What becomes of a sample.
+enum Verdict {
+    Store {
+        late: bool,
+    },
+    /// It is there already.
+    Ignore,
+}
+
+fn slot_of(reference: SeriesRef) -> u32 {
+    (reference.0 as u32).wrapping_sub(1)
+}
+
+impl<'a> HeadAppender<'a> {
+    /// Opens a batch.
+    #[must_use]
+    pub fn new(head: &'a Arc<Head>, options: BatchOptions) -> Self {
+        head.appenders.fetch_add(1, Ordering::Relaxed);
+        let seen = {
+            let state = head.state.read();
+            (state.sequence, state.removals)
+        };
+        Self {
+            head,
+            options,
+            samples: Vec::new(),
+            exemplars: Vec::new(),
+            metadata: Vec::new(),
+            highest: 0,
+            by_slot: None,
+            seen,
+            created: 0,
+        }
+    }
+
+    /// Samples of the same series that are in the batch already.
+    fn pending(&mut self, slot: u32) -> Vec<usize> {
+        let last = self.samples.last().map(|p| slot_of(p.series));
+        if self.by_slot.is_none() && (last.is_none() || slot > self.highest) {
+            return Vec::new();
+        }
+        if self.by_slot.is_none() && last == Some(slot) && slot == self.highest {
+            let n = self.samples.len();
+            let same = self.samples.iter().rev().take_while(|p| slot_of(p.series) == slot).count();
+            return (n - same..n).collect();
+        }
+        let samples = &self.samples;
+        let map = self.by_slot.get_or_insert_with(|| {
+            let mut map: Map<u32, Vec<u32>> = Map::default();
+            for (at, pending) in samples.iter().enumerate() {
+                map.entry(slot_of(pending.series)).or_default().push(at as u32);
+            }
+            map
+        });
+        map.get(&slot).map(|at| at.iter().map(|at| *at as usize).collect()).unwrap_or_default()
+    }
+
+    fn note(&mut self, slot: u32) {
+        let at = self.samples.len() as u32 - 1;
+        if let Some(map) = &mut self.by_slot {
+            map.entry(slot).or_default().push(at);
+        }
+        self.highest = self.highest.max(slot);
+    }
+
+    fn add(
+        &mut self,
+        reference: SeriesRef,
+        labels: &dyn Fn() -> Labels,
+        start_ms: i64,
+        t_ms: i64,
+        value: Value,
+    ) -> Result<SeriesRef, AppendError> {
+        let known = self.head.state.read().resolve(reference);
+        let slot = match known {
+            Some(slot) => slot,
+            None => {
+                let (slot, created) = self.head.find_or_create(&labels())?;
+                self.created += u64::from(created);
+                slot
+            }
+        };
+        let pending = self.pending(slot);
+        let state = self.head.state.read();
+        let value = as_stale_of(&state, slot, value);
+        let pending = pending.iter().filter_map(|at| self.samples.get(*at));
+        let verdict = self.head.judge(&state, slot, t_ms, &value, pending, self.options.reject_out_of_order);
+        let series = state.reference(slot);
+        drop(state);
+        match verdict {
+            Ok(Verdict::Store { late }) => {
+                self.samples.push(Pending { series, t_ms, start_ms, late, value });
+                self.note(slot);
+                Ok(series)
+            }
+            Ok(Verdict::Ignore) => Ok(series),
+            Err(error) => {
+                self.head.count_refusal(&error, &value);
+                Err(error)
+            }
+        }
+    }
+
+    /// Slots of the series of the batch; series that were removed meanwhile are created again.
+    fn slots(&self) -> Result<Map<SeriesRef, u32>, AppendError> {
+        let mut moved = Map::default();
+        let dead: Vec<(SeriesRef, Labels)> = {
+            let state = self.head.state.read();
+            if state.removals == self.seen.1 {
+                return Ok(moved);
+            }
+            let references = self.samples.iter().map(|p| p.series).chain(self.exemplars.iter().map(|e| e.0));
+            let dead = references.filter(|r| state.resolve(*r).is_none());
+            dead.map(|r| (r, state.graveyard.get(&r).cloned().unwrap_or_default())).collect()
+        };
+        for (reference, labels) in dead {
+            if let Entry::Vacant(place) = moved.entry(reference) {
+                place.insert(self.head.find_or_create(&labels)?.0);
+            }
+        }
+        Ok(moved)
+    }
+
+    fn commit_all(mut self) -> Result<Commit, AppendError> {
+        let head = self.head;
+        let order = head.commit.lock();
+        let moved = self.slots()?;
+        let slot =
+            |reference: SeriesRef| moved.get(&reference).copied().unwrap_or_else(|| slot_of(reference));
+        {
+            let state = head.state.read();
+            if (state.sequence, state.removals) != self.seen {
+                let strict = self.options.reject_out_of_order;
+                // Others committed meanwhile: what would be refused now is dropped, as if it had come a moment later.
+                self.samples.retain_mut(|pending| {
+                    let at = slot(pending.series);
+                    let Some(series) = state.series(at) else { return false };
+                    let last = series.open.last_t_ms();
+                    if pending.t_ms > last && !pending.late {
+                        return true;
+                    }
+                    match head.judge(&state, at, pending.t_ms, &pending.value, std::iter::empty(), strict) {
+                        Ok(Verdict::Store { late }) => {
+                            pending.late = late;
+                            true
+                        }
+                        Ok(Verdict::Ignore) => false,
+                        Err(error) => {
+                            head.count_refusal(&error, &pending.value);
+                            false
+                        }
+                    }
+                });
+            }
+        }
+        let batch = Arc::new(self.log_batch(slot));
+        if batch.is_empty() {
+            return Ok(Commit::new(0, self.created, None));
+        }
+        let logged = head.wal.append(Arc::clone(&batch)).map_err(AppendError::Storage)?;
+        let stored = head.apply(&batch, self.samples.iter().map(|p| (slot(p.series), p)));
+        head.note_metadata(&batch);
+        drop(order);
+        if let Err(error) = head.chunks.flush(false) {
+            tracing::warn!(%error, "full chunks stay in memory");
+        }
+        let wal = Arc::clone(&head.wal);
+        Ok(Commit::new(stored, self.created, Some(Box::new(move || wal.wait_durable(logged)))))
+    }
+
+    fn log_batch(&mut self, slot: impl Fn(SeriesRef) -> u32) -> LogBatch {
+        let mut batch = LogBatch { source: self.options.source, ..LogBatch::default() };
+        for pending in &self.samples {
+            let (series, t_ms, start_ms) = (slot(pending.series), pending.t_ms, pending.start_ms);
+            match &pending.value {
+                Value::Float(value) => {
+                    let sample = LogFloat { series, t_ms, start_ms, value: *value };
+                    if pending.late { &mut batch.out_of_order } else { &mut batch.floats }.push(sample);
+                }
+                Value::Histogram(value) => batch.histograms.push(LogHistogram {
+                    series,
+                    t_ms,
+                    start_ms,
+                    out_of_order: pending.late,
+                    value: value.clone(),
+                }),
+            }
+        }
+        for (reference, t_ms, exemplar) in self.exemplars.drain(..) {
+            batch.exemplars.push(LogExemplar {
+                series: slot(reference),
+                t_ms,
+                value: exemplar.value,
+                labels: exemplar.labels,
+            });
+        }
+        let known = self.head.metadata.read();
+        batch.metadata = self.metadata.drain(..).filter(|(name, new)| known.get(name) != Some(new)).collect();
+        batch
+    }
+}
+
+/// A float stale marker on a series of histograms is the stale marker of histograms.
+fn as_stale_of(state: &State, slot: u32, value: Value) -> Value {
+    match (&value, state.series(slot).map(|s| &s.open)) {
+        (Value::Float(sum), Some(Open::Histogram(encoder))) if is_stale_nan(*sum) => {
+            Value::Histogram(match encoder.last() {
+                Some(HistogramValue::Float(_)) => {
+                    HistogramValue::Float(Arc::new(FloatHistogram { sum: *sum, ..FloatHistogram::default() }))
+                }
+                _ => HistogramValue::Integer(Arc::new(Histogram { sum: *sum, ..Histogram::default() })),
+            })
+        }
+        _ => value,
+    }
+}
+
+impl Head {
+    /// Whether a sample may be stored, given what is stored and what waits in the same batch.
+    fn judge<'p>(
+        &self,
+        state: &State,
+        slot: u32,
+        t_ms: i64,
+        value: &Value,
+        pending: impl Iterator<Item = &'p Pending>,
+        strict: bool,
+    ) -> Result<Verdict, AppendError> {
+        let Some(series) = state.series(slot) else { return Err(AppendError::UnknownSeries) };
+        let decide = |same| if same { Ok(Verdict::Ignore) } else { Err(AppendError::DuplicateTimestamp) };
+        let stored_last = series.open.last_t_ms();
+        let mut last = stored_last;
+        for other in pending {
+            if other.t_ms == t_ms {
+                return decide(same_value(&other.value, value));
+            }
+            if !other.late {
+                last = last.max(other.t_ms);
+            }
+        }
+        let window = if strict { 0 } else { self.window_ms() };
+        if t_ms > last {
+            if t_ms >= self.in_order_bound(state) {
+                return Ok(Verdict::Store { late: false });
+            }
+            if window == 0 {
+                return Err(AppendError::OutOfBounds);
+            }
+        } else if t_ms == stored_last
+            && let Some(same) = series.open.is_last(value)
+        {
+            return decide(same);
+        } else if window == 0 && t_ms < last {
+            return Err(AppendError::OutOfOrder);
+        }
+        if t_ms != stored_last && t_ms < state.max_t_ms.saturating_sub(window) {
+            return Err(AppendError::TooOld);
+        }
+        match self.sample_at(state, slot, t_ms) {
+            Some(stored) => decide(same_value(&stored, value)),
+            None if window == 0 => Err(AppendError::OutOfOrder),
+            None => Ok(Verdict::Store { late: true }),
+        }
+    }
+
+    fn count_refusal(&self, error: &AppendError, value: &Value) {
+        match (error, value) {
+            (AppendError::OutOfOrder, Value::Float(_)) => self.metrics.out_of_order_floats.inc(),
+            (AppendError::OutOfOrder, Value::Histogram(_)) => self.metrics.out_of_order_histograms.inc(),
+            (AppendError::OutOfBounds, _) => self.metrics.out_of_bounds.inc(),
+            (AppendError::TooOld, _) => self.metrics.too_old.inc(),
+            _ => {}
+        }
+    }
+
+    /// Makes a logged batch visible. Returns the number of samples.
+    fn apply<'p>(&self, batch: &LogBatch, samples: impl Iterator<Item = (u32, &'p Pending)>) -> u64 {
+        let mut state = self.state.write();
+        let sequence = state.sequence + 1;
+        let mut isolation = self.isolation.write();
+        let watched = isolation.is_watched();
+        let (mut floats, mut histograms, mut late) = (0u64, 0u64, 0u64);
+        for (slot, pending) in samples {
+            if watched {
+                isolation.add(sequence, slot, pending.t_ms, pending.late);
+            }
+            match &pending.value {
+                Value::Float(_) => floats += 1,
+                Value::Histogram(_) => histograms += 1,
+            }
+            let (t_ms, start_ms) = (pending.t_ms, pending.start_ms);
+            if pending.late {
+                late += 1;
+                let value = pending.value.clone();
+                state.push_late(slot, LateSample { t_ms, start_ms, sequence, value });
+            } else if let Err(error) = state.push(slot, t_ms, start_ms, &pending.value, &self.chunks) {
+                tracing::error!(%error, "a full chunk could not be closed");
+            }
+        }
+        state.sequence = sequence;
+        let references: Vec<SeriesRef> = batch.exemplars.iter().map(|e| state.reference(e.series)).collect();
+        drop(isolation);
+        drop(state);
+        let mut ring = self.exemplars.lock();
+        for (series, e) in references.into_iter().zip(&batch.exemplars) {
+            ring.push(Kept { series, t_ms: e.t_ms, value: e.value, labels: e.labels.clone() });
+        }
+        drop(ring);
+        self.metrics.floats.add(floats as f64);
+        self.metrics.histograms.add(histograms as f64);
+        self.metrics.late.add(late as f64);
+        floats + histograms
+    }
+
+    pub(super) fn note_metadata(&self, batch: &LogBatch) {
+        if !batch.metadata.is_empty() {
+            self.metadata.write().extend(batch.metadata.iter().cloned());
+        }
+    }
+}
+
+impl Drop for HeadAppender<'_> {
+    fn drop(&mut self) {
+        self.head.appenders.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Appender for HeadAppender<'_> {
+    fn append(
+        &mut self,
+        reference: SeriesRef,
+        labels: &dyn Fn() -> Labels,
+        start_ms: i64,
+        t_ms: i64,
+        value: f64,
+    ) -> Result<SeriesRef, AppendError> {
+        self.add(reference, labels, start_ms, t_ms, Value::Float(value))
+    }
+
+    fn append_histogram(
+        &mut self,
+        reference: SeriesRef,
+        labels: &dyn Fn() -> Labels,
+        start_ms: i64,
+        t_ms: i64,
+        histogram: HistogramValue,
+    ) -> Result<SeriesRef, AppendError> {
+        validate(&histogram).map_err(AppendError::InvalidHistogram)?;
+        self.add(reference, labels, start_ms, t_ms, Value::Histogram(histogram))
+    }
+
+    fn append_exemplar(
+        &mut self,
+        reference: SeriesRef,
+        t_ms: i64,
+        exemplar: &Exemplar,
+    ) -> Result<(), AppendError> {
+        check_length(&exemplar.labels)?;
+        let t_ms = exemplar.timestamp_ms.unwrap_or(t_ms);
+        if self.head.state.read().resolve(reference).is_none() {
+            return Err(AppendError::UnknownSeries);
+        }
+        let ring = self.head.exemplars.lock();
+        if !ring.is_enabled() {
+            return Ok(());
+        }
+        ring.check(reference, t_ms, exemplar, self.head.window_ms())?;
+        drop(ring);
+        self.exemplars.push((reference, t_ms, exemplar.clone()));
+        Ok(())
+    }
+
+    fn update_metadata(&mut self, metric_name: &str, metadata: &Metadata) -> Result<(), AppendError> {
+        if self.head.metadata.read().get(metric_name) != Some(metadata) {
+            self.metadata.push((metric_name.to_owned(), metadata.clone()));
+        }
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<Commit, AppendError> {
+        (*self).commit_all()
+    }
+
+    fn rollback(self: Box<Self>) {}
+}

@@ -1,0 +1,362 @@
+//! A snapshot of the head in one file, so that a start reads it and a short piece of the log instead of hours of log.
+//! Written while samples come in: it may hold more than the segments before it, because applying a batch twice
+//! changes nothing. The layout is in `docs/format/wal.md`.
+
+use std::path::Path;
+
+use super::super::chunk::bytes::{Cursor, put_ivarint, put_uvarint};
+use super::super::chunk::float::FloatEncoder;
+use super::super::chunk::histogram::{put_histogram, take_histogram};
+use super::super::chunk::{Damaged, histogram};
+use super::super::door::StorageError;
+use super::super::vfs::{Vfs, VfsFile, io_error, publish, temporary_name};
+use super::super::wal::batch::{TextReader, TextWriter, put_metadata, take_metadata};
+use super::super::wal::frame::{Found, FrameWriter, Frames, kind};
+use super::super::wal::segment::{FileKind, list, path_of};
+use super::Head;
+use super::chunks::ChunkRef;
+use super::series::{LateSample, Open};
+use crate::model::Labels;
+use crate::model::metadata::Metadata;
+use crate::model::sample::Value;
+
+const VERSION: u64 = 1;
+/// Slots of one group: small enough that the lock is held for a moment, large enough to compress well.
+const GROUP: u32 = 256;
+/// Bytes that are gathered before they are written.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// First record of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// First segment that must be replayed.
+    pub segment: u32,
+    /// Id of the next series.
+    pub next_id: u64,
+    /// Chunks before this place are named by the series.
+    pub chunks: ChunkRef,
+    /// In-order samples before this time are in blocks.
+    pub valid_from_ms: i64,
+}
+
+/// One series of a checkpoint.
+pub struct SavedSeries {
+    /// Persistent id.
+    pub id: u64,
+    /// Labels.
+    pub labels: Labels,
+    /// Time of the oldest sample.
+    pub min_t_ms: i64,
+    /// Newest full chunk.
+    pub sealed: ChunkRef,
+    /// Open chunk.
+    pub open: Open,
+    /// Time of the first sample of the open chunk.
+    pub open_min_t_ms: i64,
+    /// Out-of-order samples.
+    pub late: Vec<LateSample>,
+}
+
+struct Output<'a> {
+    file: &'a dyn VfsFile,
+    path: &'a Path,
+    salt: u32,
+    frames: FrameWriter,
+    buffer: Vec<u8>,
+    written: u64,
+    checksum: crc32fast::Hasher,
+}
+
+impl Output<'_> {
+    fn put(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
+        let framed = self.frames.put(&mut self.buffer, self.salt, kind, payload);
+        framed.map_err(|e| StorageError::NotReady(e.to_string()))?;
+        if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        self.file.append(&self.buffer).map_err(|e| io_error("write", self.path, &e))?;
+        self.checksum.update(&self.buffer);
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Head {
+    /// Writes a checkpoint, verifies it, and deletes what it replaces. Returns its length in bytes.
+    pub fn checkpoint(&self, vfs: &dyn Vfs, dir: &Path) -> Result<u64, StorageError> {
+        self.metrics.checkpoints.inc();
+        self.try_checkpoint(vfs, dir).inspect_err(|_| self.metrics.checkpoints_failed.inc())
+    }
+
+    fn try_checkpoint(&self, vfs: &dyn Vfs, dir: &Path) -> Result<u64, StorageError> {
+        let segment = {
+            let _order = self.commit.lock();
+            self.wal.cut()
+        };
+        let chunks = self.chunks.sync()?;
+        let salt = fastrand::u32(..);
+        let path = path_of(dir, FileKind::Checkpoint, segment, salt);
+        let temporary = temporary_name(&path);
+        let file = vfs.create(&temporary).map_err(|e| io_error("create", &temporary, &e))?;
+        let written = self.write_checkpoint(vfs, &*file, &temporary, salt, segment, chunks);
+        let (length, series) = written.inspect_err(|_| {
+            let _ = vfs.remove_file(&temporary);
+        })?;
+        publish(vfs, &temporary, &path)?;
+        tracing::debug!(segment, series, bytes = length, "checkpoint written");
+        for old in list(vfs, dir)? {
+            let replaced = old.number < segment
+                || (old.kind == FileKind::Checkpoint && old.path != path && old.number <= segment);
+            if replaced && let Err(error) = vfs.remove_file(&old.path) {
+                tracing::warn!(path = %old.path.display(), %error, "a replaced file of the log cannot be deleted");
+            }
+        }
+        let bytes: u64 = list(vfs, dir)?.iter().map(|f| f.len).sum();
+        self.wal.metrics().bytes.set(bytes as f64);
+        Ok(length)
+    }
+
+    fn write_checkpoint(
+        &self,
+        vfs: &dyn Vfs,
+        file: &dyn VfsFile,
+        path: &Path,
+        salt: u32,
+        segment: u32,
+        chunks: ChunkRef,
+    ) -> Result<(u64, u64), StorageError> {
+        let frames = FrameWriter::new(true);
+        let checksum = crc32fast::Hasher::new();
+        let mut out = Output { file, path, salt, frames, buffer: Vec::new(), written: 0, checksum };
+        let mut payload = Vec::new();
+        let (next_id, valid_from_ms, slots) = {
+            let state = self.state.read();
+            (state.next_id, state.valid_from_ms, state.num_slots())
+        };
+        for number in [VERSION, u64::from(segment), next_id, u64::from(chunks.file()), chunks.offset() as u64]
+        {
+            put_uvarint(&mut payload, number);
+        }
+        put_ivarint(&mut payload, valid_from_ms);
+        out.put(kind::START, &payload)?;
+        let mut total = 0;
+        let mut deletions: Vec<(u64, i64, i64)> = Vec::new();
+        for first in (0..slots).step_by(GROUP as usize) {
+            payload.clear();
+            let count = self.put_group(&mut payload, first, &mut deletions);
+            total += count;
+            if count > 0 {
+                out.put(kind::SERIES, &payload)?;
+            }
+        }
+        payload.clear();
+        let metadata = self.metadata.read().clone();
+        put_uvarint(&mut payload, metadata.len() as u64);
+        metadata.iter().for_each(|(name, metadata)| put_metadata(&mut payload, name, metadata));
+        out.put(kind::METADATA, &payload)?;
+        payload.clear();
+        self.put_exemplars(&mut payload);
+        out.put(kind::EXEMPLARS, &payload)?;
+        payload.clear();
+        put_uvarint(&mut payload, deletions.len() as u64);
+        for (id, min, max) in deletions {
+            put_uvarint(&mut payload, id);
+            put_ivarint(&mut payload, min);
+            put_ivarint(&mut payload, max);
+        }
+        out.put(kind::DELETIONS, &payload)?;
+        payload.clear();
+        put_uvarint(&mut payload, total);
+        out.put(kind::END, &payload)?;
+        out.flush()?;
+        // Chunks that were closed meanwhile are named by the series too.
+        self.chunks.sync()?;
+        file.sync_data().map_err(|e| io_error("sync", path, &e))?;
+        let back = vfs.sealed(path, false).map_err(|e| io_error("read", path, &e))?;
+        if back.len() as u64 != out.written || crc32fast::hash(&back) != out.checksum.finalize() {
+            let message = "reads back differently".into();
+            return Err(StorageError::Corrupt { path: path.display().to_string(), offset: 0, message });
+        }
+        Ok((out.written, total))
+    }
+
+    fn put_group(&self, out: &mut Vec<u8>, first: u32, deletions: &mut Vec<(u64, i64, i64)>) -> u64 {
+        let state = self.state.read();
+        let slots: Vec<u32> =
+            (first..first.saturating_add(GROUP)).filter(|slot| state.series(*slot).is_some()).collect();
+        put_uvarint(out, slots.len() as u64);
+        let mut texts = TextWriter::default();
+        for series in slots.iter().filter_map(|slot| state.series(*slot)) {
+            put_uvarint(out, series.id);
+            texts.put_labels(out, &state.index.labels(&series.pairs));
+            put_ivarint(out, series.min_t_ms);
+            put_uvarint(out, self.chunks.resolve(series.sealed).0);
+            match &series.open {
+                Open::Empty { last_t_ms } => {
+                    out.push(0);
+                    put_ivarint(out, *last_t_ms);
+                }
+                Open::Float(encoder) => {
+                    out.push(1);
+                    put_ivarint(out, series.open_min_t_ms);
+                    encoder.save(out);
+                }
+                Open::Histogram(encoder) => {
+                    out.push(2);
+                    put_ivarint(out, series.open_min_t_ms);
+                    put_uvarint(out, u64::from(encoder.count()));
+                    put_uvarint(out, encoder.bytes().len() as u64);
+                    out.extend_from_slice(encoder.bytes());
+                }
+            }
+            put_uvarint(out, series.late().len() as u64);
+            for late in series.late() {
+                put_ivarint(out, late.t_ms);
+                put_ivarint(out, late.start_ms);
+                match &late.value {
+                    Value::Float(v) => {
+                        out.push(1);
+                        out.extend_from_slice(&v.to_bits().to_le_bytes());
+                    }
+                    Value::Histogram(h) => {
+                        out.push(2);
+                        put_histogram(out, h);
+                    }
+                }
+            }
+        }
+        for slot in &slots {
+            if let (Some(series), Some(ranges)) = (state.series(*slot), state.deleted.get(slot)) {
+                deletions.extend(ranges.iter().map(|(min, max)| (series.id, *min, *max)));
+            }
+        }
+        slots.len() as u64
+    }
+
+    fn put_exemplars(&self, out: &mut Vec<u8>) {
+        let kept: Vec<_> = self.exemplars.lock().iter().cloned().collect();
+        let state = self.state.read();
+        let kept: Vec<_> =
+            kept.into_iter().filter_map(|k| state.resolve(k.series).map(|slot| (slot, k))).collect();
+        put_uvarint(out, kept.len() as u64);
+        let mut texts = TextWriter::default();
+        for (slot, kept) in kept {
+            texts.put_labels(out, &state.labels(slot));
+            put_ivarint(out, kept.t_ms);
+            out.extend_from_slice(&kept.value.to_bits().to_le_bytes());
+            texts.put_labels(out, &kept.labels);
+        }
+    }
+}
+
+/// What the frames of a checkpoint say.
+pub enum Saved {
+    /// First record.
+    Start(Start),
+    /// A group of series.
+    Series(Vec<SavedSeries>),
+    /// Metadata.
+    Metadata(Vec<(String, Metadata)>),
+    /// Exemplars: labels of the series, time, value, own labels.
+    Exemplars(Vec<(Labels, i64, f64, Labels)>),
+    /// Deletions by id.
+    Deletions(Vec<(u64, i64, i64)>),
+    /// Last record.
+    End,
+}
+
+/// Whether the bytes are a checkpoint with start and end, and what the start says.
+pub fn complete(bytes: &[u8], salt: u32) -> Option<Start> {
+    let (mut start, mut end) = (None, false);
+    for found in Frames::new(bytes, salt, 0) {
+        match found {
+            Found::Frame { kind: kind::START, payload, .. } => {
+                if let Ok(Saved::Start(found)) = take(kind::START, &payload) {
+                    start = Some(found);
+                }
+            }
+            Found::Frame { kind: kind::END, .. } => end = true,
+            _ => {}
+        }
+    }
+    start.filter(|_| end)
+}
+
+/// Reads one frame.
+pub fn take(kind: u8, payload: &[u8]) -> Result<Saved, Damaged> {
+    let mut cursor = Cursor::new(payload);
+    Ok(match kind {
+        kind::START => {
+            if cursor.uvarint()? != VERSION {
+                return Err(Damaged("a checkpoint of another version"));
+            }
+            let segment = cursor.uvarint32()?;
+            let next_id = cursor.uvarint()?;
+            let (file, offset) = (cursor.uvarint32()?, cursor.uvarint32()?);
+            let chunks = ChunkRef(u64::from(file) << 32 | u64::from(offset));
+            Saved::Start(Start { segment, next_id, chunks, valid_from_ms: cursor.ivarint()? })
+        }
+        kind::SERIES => {
+            let mut texts = TextReader::default();
+            let n = cursor.count(6)?;
+            Saved::Series((0..n).map(|_| take_series(&mut cursor, &mut texts)).collect::<Result<_, _>>()?)
+        }
+        kind::METADATA => {
+            let n = cursor.count(4)?;
+            Saved::Metadata((0..n).map(|_| take_metadata(&mut cursor)).collect::<Result<_, _>>()?)
+        }
+        kind::EXEMPLARS => {
+            let mut texts = TextReader::default();
+            let n = cursor.count(11)?;
+            let one = |_| {
+                let series = texts.take_labels(&mut cursor)?;
+                let (t, value) = (cursor.ivarint()?, f64::from_bits(cursor.u64_le()?));
+                Ok((series, t, value, texts.take_labels(&mut cursor)?))
+            };
+            Saved::Exemplars((0..n).map(one).collect::<Result<_, Damaged>>()?)
+        }
+        kind::DELETIONS => {
+            let n = cursor.count(3)?;
+            let one = |_| Ok((cursor.uvarint()?, cursor.ivarint()?, cursor.ivarint()?));
+            Saved::Deletions((0..n).map(one).collect::<Result<_, Damaged>>()?)
+        }
+        kind::END => Saved::End,
+        _ => return Err(Damaged("an unknown kind of record")),
+    })
+}
+
+fn take_series<'a>(cursor: &mut Cursor<'a>, texts: &mut TextReader<'a>) -> Result<SavedSeries, Damaged> {
+    let id = cursor.uvarint()?;
+    let labels = texts.take_labels(cursor)?;
+    let min_t_ms = cursor.ivarint()?;
+    let sealed = ChunkRef(cursor.uvarint()?);
+    let code = cursor.byte()?;
+    let mut open_min_t_ms = i64::MAX;
+    if code != 0 {
+        open_min_t_ms = cursor.ivarint()?;
+    }
+    let open = match code {
+        0 => Open::Empty { last_t_ms: cursor.ivarint()? },
+        1 => Open::Float(FloatEncoder::restore(cursor)?),
+        2 => {
+            let count =
+                u16::try_from(cursor.uvarint()?).map_err(|_| Damaged("too many samples in a chunk"))?;
+            let n = cursor.count(1)?;
+            Open::Histogram(Box::new(histogram::resume(cursor.take(n)?, count)?))
+        }
+        _ => return Err(Damaged("an unknown chunk encoding")),
+    };
+    let n = cursor.count(4)?;
+    let late = (0..n).map(|_| {
+        let (t_ms, start_ms) = (cursor.ivarint()?, cursor.ivarint()?);
+        let value = match cursor.byte()? {
+            1 => Value::Float(f64::from_bits(cursor.u64_le()?)),
+            _ => Value::Histogram(take_histogram(cursor)?),
+        };
+        Ok(LateSample { t_ms, start_ms, sequence: 0, value })
+    });
+    let late = late.collect::<Result<_, Damaged>>()?;
+    Ok(SavedSeries { id, labels, min_t_ms, sealed, open, open_min_t_ms, late })
+}

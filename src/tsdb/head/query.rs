@@ -1,0 +1,366 @@
+//! Reading the head: a view remembers the last commit it may see; series are copied out one by one under a short
+//! lock and decoded outside of it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::super::door::{
+    ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
+};
+use super::super::memory::read_hint;
+use super::chunks::{ChunkRef, Encoding, StoredChunk};
+use super::flush::RawSamples;
+use super::series::{LateSample, Series, decode};
+use super::state::State;
+use super::{Head, isolation::Hidden};
+use crate::model::metadata::Exemplar;
+use crate::model::sample::{HistogramValue, Value};
+use crate::model::{Labels, Matcher, SampleBuffer};
+
+/// The samples of one series as a view sees them, not decoded yet.
+#[derive(Default)]
+pub struct SeriesData {
+    /// Oldest first.
+    sealed: Vec<StoredChunk>,
+    open: Option<(Encoding, u16, Vec<u8>)>,
+    late: Vec<LateSample>,
+    hidden: Hidden,
+    deleted: Vec<(i64, i64)>,
+    valid_from_ms: i64,
+    /// Chunks that are damaged and left out.
+    pub warnings: Vec<String>,
+}
+
+impl SeriesData {
+    fn shows(&self, t_ms: i64) -> bool {
+        !self.deleted.iter().any(|(min, max)| (*min..=*max).contains(&t_ms))
+    }
+
+    /// Calls `each` with the visible samples up to `max_t_ms` in order of time, those before the range included as far
+    /// as they were copied.
+    fn each(&self, max_t_ms: i64, mut each: impl FnMut(i64, i64, Value)) -> Result<(), StorageError> {
+        let hidden_from = self.hidden.from_t_ms.unwrap_or(i64::MAX);
+        let mut late = self.late.iter().filter(|s| s.t_ms <= max_t_ms && self.shows(s.t_ms)).peekable();
+        let mut in_order = |t: i64, start: i64, value: Value| {
+            if t < self.valid_from_ms || t > max_t_ms || t >= hidden_from || !self.shows(t) {
+                return;
+            }
+            while let Some(sample) = late.next_if(|s| s.t_ms < t) {
+                each(sample.t_ms, sample.start_ms, sample.value.clone());
+            }
+            each(t, start, value);
+        };
+        let damaged = |error: super::super::chunk::Damaged| StorageError::Corrupt {
+            path: "head chunk".into(),
+            offset: 0,
+            message: error.to_string(),
+        };
+        for chunk in &self.sealed {
+            decode(chunk.meta.encoding, chunk.meta.count, chunk.data(), &mut in_order).map_err(damaged)?;
+        }
+        if let Some((encoding, count, bytes)) = &self.open {
+            decode(*encoding, *count, bytes, &mut in_order).map_err(damaged)?;
+        }
+        late.for_each(|s| each(s.t_ms, s.start_ms, s.value.clone()));
+        Ok(())
+    }
+
+    /// Reads `[min_t_ms, max_t_ms]` as queries want it.
+    pub fn read(&self, min_t_ms: i64, max_t_ms: i64, out: &mut SampleBuffer) -> Result<(), StorageError> {
+        out.clear();
+        let mut previous: Option<Value> = None;
+        self.each(max_t_ms, |t, start, value| {
+            if t >= min_t_ms {
+                match &value {
+                    Value::Float(v) => out.push_float_with_start(t, start, *v),
+                    Value::Histogram(h) => {
+                        let mut float = (*h.to_float()).clone();
+                        float.counter_reset_hint = read_hint(previous.as_ref(), &float);
+                        out.push_histogram(t, start, Arc::new(float));
+                    }
+                }
+            }
+            // Only histograms are compared with the sample before.
+            previous = matches!(value, Value::Histogram(_)).then_some(value);
+        })
+    }
+
+    /// Reads `[min_t_ms, max_t_ms]` without changing anything.
+    pub fn read_raw(&self, min_t_ms: i64, max_t_ms: i64, out: &mut RawSamples) -> Result<(), StorageError> {
+        out.clear();
+        self.each(max_t_ms, |t, start, value: Value| {
+            if t >= min_t_ms {
+                match value {
+                    Value::Float(v) => out.push_float(t, start, v),
+                    Value::Histogram(h) => out.histograms.push((t, start, h as HistogramValue)),
+                }
+            }
+        })
+    }
+}
+
+/// A view of the head.
+pub struct HeadView {
+    head: Arc<Head>,
+    number: u64,
+    sequence: u64,
+    valid_from_ms: i64,
+    min_t_ms: i64,
+    max_t_ms: i64,
+}
+
+impl Drop for HeadView {
+    fn drop(&mut self) {
+        self.head.isolation.write().close(self.number);
+    }
+}
+
+impl HeadView {
+    /// A view of what is committed now.
+    #[must_use]
+    pub fn open(head: &Arc<Head>, min_t_ms: i64, max_t_ms: i64) -> Arc<Self> {
+        let state = head.state.read();
+        let number = head.isolation.write().open(state.sequence, min_t_ms);
+        Arc::new(Self {
+            head: Arc::clone(head),
+            number,
+            sequence: state.sequence,
+            valid_from_ms: state.valid_from_ms,
+            min_t_ms,
+            max_t_ms,
+        })
+    }
+
+    /// The last commit the view sees.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The series that satisfy the matchers and may have samples in the view.
+    fn slots(&self, state: &State, matchers: &[Matcher]) -> Vec<u32> {
+        if self.min_t_ms > self.max_t_ms {
+            return Vec::new();
+        }
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        let may_have = |slot: u32, series: &Series| {
+            if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
+                return false;
+            }
+            let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
+            if hidden == Hidden::default() {
+                return true;
+            }
+            // Something is hidden: is anything left?
+            let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
+            in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
+        };
+        let selected = state.index.select(matchers);
+        selected.iter().filter(|slot| state.series(*slot).is_some_and(|s| may_have(*slot, s))).collect()
+    }
+
+    /// References and labels of the selected series, sorted by labels.
+    #[must_use]
+    pub fn series(&self, matchers: &[Matcher]) -> Vec<(Labels, SeriesRef)> {
+        let state = self.head.state.read();
+        let slots = self.slots(&state, matchers);
+        let mut series: Vec<(Labels, SeriesRef)> =
+            slots.into_iter().map(|slot| (state.labels(slot), state.reference(slot))).collect();
+        drop(state);
+        series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        series
+    }
+
+    /// Copies out what the view sees of a series from `min_t_ms` on.
+    pub fn data(
+        &self,
+        reference: SeriesRef,
+        min_t_ms: i64,
+        max_t_ms: i64,
+    ) -> Result<SeriesData, StorageError> {
+        let mut data = SeriesData { valid_from_ms: self.valid_from_ms, ..SeriesData::default() };
+        let mut place: ChunkRef;
+        let id;
+        {
+            let state = self.head.state.read();
+            let Some(slot) = state.resolve(reference) else { return Ok(data) };
+            let Some(series) = state.series(slot) else { return Ok(data) };
+            let isolation = self.head.isolation.read();
+            if isolation.hides_anything() {
+                data.hidden = isolation.hidden(self.sequence, slot);
+            }
+            drop(isolation);
+            place = series.sealed;
+            id = series.id;
+            let visible = |s: &&LateSample| data.hidden.out_of_order.binary_search(&s.t_ms).is_err();
+            data.late = series.late().iter().filter(visible).cloned().collect();
+            if series.open_min_t_ms <= max_t_ms {
+                data.open =
+                    series.open.content().map(|(encoding, count, bytes)| (encoding, count, bytes.to_vec()));
+            }
+            if let Some(deleted) = state.deleted.get(&slot) {
+                data.deleted.clone_from(deleted);
+            }
+        }
+        loop {
+            let chunk = match self.head.chunks.read(place) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "a damaged chunk is left out");
+                    self.head.metrics.chunk_corruptions.inc();
+                    data.warnings.push(format!("samples are missing: {error}"));
+                    place = self.head.chunks.last_before(id, place);
+                    continue;
+                }
+            };
+            let before = chunk.meta.max_t_ms < min_t_ms || chunk.meta.max_t_ms < self.valid_from_ms;
+            place = chunk.meta.previous;
+            // The last histogram before the range decides about the hint of the first one in it.
+            let wanted = !before || chunk.meta.encoding == Encoding::Histogram;
+            if wanted && chunk.meta.min_t_ms <= max_t_ms {
+                data.sealed.push(chunk);
+            }
+            if before {
+                break;
+            }
+        }
+        data.sealed.reverse();
+        Ok(data)
+    }
+}
+
+/// Opens views for queries.
+pub struct HeadQuerier(pub Arc<HeadView>);
+
+struct HeadSeriesSet {
+    view: Arc<HeadView>,
+    series: Vec<(Labels, SeriesRef)>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Querier for HeadQuerier {
+    fn select(&self, hints: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let mut series = self.0.series(matchers);
+        if hints.limit > 0 {
+            series.truncate(hints.limit);
+        }
+        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series, warnings: Mutex::default() }))
+    }
+
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        hints: &LabelQueryHints,
+    ) -> Result<Vec<String>, StorageError> {
+        let state = self.0.head.state.read();
+        let mut pairs: Vec<u32> = Vec::new();
+        for slot in self.0.slots(&state, matchers) {
+            pairs.extend(state.series(slot).into_iter().flat_map(|s| s.pairs.iter()));
+            if pairs.len() > 1 << 20 {
+                pairs.sort_unstable();
+                pairs.dedup();
+            }
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        let mut names: Vec<String> = pairs.into_iter().map(|id| state.index.text(id).0.to_owned()).collect();
+        drop(state);
+        names.sort_unstable();
+        names.dedup();
+        if hints.limit > 0 {
+            names.truncate(hints.limit);
+        }
+        Ok(names)
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        hints: &LabelQueryHints,
+    ) -> Result<Vec<String>, StorageError> {
+        let state = self.0.head.state.read();
+        let mut ids: Vec<u32> = Vec::new();
+        for slot in self.0.slots(&state, matchers) {
+            let pairs = state.series(slot).into_iter().flat_map(|s| s.pairs.iter());
+            ids.extend(pairs.filter(|id| state.index.text(**id).0 == name));
+            if ids.len() > 1 << 20 {
+                ids.sort_unstable();
+                ids.dedup();
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let mut values: Vec<String> = ids.into_iter().map(|id| state.index.text(id).1.to_owned()).collect();
+        drop(state);
+        values.sort_unstable();
+        if hints.limit > 0 {
+            values.truncate(hints.limit);
+        }
+        Ok(values)
+    }
+}
+
+impl SeriesSet for HeadSeriesSet {
+    fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    fn labels(&self, i: usize) -> Labels {
+        self.series.get(i).map(|s| s.0.clone()).unwrap_or_default()
+    }
+
+    fn samples(
+        &self,
+        i: usize,
+        min_t_ms: i64,
+        max_t_ms: i64,
+        out: &mut SampleBuffer,
+    ) -> Result<(), StorageError> {
+        out.clear();
+        let Some((_, reference)) = self.series.get(i) else { return Ok(()) };
+        let mut data = self.view.data(*reference, min_t_ms, max_t_ms)?;
+        if !data.warnings.is_empty() {
+            let mut warnings = self.warnings.lock();
+            warnings.append(&mut data.warnings);
+            warnings.sort_unstable();
+            warnings.dedup();
+        }
+        data.read(min_t_ms, max_t_ms, out)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+}
+
+impl Head {
+    /// Exemplars of series that satisfy one of the matcher sets.
+    #[must_use]
+    pub fn select_exemplars(&self, start_ms: i64, end_ms: i64, sets: &[Vec<Matcher>]) -> Vec<ExemplarSeries> {
+        let kept: Vec<super::exemplars::Kept> = {
+            let ring = self.exemplars.lock();
+            ring.iter().filter(|k| (start_ms..=end_ms).contains(&k.t_ms)).cloned().collect()
+        };
+        let state = self.state.read();
+        let mut found: std::collections::BTreeMap<Labels, Vec<Exemplar>> = std::collections::BTreeMap::new();
+        for kept in kept {
+            let Some(slot) = state.resolve(kept.series) else { continue };
+            let labels = state.labels(slot);
+            if sets.iter().any(|set| set.iter().all(|m| m.matches(labels.value(&m.name)))) {
+                let exemplar =
+                    Exemplar { labels: kept.labels, value: kept.value, timestamp_ms: Some(kept.t_ms) };
+                found.entry(labels).or_default().push(exemplar);
+            }
+        }
+        drop(state);
+        let sorted = found.into_iter().map(|(labels, mut exemplars)| {
+            exemplars.sort_by_key(|e| e.timestamp_ms);
+            ExemplarSeries { labels, exemplars }
+        });
+        sorted.collect()
+    }
+}

@@ -1,0 +1,345 @@
+//! How does the head come back after a stop or a crash? The newest complete checkpoint, then the chunk files behind
+//! it, then the segments of the log behind it. A second thread reads and decodes ahead of the one that applies.
+
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::super::Map;
+use super::super::door::StorageError;
+use super::super::vfs::Vfs;
+use super::super::wal::batch::{BatchDecoder, ReadBatch};
+use super::super::wal::frame::{Found, Frames, kind};
+use super::super::wal::segment::{FileKind, LogFile, list};
+use super::Head;
+use super::checkpoint::{Saved, complete, take};
+use super::chunks::{ChunkMeta, ChunkRef};
+use super::exemplars::Kept;
+use super::series::{LateSample, Open};
+use super::state::State;
+use crate::model::Labels;
+use crate::model::sample::Value;
+
+/// Decoded batches that may wait to be applied: bounds memory.
+const AHEAD: usize = 64;
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// What a start found.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Damaged places that were skipped.
+    pub damaged: u64,
+    /// Records that could not be used because one before them was lost.
+    pub unusable: u64,
+    /// Batches applied.
+    pub batches: u64,
+    /// Samples in them.
+    pub samples: u64,
+    /// Number for the next segment.
+    pub next_segment: u32,
+    /// Whether the log behind the checkpoint was empty: the last stop was clean.
+    pub clean: bool,
+}
+
+enum Read {
+    Segment,
+    Batch(Box<ReadBatch>),
+    Damage,
+}
+
+/// A chunk whose series is not known yet.
+type Waiting = Map<u64, Vec<(ChunkRef, ChunkMeta)>>;
+
+/// Rebuilds the head from a directory of the log; the head must be empty.
+pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, StorageError> {
+    let files = list(vfs, dir)?;
+    let next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
+    let mut recovery = Recovery { next_segment, ..Recovery::default() };
+    let mut state = head.state.write();
+    let mut first = 0;
+    let mut covered = ChunkRef::NONE;
+    for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
+        let Ok(bytes) = vfs.sealed(&file.path, true) else { continue };
+        let Some(start) = complete(&bytes, file.salt) else {
+            tracing::error!(path = %file.path.display(), "a checkpoint is damaged, using the one before");
+            recovery.damaged += 1;
+            continue;
+        };
+        (first, covered) = (start.segment, start.chunks);
+        state.next_id = start.next_id;
+        state.valid_from_ms = start.valid_from_ms;
+        load(head, &mut state, &bytes, file, &mut recovery);
+        break;
+    }
+    let mut waiting = attach_chunks(head, &mut state, covered, &mut recovery);
+    let segments: Vec<&LogFile> =
+        files.iter().filter(|f| f.kind == FileKind::Segment && f.number >= first).collect();
+    recovery.clean = segments.iter().all(|s| s.len == 0);
+    let total: u64 = segments.iter().map(|s| s.len).sum();
+    if total > 0 {
+        tracing::info!(segments = segments.len(), bytes = total, "replaying the write-ahead log");
+    }
+    let (sender, receiver) = sync_channel(AHEAD);
+    std::thread::scope(|scope| {
+        scope.spawn(|| read_segments(vfs, &segments, &sender_once(sender)));
+        let mut locals: Vec<u32> = Vec::new();
+        let (mut done, mut told) = (0usize, Instant::now());
+        for read in receiver {
+            match read {
+                Read::Segment => {
+                    locals.clear();
+                    done += 1;
+                    if told.elapsed() > PROGRESS_EVERY {
+                        told = Instant::now();
+                        tracing::info!(segment = done, of = segments.len(), "replaying the write-ahead log");
+                    }
+                }
+                Read::Damage => recovery.damaged += 1,
+                Read::Batch(batch) => {
+                    recovery.batches += 1;
+                    apply(head, &mut state, &mut locals, &mut waiting, *batch, &mut recovery);
+                }
+            }
+        }
+    });
+    // Series whose labels are lost leave chunks behind that nobody can name.
+    recovery.damaged += waiting.len() as u64;
+    state.counts.created = 0;
+    Ok(recovery)
+}
+
+fn sender_once(sender: SyncSender<Read>) -> impl Fn(Read) {
+    // If the receiver is gone there is nobody left to tell.
+    move |read| drop(sender.send(read))
+}
+
+fn read_segments(vfs: &dyn Vfs, segments: &[&LogFile], send: &impl Fn(Read)) {
+    for (i, segment) in segments.iter().enumerate() {
+        let last = i + 1 == segments.len();
+        send(Read::Segment);
+        let path = segment.path.display();
+        let bytes = match vfs.sealed(&segment.path, true) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!(%path, %error, "a segment of the log cannot be read");
+                send(Read::Damage);
+                continue;
+            }
+        };
+        let mut decoder = BatchDecoder::default();
+        for found in Frames::new(&bytes, segment.salt, 0) {
+            match found {
+                Found::Frame { kind: kind::BATCH, payload, offset } => match decoder.take(&payload) {
+                    Ok(batch) => send(Read::Batch(Box::new(batch))),
+                    Err(error) => {
+                        tracing::error!(%path, offset, %error, "a record of the log cannot be used");
+                        send(Read::Damage);
+                    }
+                },
+                Found::Frame { .. } => {}
+                Found::Damage { offset, len, at_end } if at_end && last => {
+                    tracing::info!(%path, offset, len, "the last write before the stop was not complete");
+                }
+                Found::Damage { offset, len, .. } => {
+                    tracing::error!(%path, offset, len, "damage in the log, going on behind it");
+                    send(Read::Damage);
+                }
+            }
+        }
+    }
+}
+
+fn load(head: &Head, state: &mut State, bytes: &[u8], file: &LogFile, recovery: &mut Recovery) {
+    let mut by_id: Map<u64, u32> = Map::default();
+    for found in Frames::new(bytes, file.salt, 0) {
+        let saved = match found {
+            Found::Frame { kind, payload, .. } => take(kind, &payload),
+            Found::Damage { .. } => Err(super::super::chunk::Damaged("no whole frame")),
+        };
+        match saved {
+            Ok(Saved::Series(group)) => {
+                for saved in group {
+                    let slot = state
+                        .find(&saved.labels)
+                        .unwrap_or_else(|| state.create(&saved.labels, Some(saved.id)));
+                    by_id.insert(saved.id, slot);
+                    let mut newest = saved.open.last_t_ms();
+                    state.counts.chunks_created += u64::from(saved.open.content().is_some());
+                    state.late_samples += saved.late.len() as u64;
+                    if let Some(series) = state.series_mut(slot) {
+                        series.sealed = saved.sealed;
+                        series.open = saved.open;
+                        series.open_min_t_ms = saved.open_min_t_ms;
+                        series.min_t_ms = saved.min_t_ms;
+                        series.late = (!saved.late.is_empty()).then(|| Box::new(saved.late));
+                        newest = newest.max(series.max_t_ms());
+                    }
+                    state.min_t_ms = state.min_t_ms.min(saved.min_t_ms);
+                    state.max_t_ms = state.max_t_ms.max(newest);
+                }
+            }
+            Ok(Saved::Metadata(all)) => head.metadata.write().extend(all),
+            Ok(Saved::Exemplars(all)) => {
+                let mut ring = head.exemplars.lock();
+                for (series, t_ms, value, labels) in all {
+                    if let Some(slot) = state.find(&series) {
+                        ring.push(Kept { series: state.reference(slot), t_ms, value, labels });
+                    }
+                }
+            }
+            Ok(Saved::Deletions(all)) => {
+                for (id, min, max) in all {
+                    if let Some(slot) = by_id.get(&id) {
+                        state.deleted.entry(*slot).or_default().push((min, max));
+                    }
+                }
+            }
+            Ok(Saved::Start(_) | Saved::End) => {}
+            Err(error) => {
+                tracing::error!(path = %file.path.display(), %error, "damage in a checkpoint, going on behind it");
+                recovery.damaged += 1;
+            }
+        }
+    }
+}
+
+/// Chunks that were closed after the checkpoint replace the open chunks that it has.
+fn attach_chunks(head: &Head, state: &mut State, from: ChunkRef, recovery: &mut Recovery) -> Waiting {
+    let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
+    let mut waiting = Waiting::default();
+    let mut found = Vec::new();
+    let damage = |path: &Path, offset, len| {
+        tracing::error!(path = %path.display(), offset, len, "damage in a file of head chunks");
+        recovery.damaged += 1;
+    };
+    head.chunks.scan(from, |place, meta| found.push((place, *meta)), damage);
+    for (place, meta) in found {
+        match by_id.get(&meta.series) {
+            Some(slot) => attach(state, *slot, place, &meta),
+            None => waiting.entry(meta.series).or_default().push((place, meta)),
+        }
+    }
+    waiting
+}
+
+fn attach(state: &mut State, slot: u32, place: ChunkRef, meta: &ChunkMeta) {
+    let Some(series) = state.series_mut(slot) else { return };
+    if place <= series.sealed {
+        return;
+    }
+    series.sealed = place;
+    series.min_t_ms = series.min_t_ms.min(meta.min_t_ms);
+    if meta.max_t_ms >= series.open.last_t_ms() {
+        series.open = Open::Empty { last_t_ms: meta.max_t_ms };
+        series.open_min_t_ms = i64::MAX;
+    }
+    state.min_t_ms = state.min_t_ms.min(meta.min_t_ms);
+    state.max_t_ms = state.max_t_ms.max(meta.max_t_ms);
+}
+
+fn apply(
+    head: &Head,
+    state: &mut State,
+    locals: &mut Vec<u32>,
+    waiting: &mut Waiting,
+    read: ReadBatch,
+    recovery: &mut Recovery,
+) {
+    if read.lost.is_some() {
+        recovery.unusable += 1;
+    }
+    for (local, id, labels) in read.series {
+        let slot = slot_for(state, waiting, id, &labels);
+        let at = local as usize;
+        // Numbers are dense; a hole is left by a lost record, a huge one by damage that passed its checksum.
+        if at >= locals.len() {
+            if at > locals.len() + (1 << 24) {
+                recovery.unusable += 1;
+                continue;
+            }
+            locals.resize(at + 1, u32::MAX);
+        }
+        locals[at] = slot;
+    }
+    let slot_of = |local: u32| locals.get(local as usize).copied().filter(|slot| *slot != u32::MAX);
+    let mut unknown = false;
+    let mut batch = read.batch;
+    for sample in &batch.floats {
+        let Some(slot) = slot_of(sample.series) else {
+            unknown = true;
+            continue;
+        };
+        recovery.samples += 1;
+        in_order(head, state, slot, sample.t_ms, sample.start_ms, &Value::Float(sample.value));
+    }
+    for sample in &batch.out_of_order {
+        let Some(slot) = slot_of(sample.series) else {
+            unknown = true;
+            continue;
+        };
+        recovery.samples += 1;
+        late(head, state, slot, sample.t_ms, sample.start_ms, Value::Float(sample.value));
+    }
+    // Sections lose the order between floats and histograms of one series, which a series may have both of in one batch.
+    let mixed: std::collections::HashSet<u32> = if batch.histograms.is_empty() {
+        std::collections::HashSet::new()
+    } else {
+        batch.floats.iter().map(|s| s.series).collect()
+    };
+    for sample in batch.histograms.drain(..) {
+        let Some(slot) = slot_of(sample.series) else {
+            unknown = true;
+            continue;
+        };
+        recovery.samples += 1;
+        let value = Value::Histogram(sample.value);
+        let passed = || {
+            mixed.contains(&sample.series)
+                && state.series(slot).is_some_and(|s| s.open.last_t_ms() > sample.t_ms)
+        };
+        if sample.out_of_order || passed() {
+            late(head, state, slot, sample.t_ms, sample.start_ms, value);
+        } else {
+            in_order(head, state, slot, sample.t_ms, sample.start_ms, &value);
+        }
+    }
+    for exemplar in batch.exemplars.drain(..) {
+        if let Some(slot) = slot_of(exemplar.series) {
+            let series = state.reference(slot);
+            let kept = Kept { series, t_ms: exemplar.t_ms, value: exemplar.value, labels: exemplar.labels };
+            head.exemplars.lock().push(kept);
+        }
+    }
+    for delete in &batch.deletes {
+        if let Some(slot) = slot_of(delete.series) {
+            state.deleted.entry(slot).or_default().push((delete.min_t_ms, delete.max_t_ms));
+        }
+    }
+    head.note_metadata(&batch);
+    recovery.unusable += u64::from(unknown);
+}
+
+fn slot_for(state: &mut State, waiting: &mut Waiting, id: u64, labels: &Labels) -> u32 {
+    let slot = state.find(labels).unwrap_or_else(|| state.create(labels, Some(id)));
+    for (place, meta) in waiting.remove(&id).unwrap_or_default() {
+        attach(state, slot, place, &meta);
+    }
+    slot
+}
+
+/// A sample that was newer than all of its series: if it is not now, it is there already.
+fn in_order(head: &Head, state: &mut State, slot: u32, t_ms: i64, start_ms: i64, value: &Value) {
+    let known = state.series(slot).map_or(i64::MAX, |s| s.open.last_t_ms());
+    if t_ms > known
+        && t_ms >= state.valid_from_ms
+        && let Err(error) = state.push(slot, t_ms, start_ms, value, &head.chunks)
+    {
+        tracing::error!(%error, "a full chunk could not be closed");
+    }
+}
+
+fn late(head: &Head, state: &mut State, slot: u32, t_ms: i64, start_ms: i64, value: Value) {
+    if head.sample_at(state, slot, t_ms).is_none() {
+        state.push_late(slot, LateSample { t_ms, start_ms, sequence: 0, value });
+    }
+}

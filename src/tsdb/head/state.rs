@@ -1,0 +1,282 @@
+//! Everything that one lock guards: the slab of series, the table that finds them by labels, the index, and the
+//! bounds of time.
+
+use hashbrown::HashTable;
+
+use super::super::Map;
+use super::super::door::{SeriesRef, StorageError};
+use super::super::index::Index;
+use super::chunks::{ChunkMeta, ChunkRef, ChunkStore};
+use super::flush::FlushRange;
+use super::series::{LateSample, Open, Series};
+use crate::model::Labels;
+use crate::model::sample::Value;
+
+/// Slots of one piece of the slab: growing never moves the others.
+const PIECE: usize = 1024;
+
+struct Slot {
+    /// Raised each time the slot gets another series, so that old references are known to be dead.
+    generation: u32,
+    series: Option<Series>,
+}
+
+/// Counts of events since the last look.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    /// Series created.
+    pub created: u64,
+    /// Series removed.
+    pub removed: u64,
+    /// Chunks created.
+    pub chunks_created: u64,
+}
+
+/// The state of the head.
+pub struct State {
+    pieces: Vec<Vec<Slot>>,
+    slots: u32,
+    free: Vec<u32>,
+    by_labels: HashTable<u32>,
+    /// The inverted index.
+    pub index: Index,
+    /// Number of series.
+    pub num_series: u64,
+    /// Id of the next series.
+    pub next_id: u64,
+    /// Sequence number of the last visible commit.
+    pub sequence: u64,
+    /// In-order samples before this time are in blocks.
+    pub valid_from_ms: i64,
+    /// Oldest sample, `i64::MAX` if there is none.
+    pub min_t_ms: i64,
+    /// Newest sample, `i64::MIN` if there is none.
+    pub max_t_ms: i64,
+    /// Raised when series are removed.
+    pub removals: u64,
+    /// Labels of removed series that open batches may still mean.
+    pub graveyard: Map<SeriesRef, Labels>,
+    /// Deletions by slot, ranges include both ends.
+    pub deleted: Map<u32, Vec<(i64, i64)>>,
+    /// What happened.
+    pub counts: Counts,
+    /// Number of out-of-order samples in memory.
+    pub late_samples: u64,
+    /// Ranges that flush views have read, with the last commit they saw.
+    pub flushed: Vec<(FlushRange, u64)>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            pieces: Vec::new(),
+            slots: 0,
+            free: Vec::new(),
+            by_labels: HashTable::new(),
+            index: Index::default(),
+            num_series: 0,
+            next_id: 1,
+            sequence: 0,
+            valid_from_ms: i64::MIN,
+            min_t_ms: i64::MAX,
+            max_t_ms: i64::MIN,
+            removals: 0,
+            graveyard: Map::default(),
+            deleted: Map::default(),
+            counts: Counts::default(),
+            late_samples: 0,
+            flushed: Vec::new(),
+        }
+    }
+}
+
+fn short(hash: u64) -> u32 {
+    hash as u32
+}
+
+impl State {
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.pieces.get(slot as usize / PIECE)?.get(slot as usize % PIECE)
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.pieces.get_mut(slot as usize / PIECE)?.get_mut(slot as usize % PIECE)
+    }
+
+    /// The series in a slot.
+    #[inline]
+    #[must_use]
+    pub fn series(&self, slot: u32) -> Option<&Series> {
+        self.slot(slot)?.series.as_ref()
+    }
+
+    /// The series in a slot.
+    #[inline]
+    pub fn series_mut(&mut self, slot: u32) -> Option<&mut Series> {
+        self.slot_mut(slot)?.series.as_mut()
+    }
+
+    /// Number of slots, used or not.
+    #[must_use]
+    pub fn num_slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// The slot that a reference names, if its series is still there.
+    #[inline]
+    #[must_use]
+    pub fn resolve(&self, reference: SeriesRef) -> Option<u32> {
+        let slot = (reference.0 as u32).checked_sub(1)?;
+        let found = self.slot(slot)?;
+        (found.generation == (reference.0 >> 32) as u32 && found.series.is_some()).then_some(slot)
+    }
+
+    /// The reference of the series in a slot.
+    #[must_use]
+    pub fn reference(&self, slot: u32) -> SeriesRef {
+        let generation = self.slot(slot).map_or(0, |s| s.generation);
+        SeriesRef(u64::from(generation) << 32 | (u64::from(slot) + 1))
+    }
+
+    /// The slot of a label set.
+    #[must_use]
+    pub fn find(&self, labels: &Labels) -> Option<u32> {
+        let hash = labels.hash64();
+        let same = |slot: &u32| {
+            self.series(*slot).is_some_and(|s| s.hash == short(hash) && self.index.is(&s.pairs, labels))
+        };
+        self.by_labels.find(u64::from(short(hash)).wrapping_mul(SPREAD), same).copied()
+    }
+
+    /// Labels of the series in a slot; empty if there is none.
+    #[must_use]
+    pub fn labels(&self, slot: u32) -> Labels {
+        self.series(slot).map(|s| self.index.labels(&s.pairs)).unwrap_or_default()
+    }
+
+    /// Adds a series that is not there yet.
+    pub fn create(&mut self, labels: &Labels, id: Option<u64>) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        let id = id.unwrap_or(self.next_id);
+        self.next_id = self.next_id.max(id.saturating_add(1));
+        let pairs = self.index.insert(slot, labels);
+        let hash = short(labels.hash64());
+        let series = Series::new(id, pairs, hash);
+        let piece = slot as usize / PIECE;
+        if piece == self.pieces.len() {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        let place = &mut self.pieces[piece];
+        if slot as usize % PIECE == place.len() {
+            place.push(Slot { generation: 0, series: Some(series) });
+        } else if let Some(place) = place.get_mut(slot as usize % PIECE) {
+            place.series = Some(series);
+        }
+        let pieces = &self.pieces;
+        let rehash = |slot: &u32| {
+            let found = pieces.get(*slot as usize / PIECE).and_then(|p| p.get(*slot as usize % PIECE));
+            let hash = found.and_then(|s| s.series.as_ref()).map_or(0, |s| s.hash);
+            u64::from(hash).wrapping_mul(SPREAD)
+        };
+        self.by_labels.insert_unique(u64::from(hash).wrapping_mul(SPREAD), slot, rehash);
+        self.num_series += 1;
+        self.counts.created += 1;
+        slot
+    }
+
+    /// Removes the series in a slot. References to it die.
+    pub fn remove(&mut self, slot: u32, keep_labels: bool) {
+        let reference = self.reference(slot);
+        let labels = if keep_labels { self.labels(slot) } else { Labels::empty() };
+        let Some(series) = self.slot_mut(slot).and_then(|place| {
+            place.generation = place.generation.wrapping_add(1);
+            place.series.take()
+        }) else {
+            return;
+        };
+        let hash = u64::from(series.hash).wrapping_mul(SPREAD);
+        if let Ok(entry) = self.by_labels.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        self.index.remove(slot, &series.pairs);
+        if keep_labels {
+            self.graveyard.insert(reference, labels);
+        }
+        self.late_samples -= series.late().len() as u64;
+        self.deleted.remove(&slot);
+        self.free.push(slot);
+        self.num_series -= 1;
+        self.counts.removed += 1;
+        self.removals += 1;
+    }
+
+    /// Stores an in-order sample; closes the open chunk first if it is full.
+    pub fn push(
+        &mut self,
+        slot: u32,
+        t_ms: i64,
+        start_ms: i64,
+        value: &Value,
+        chunks: &ChunkStore,
+    ) -> Result<(), StorageError> {
+        let Some(series) = self.slot_mut(slot).and_then(|s| s.series.as_mut()) else { return Ok(()) };
+        let mut fresh = matches!(series.open, Open::Empty { .. });
+        if series.open.is_full_for(matches!(value, Value::Histogram(_))) {
+            seal(series, chunks)?;
+            fresh = true;
+        }
+        series.push(t_ms, start_ms, value);
+        self.min_t_ms = self.min_t_ms.min(t_ms);
+        self.max_t_ms = self.max_t_ms.max(t_ms);
+        self.counts.chunks_created += u64::from(fresh);
+        Ok(())
+    }
+
+    /// Stores an out-of-order sample.
+    pub fn push_late(&mut self, slot: u32, sample: LateSample) {
+        self.min_t_ms = self.min_t_ms.min(sample.t_ms);
+        self.max_t_ms = self.max_t_ms.max(sample.t_ms);
+        let Some(series) = self.slot_mut(slot).and_then(|s| s.series.as_mut()) else { return };
+        let before = series.late().len();
+        series.push_late(sample);
+        let added = series.late().len() - before;
+        self.late_samples += added as u64;
+    }
+
+    /// All used slots.
+    pub fn used_slots(&self) -> impl Iterator<Item = (u32, &Series)> {
+        let slots = self.pieces.iter().flatten().enumerate();
+        slots.filter_map(|(slot, place)| place.series.as_ref().map(|s| (slot as u32, s)))
+    }
+
+    /// Heap bytes, by estimate.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let series: usize = self.used_slots().map(|(_, s)| s.heap_bytes()).sum();
+        let slab = self.pieces.len() * PIECE * size_of::<Slot>();
+        series + slab + self.by_labels.allocation_size() + self.index.heap_bytes()
+    }
+}
+
+/// Spreads 32 bits over the 64 that the table wants; odd, so nothing is lost.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Moves the open chunk of a series to the chunk files.
+pub fn seal(series: &mut Series, chunks: &ChunkStore) -> Result<(), StorageError> {
+    let Some((encoding, count, bytes)) = series.open.content() else { return Ok(()) };
+    let meta = ChunkMeta {
+        series: series.id,
+        previous: series.sealed,
+        min_t_ms: series.open_min_t_ms,
+        max_t_ms: series.open.last_t_ms(),
+        encoding,
+        count,
+    };
+    let place: ChunkRef = chunks.push(&meta, bytes)?;
+    series.sealed = place;
+    series.open = Open::Empty { last_t_ms: meta.max_t_ms };
+    Ok(())
+}

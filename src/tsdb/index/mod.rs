@@ -1,0 +1,357 @@
+//! Which series have this label? The inverted index of the head: interned label pairs, each with the set of its
+//! series, and for each label name its pairs. Series are slots of the head (`u32`).
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use roaring::RoaringBitmap;
+use std::hash::BuildHasher as _;
+
+use super::Map;
+use crate::model::{Labels, MatchOp, Matcher};
+
+/// Sets of series, small ones inline.
+pub mod postings;
+
+use postings::Postings;
+
+/// Number of a label pair.
+pub type PairId = u32;
+
+struct Pair {
+    /// Number of the name; `FREE` for an unused entry.
+    name: u32,
+    /// Where it stands among the pairs of its name.
+    at: u32,
+    value: Box<str>,
+    series: Postings,
+}
+
+const FREE: u32 = u32::MAX;
+
+struct Name {
+    text: Box<str>,
+    /// Pairs with this name, in no order; empty for an unused entry.
+    pairs: Vec<PairId>,
+}
+
+/// The index. Not synchronised: it lives behind the lock of the head.
+pub struct Index {
+    names: Vec<Name>,
+    name_table: HashTable<u32>,
+    pairs: Vec<Pair>,
+    pair_table: HashTable<PairId>,
+    free_pairs: Vec<PairId>,
+    all: RoaringBitmap,
+    /// Pairs of the series entered last: the next one mostly has the same ones at the same places.
+    last: Box<[PairId]>,
+    hasher: FixedState,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            name_table: HashTable::new(),
+            pairs: Vec::new(),
+            pair_table: HashTable::new(),
+            free_pairs: Vec::new(),
+            all: RoaringBitmap::new(),
+            last: Box::default(),
+            // Hostile label values should not be able to aim at one bucket.
+            hasher: FixedState::with_seed(fastrand::u64(..)),
+        }
+    }
+}
+
+impl Index {
+    fn name_number(&self, name: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one(name);
+        self.name_table.find(hash, |n| &*self.names[*n as usize].text == name).copied()
+    }
+
+    fn intern_name(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.name_number(name) {
+            return number;
+        }
+        let number = self.names.len() as u32;
+        self.names.push(Name { text: name.into(), pairs: Vec::new() });
+        let (names, hasher) = (&self.names, &self.hasher);
+        let hash = hasher.hash_one(name);
+        self.name_table.insert_unique(hash, number, |n| hasher.hash_one(&*names[*n as usize].text));
+        number
+    }
+
+    fn pair(&self, name: u32, value: &str) -> Option<PairId> {
+        let hash = self.hasher.hash_one((name, value));
+        let same = |id: &PairId| {
+            let pair = &self.pairs[*id as usize];
+            pair.name == name && &*pair.value == value
+        };
+        self.pair_table.find(hash, same).copied()
+    }
+
+    fn intern_pair(&mut self, name: &str, value: &str) -> PairId {
+        let name = self.intern_name(name);
+        if let Some(id) = self.pair(name, value) {
+            return id;
+        }
+        let at = self.names[name as usize].pairs.len() as u32;
+        let pair = Pair { name, at, value: value.into(), series: Postings::default() };
+        let id = match self.free_pairs.pop() {
+            Some(id) => {
+                self.pairs[id as usize] = pair;
+                id
+            }
+            None => {
+                self.pairs.push(pair);
+                self.pairs.len() as PairId - 1
+            }
+        };
+        let (pairs, hasher) = (&self.pairs, &self.hasher);
+        let hash = |id: &PairId| {
+            let pair = &pairs[*id as usize];
+            hasher.hash_one((pair.name, &*pair.value))
+        };
+        self.pair_table.insert_unique(hash(&id), id, hash);
+        self.names[name as usize].pairs.push(id);
+        id
+    }
+
+    /// Enters a series and returns its pairs in order of label name.
+    pub fn insert(&mut self, slot: u32, labels: &Labels) -> Box<[PairId]> {
+        self.all.insert(slot);
+        let last = std::mem::take(&mut self.last);
+        let known = |index: &Self, at: usize, name: &str, value: &str| {
+            let pair = index.pairs.get(*last.get(at)? as usize)?;
+            let same = *pair.value == *value && index.names.get(pair.name as usize)?.text.as_ref() == name;
+            same.then(|| last[at])
+        };
+        let numbered = labels.iter().enumerate();
+        let ids: Box<[PairId]> = numbered
+            .map(|(at, l)| {
+                known(self, at, l.name, l.value).unwrap_or_else(|| self.intern_pair(l.name, l.value))
+            })
+            .collect();
+        self.last.clone_from(&ids);
+        for id in &ids {
+            self.pairs[*id as usize].series.insert(slot);
+        }
+        ids
+    }
+
+    /// Removes a series; pairs that nobody has any more are forgotten.
+    pub fn remove(&mut self, slot: u32, pairs: &[PairId]) {
+        self.all.remove(slot);
+        for id in pairs {
+            let pair = &mut self.pairs[*id as usize];
+            pair.series.remove(slot);
+            if !pair.series.is_empty() {
+                continue;
+            }
+            let hash = self.hasher.hash_one((pair.name, &*pair.value));
+            if let Ok(entry) = self.pair_table.find_entry(hash, |other| other == id) {
+                entry.remove();
+            }
+            let (name, at) = (pair.name, pair.at);
+            pair.name = FREE;
+            pair.value = Box::default();
+            let siblings = &mut self.names[name as usize].pairs;
+            siblings.swap_remove(at as usize);
+            if let Some(moved) = siblings.get(at as usize) {
+                self.pairs[*moved as usize].at = at;
+            }
+            self.free_pairs.push(*id);
+        }
+    }
+
+    /// Builds the label set of a series from its pairs.
+    #[must_use]
+    pub fn labels(&self, pairs: &[PairId]) -> Labels {
+        Labels::from_sorted(pairs.iter().map(|id| self.text(*id)))
+    }
+
+    /// Name and value of a pair.
+    #[must_use]
+    pub fn text(&self, id: PairId) -> (&str, &str) {
+        let pair = &self.pairs[id as usize];
+        (&self.names[pair.name as usize].text, &pair.value)
+    }
+
+    /// Whether the pairs are exactly these labels.
+    #[must_use]
+    pub fn is(&self, pairs: &[PairId], labels: &Labels) -> bool {
+        let mut own = pairs.iter().map(|id| self.text(*id));
+        let mut given = labels.iter();
+        loop {
+            match (own.next(), given.next()) {
+                (None, None) => return true,
+                (Some((name, value)), Some(label)) if name == label.name && value == label.value => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// The series that satisfy all matchers.
+    #[must_use]
+    pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        let mut result: Option<RoaringBitmap> = None;
+        // What must be there first, cheapest first; then what must not.
+        let mut order: Vec<(usize, bool, &Matcher)> =
+            matchers.iter().map(|m| (self.cost(m), m.matches_empty(), m)).collect();
+        order.sort_by_key(|(cost, empty, _)| (*empty, *cost));
+        for (_, empty, matcher) in order {
+            if result.as_ref().is_some_and(RoaringBitmap::is_empty) {
+                break;
+            }
+            if empty {
+                // Series without the label fit as well: take away those whose value does not.
+                let wrong = self.union(&matcher.name, |value| !matcher.matches(value));
+                match &mut result {
+                    Some(result) => *result -= wrong,
+                    None => result = Some(&self.all - wrong),
+                }
+            } else {
+                let fitting = match matcher.op {
+                    MatchOp::Equal => self
+                        .name_number(&matcher.name)
+                        .and_then(|name| self.pair(name, &matcher.value))
+                        .map(|id| self.pairs[id as usize].series.to_bitmap())
+                        .unwrap_or_default(),
+                    _ => self.union(&matcher.name, |value| matcher.matches(value)),
+                };
+                match &mut result {
+                    Some(result) => *result &= fitting,
+                    None => result = Some(fitting),
+                }
+            }
+        }
+        result.unwrap_or_else(|| self.all.clone())
+    }
+
+    fn cost(&self, matcher: &Matcher) -> usize {
+        let Some(name) = self.name_number(&matcher.name) else { return 0 };
+        match matcher.op {
+            MatchOp::Equal => {
+                self.pair(name, &matcher.value).map_or(0, |id| self.pairs[id as usize].series.len())
+            }
+            _ => 1000 + self.names[name as usize].pairs.len(),
+        }
+    }
+
+    fn union(&self, name: &str, fits: impl Fn(&str) -> bool) -> RoaringBitmap {
+        let mut union = RoaringBitmap::new();
+        for id in self.pairs_of(name) {
+            let pair = &self.pairs[*id as usize];
+            if fits(&pair.value) {
+                pair.series.add_to(&mut union);
+            }
+        }
+        union
+    }
+
+    fn pairs_of(&self, name: &str) -> &[PairId] {
+        self.name_number(name).map_or(&[], |name| &self.names[name as usize].pairs)
+    }
+
+    /// Names in use, in no order, with the numbers of their values, of their bytes and of their series.
+    pub fn names(&self) -> impl Iterator<Item = NameUse<'_>> {
+        self.names.iter().filter(|name| !name.pairs.is_empty()).map(|name| {
+            let pairs = name.pairs.iter().map(|id| &self.pairs[*id as usize]);
+            NameUse {
+                name: &name.text,
+                values: name.pairs.len(),
+                bytes: pairs.map(|p| (p.value.len() + name.text.len()) * p.series.len()).sum(),
+            }
+        })
+    }
+
+    /// Values of a name, in no order, with the number of their series.
+    pub fn values<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, usize)> + use<'a> {
+        self.pairs_of(name).iter().map(|id| {
+            let pair = &self.pairs[*id as usize];
+            (&*pair.value, pair.series.len())
+        })
+    }
+
+    /// All pairs in no order: name, value, number of series.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str, usize)> {
+        let used = self.pairs.iter().filter(|pair| pair.name != FREE);
+        used.map(|pair| (&*self.names[pair.name as usize].text, &*pair.value, pair.series.len()))
+    }
+
+    /// Number of pairs in use.
+    #[must_use]
+    pub fn num_pairs(&self) -> usize {
+        self.pairs.len() - self.free_pairs.len()
+    }
+
+    /// Heap bytes, by estimate.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let pairs: usize = self.pairs.iter().map(|p| p.value.len() + p.series.heap_bytes()).sum();
+        let names: usize = self.names.iter().map(|n| n.text.len() + 4 * n.pairs.capacity()).sum();
+        pairs
+            + names
+            + self.pairs.capacity() * size_of::<Pair>()
+            + self.pair_table.allocation_size()
+            + self.names.capacity() * size_of::<Name>()
+            + self.all.serialized_size()
+    }
+}
+
+/// How much a label name is used.
+#[derive(Debug, Clone, Copy)]
+pub struct NameUse<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Number of different values.
+    pub values: usize,
+    /// Bytes of name and value over all series.
+    pub bytes: usize,
+}
+
+/// Rows of statistics, largest first, at most `limit`.
+#[must_use]
+pub fn top(rows: Map<String, u64>, limit: usize) -> Vec<(String, u64)> {
+    let mut rows: Vec<(String, u64)> = rows.into_iter().collect();
+    rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    rows.truncate(limit);
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn selects_as_a_scan_would(
+            sets in prop::collection::vec(prop::collection::vec(("[a-c]", "[x-z]{1,2}"), 1..4), 1..60),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            matchers in prop::collection::vec(("[a-d]", 0u8..4, prop_oneof![Just(""), Just("x"), Just("xy"), Just("x.*|z"), Just(".+"), Just(".*")]), 0..4),
+        ) {
+            let mut index = Index::default();
+            let mut all: Vec<Option<(Labels, Box<[PairId]>)>> = Vec::new();
+            for (slot, pairs) in sets.iter().enumerate() {
+                let labels = Labels::from_pairs(pairs.iter().map(|(n, v)| (n, v)));
+                let ids = index.insert(slot as u32, &labels);
+                prop_assert_eq!(&index.labels(&ids), &labels);
+                all.push(Some((labels, ids)));
+            }
+            for at in removed {
+                let slot = at.index(all.len());
+                if let Some((_, ids)) = all[slot].take() {
+                    index.remove(slot as u32, &ids);
+                }
+            }
+            let ops = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
+            let matchers: Vec<Matcher> = matchers.iter()
+                .map(|(name, op, value)| Matcher::new(name, ops[*op as usize], value).unwrap()).collect();
+            let want: Vec<u32> = all.iter().enumerate()
+                .filter(|(_, s)| s.as_ref().is_some_and(|(l, _)| matchers.iter().all(|m| m.matches(l.value(&m.name)))))
+                .map(|(slot, _)| slot as u32).collect();
+            prop_assert_eq!(index.select(&matchers).iter().collect::<Vec<_>>(), want);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A set of series: most label pairs of high cardinality have one or two series, the others are best as bitmaps.
+
+use roaring::RoaringBitmap;
+
+/// So many series fit beside the tag without an allocation.
+const INLINE: usize = 3;
+
+/// The set.
+#[derive(Debug, Clone)]
+pub enum Postings {
+    /// Up to three, unsorted; the first field counts.
+    Few(u8, [u32; INLINE]),
+    /// More.
+    Many(Box<RoaringBitmap>),
+}
+
+impl Default for Postings {
+    fn default() -> Self {
+        Postings::Few(0, [0; INLINE])
+    }
+}
+
+impl Postings {
+    /// Adds a series.
+    pub fn insert(&mut self, slot: u32) {
+        match self {
+            Postings::Few(n, slots) => {
+                let used = usize::from(*n);
+                if slots[..used].contains(&slot) {
+                    return;
+                }
+                if used < INLINE {
+                    slots[used] = slot;
+                    *n += 1;
+                    return;
+                }
+                let mut many: RoaringBitmap = slots.iter().copied().collect();
+                many.insert(slot);
+                *self = Postings::Many(Box::new(many));
+            }
+            Postings::Many(many) => {
+                many.insert(slot);
+            }
+        }
+    }
+
+    /// Removes a series.
+    pub fn remove(&mut self, slot: u32) {
+        match self {
+            Postings::Few(n, slots) => {
+                let used = usize::from(*n);
+                if let Some(at) = slots[..used].iter().position(|s| *s == slot) {
+                    slots[at] = slots[used - 1];
+                    *n -= 1;
+                }
+            }
+            Postings::Many(many) => {
+                many.remove(slot);
+            }
+        }
+    }
+
+    /// Number of series.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Postings::Few(n, _) => usize::from(*n),
+            Postings::Many(many) => many.len() as usize,
+        }
+    }
+
+    /// Whether the set is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds all series to a bitmap.
+    pub fn add_to(&self, out: &mut RoaringBitmap) {
+        match self {
+            Postings::Few(n, slots) => out.extend(slots[..usize::from(*n)].iter().copied()),
+            Postings::Many(many) => *out |= &**many,
+        }
+    }
+
+    /// The set as a bitmap.
+    #[must_use]
+    pub fn to_bitmap(&self) -> RoaringBitmap {
+        match self {
+            Postings::Few(n, slots) => slots[..usize::from(*n)].iter().copied().collect(),
+            Postings::Many(many) => (**many).clone(),
+        }
+    }
+
+    /// Heap bytes, by estimate.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Postings::Few(..) => 0,
+            Postings::Many(many) => 64 + many.serialized_size(),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Batches as bytes: the payload of one frame. Encoder and decoder keep, for one segment, which series have which
+//! local number and what each source sent last.
+
+use super::super::Map;
+use super::super::chunk::Damaged;
+use super::super::chunk::bytes::{Cursor, put_ivarint, put_text, put_uvarint};
+use super::super::chunk::histogram::{put_histogram, take_histogram};
+use super::column::{Chain, put_section, take_section};
+use super::{LogBatch, LogDelete, LogExemplar, LogFloat, LogHistogram, SeriesNames};
+use crate::model::Labels;
+use crate::model::metadata::{Metadata, MetricType};
+
+/// Most labels of one series that are read back.
+const MAX_LABELS: usize = 1 << 16;
+
+/// Texts of one frame by number.
+#[derive(Default)]
+pub struct TextWriter {
+    numbers: Map<Box<str>, u64>,
+}
+
+impl TextWriter {
+    fn put(&mut self, out: &mut Vec<u8>, text: &str) {
+        if let Some(number) = self.numbers.get(text) {
+            return put_uvarint(out, *number);
+        }
+        put_uvarint(out, 0);
+        put_text(out, text);
+        self.numbers.insert(text.into(), self.numbers.len() as u64 + 1);
+    }
+
+    /// Appends a label set.
+    pub fn put_labels(&mut self, out: &mut Vec<u8>, labels: &Labels) {
+        put_uvarint(out, labels.len() as u64);
+        for label in labels.iter() {
+            self.put(out, label.name);
+            self.put(out, label.value);
+        }
+    }
+}
+
+/// Reads what [`TextWriter`] wrote.
+#[derive(Default)]
+pub struct TextReader<'a> {
+    texts: Vec<&'a str>,
+}
+
+impl<'a> TextReader<'a> {
+    fn take(&mut self, cursor: &mut Cursor<'a>) -> Result<&'a str, Damaged> {
+        match cursor.uvarint()? {
+            0 => {
+                let text = cursor.text()?;
+                self.texts.push(text);
+                Ok(text)
+            }
+            k => {
+                let at = usize::try_from(k - 1).unwrap_or(usize::MAX);
+                self.texts.get(at).copied().ok_or(Damaged("a text number is not known"))
+            }
+        }
+    }
+
+    /// A label set; repairs nothing: names must be strictly ascending.
+    pub fn take_labels(&mut self, cursor: &mut Cursor<'a>) -> Result<Labels, Damaged> {
+        let n = cursor.count(2)?;
+        if n > MAX_LABELS {
+            return Err(Damaged("too many labels"));
+        }
+        let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(n);
+        for _ in 0..n {
+            let pair = (self.take(cursor)?, self.take(cursor)?);
+            if pair.1.is_empty() || pairs.last().is_some_and(|last| last.0 >= pair.0) {
+                return Err(Damaged("labels are not sorted"));
+            }
+            pairs.push(pair);
+        }
+        Ok(Labels::from_sorted(pairs))
+    }
+}
+
+/// Appends metadata of one family.
+pub fn put_metadata(out: &mut Vec<u8>, name: &str, metadata: &Metadata) {
+    put_text(out, name);
+    out.push(match metadata.metric_type {
+        MetricType::Unknown => 0,
+        MetricType::Counter => 1,
+        MetricType::Gauge => 2,
+        MetricType::Histogram => 3,
+        MetricType::GaugeHistogram => 4,
+        MetricType::Summary => 5,
+        MetricType::Info => 6,
+        MetricType::StateSet => 7,
+    });
+    put_text(out, &metadata.unit);
+    put_text(out, &metadata.help);
+}
+
+/// Reads what [`put_metadata`] wrote. Types of a later version read as unknown.
+pub fn take_metadata(cursor: &mut Cursor<'_>) -> Result<(String, Metadata), Damaged> {
+    let name = cursor.text()?.to_owned();
+    let metric_type = match cursor.byte()? {
+        1 => MetricType::Counter,
+        2 => MetricType::Gauge,
+        3 => MetricType::Histogram,
+        4 => MetricType::GaugeHistogram,
+        5 => MetricType::Summary,
+        6 => MetricType::Info,
+        7 => MetricType::StateSet,
+        _ => MetricType::Unknown,
+    };
+    let (unit, help) = (cursor.text()?.to_owned(), cursor.text()?.to_owned());
+    Ok((name, Metadata { metric_type, unit, help }))
+}
+
+/// Encodes the batches of one segment.
+#[derive(Default)]
+pub struct BatchEncoder {
+    /// Local number by slot, 0 = not in this segment yet.
+    local: Vec<u32>,
+    /// Local numbers given so far.
+    given: u32,
+    chains: Map<u64, Chain>,
+    /// Reused: samples with local numbers.
+    samples: Vec<LogFloat>,
+}
+
+impl BatchEncoder {
+    /// A new segment begins: nothing is known there.
+    pub fn reset(&mut self) {
+        self.local.clear();
+        self.given = 0;
+        self.chains.clear();
+    }
+
+    /// The slot gets another series (or none).
+    pub fn forget(&mut self, slot: u32) {
+        if let Some(local) = self.local.get_mut(slot as usize) {
+            *local = 0;
+        }
+    }
+
+    fn local(&mut self, slot: u32, fresh: &mut Vec<u32>) -> u32 {
+        let at = slot as usize;
+        if at >= self.local.len() {
+            self.local.resize(at + 1, 0);
+        }
+        if self.local[at] == 0 {
+            self.given += 1;
+            self.local[at] = self.given;
+            fresh.push(slot);
+        }
+        self.local[at]
+    }
+
+    /// Appends the payload of a batch. The encoder must be reset if the payload does not reach the segment.
+    pub fn put(&mut self, out: &mut Vec<u8>, sequence: u64, batch: &LogBatch, names: &dyn SeriesNames) {
+        put_uvarint(out, sequence);
+        put_uvarint(out, batch.source);
+        let first = self.given + 1;
+        let mut fresh = Vec::new();
+        let mut samples = std::mem::take(&mut self.samples);
+        samples.clear();
+        samples
+            .extend(batch.floats.iter().map(|s| LogFloat { series: self.local(s.series, &mut fresh), ..*s }));
+        let slots = batch.out_of_order.iter().map(|s| s.series);
+        let slots = slots.chain(batch.histograms.iter().map(|s| s.series));
+        let slots = slots.chain(batch.exemplars.iter().map(|s| s.series));
+        for slot in slots.chain(batch.deletes.iter().map(|s| s.series)) {
+            self.local(slot, &mut fresh);
+        }
+        put_uvarint(out, u64::from(first));
+        put_uvarint(out, fresh.len() as u64);
+        let mut texts = TextWriter::default();
+        for slot in fresh {
+            let (id, labels) = names.identity(slot).unwrap_or_default();
+            put_uvarint(out, id);
+            texts.put_labels(out, &labels);
+        }
+        let mut section = Vec::new();
+        let chain = (batch.source != 0).then(|| self.chains.entry(batch.source).or_default());
+        put_section(&mut section, chain, &samples);
+        self.samples = samples;
+        put_uvarint(out, section.len() as u64);
+        out.extend_from_slice(&section);
+        self.put_rest(out, batch, &mut texts);
+    }
+
+    fn put_rest(&self, out: &mut Vec<u8>, batch: &LogBatch, texts: &mut TextWriter) {
+        let local = |slot: u32| u64::from(self.local.get(slot as usize).copied().unwrap_or(0));
+        put_uvarint(out, batch.out_of_order.len() as u64);
+        for sample in &batch.out_of_order {
+            put_uvarint(out, local(sample.series));
+            put_ivarint(out, sample.t_ms);
+            put_ivarint(out, sample.start_ms);
+            out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+        }
+        put_uvarint(out, batch.histograms.len() as u64);
+        for sample in &batch.histograms {
+            put_uvarint(out, local(sample.series));
+            put_ivarint(out, sample.t_ms);
+            put_ivarint(out, sample.start_ms);
+            out.push(u8::from(sample.out_of_order));
+            put_histogram(out, &sample.value);
+        }
+        put_uvarint(out, batch.exemplars.len() as u64);
+        for exemplar in &batch.exemplars {
+            put_uvarint(out, local(exemplar.series));
+            put_ivarint(out, exemplar.t_ms);
+            out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
+            texts.put_labels(out, &exemplar.labels);
+        }
+        put_uvarint(out, batch.metadata.len() as u64);
+        for (name, metadata) in &batch.metadata {
+            put_metadata(out, name, metadata);
+        }
+        put_uvarint(out, batch.deletes.len() as u64);
+        for delete in &batch.deletes {
+            put_uvarint(out, local(delete.series));
+            put_ivarint(out, delete.min_t_ms);
+            put_ivarint(out, delete.max_t_ms);
+        }
+    }
+}
+
+/// A batch as it was read; series are local numbers.
+#[derive(Debug, Default)]
+pub struct ReadBatch {
+    /// Sequence number.
+    pub sequence: u64,
+    /// Series that are defined here: local number, persistent id, labels.
+    pub series: Vec<(u32, u64, Labels)>,
+    /// What happened.
+    pub batch: LogBatch,
+    /// The float section could not be read, for this reason.
+    pub lost: Option<Damaged>,
+}
+
+/// Decodes the batches of one segment.
+#[derive(Default)]
+pub struct BatchDecoder {
+    chains: Map<u64, Chain>,
+}
+
+impl BatchDecoder {
+    /// Reads one payload.
+    pub fn take(&mut self, payload: &[u8]) -> Result<ReadBatch, Damaged> {
+        let mut cursor = Cursor::new(payload);
+        let mut read = ReadBatch { sequence: cursor.uvarint()?, ..ReadBatch::default() };
+        read.batch.source = cursor.uvarint()?;
+        let first = cursor.uvarint32()?;
+        let mut texts = TextReader::default();
+        for i in 0..cursor.count(2)? {
+            let local = first.checked_add(i as u32).ok_or(Damaged("too many series"))?;
+            let id = cursor.uvarint()?;
+            read.series.push((local, id, texts.take_labels(&mut cursor)?));
+        }
+        let n = cursor.count(1)?;
+        let section = cursor.take(n)?;
+        let chain = (read.batch.source != 0).then(|| self.chains.entry(read.batch.source).or_default());
+        match take_section(section, chain) {
+            Ok(samples) => read.batch.floats = samples,
+            Err(damage) => read.lost = Some(damage),
+        }
+        let batch = &mut read.batch;
+        for _ in 0..cursor.count(11)? {
+            batch.out_of_order.push(LogFloat {
+                series: cursor.uvarint32()?,
+                t_ms: cursor.ivarint()?,
+                start_ms: cursor.ivarint()?,
+                value: f64::from_bits(cursor.u64_le()?),
+            });
+        }
+        for _ in 0..cursor.count(5)? {
+            batch.histograms.push(LogHistogram {
+                series: cursor.uvarint32()?,
+                t_ms: cursor.ivarint()?,
+                start_ms: cursor.ivarint()?,
+                out_of_order: cursor.byte()? != 0,
+                value: take_histogram(&mut cursor)?,
+            });
+        }
+        for _ in 0..cursor.count(11)? {
+            batch.exemplars.push(LogExemplar {
+                series: cursor.uvarint32()?,
+                t_ms: cursor.ivarint()?,
+                value: f64::from_bits(cursor.u64_le()?),
+                labels: texts.take_labels(&mut cursor)?,
+            });
+        }
+        for _ in 0..cursor.count(4)? {
+            batch.metadata.push(take_metadata(&mut cursor)?);
+        }
+        for _ in 0..cursor.count(3)? {
+            batch.deletes.push(LogDelete {
+                series: cursor.uvarint32()?,
+                min_t_ms: cursor.ivarint()?,
+                max_t_ms: cursor.ivarint()?,
+            });
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::STALE_NAN_BITS;
+    use proptest::prelude::*;
+
+    struct Names;
+
+    impl SeriesNames for Names {
+        fn identity(&self, slot: u32) -> Option<(u64, Labels)> {
+            Some((
+                u64::from(slot) + 1000,
+                Labels::from_pairs([("__name__", format!("m{slot}")), ("job", "x".into())]),
+            ))
+        }
+    }
+
+    fn samples() -> impl Strategy<Value = Vec<(u32, i64, i64, f64)>> {
+        let value = prop_oneof![
+            3 => (0u32..4).prop_map(f64::from),
+            1 => any::<u64>().prop_map(f64::from_bits),
+            1 => Just(f64::from_bits(STALE_NAN_BITS)),
+            1 => Just(-0.0),
+            1 => any::<i64>().prop_map(|v| v as f64),
+        ];
+        let item = (
+            0u32..12,
+            prop_oneof![3 => Just(0i64), 1 => -5i64..5],
+            prop_oneof![3 => Just(0i64), 1 => 1i64..5],
+            value,
+        );
+        prop::collection::vec(item, 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn gives_back_each_batch(batches in prop::collection::vec((0u64..3, samples()), 1..60)) {
+            let (mut encoder, mut decoder) = (BatchEncoder::default(), BatchDecoder::default());
+            let mut slots: Map<u32, u32> = Map::default();
+            for (i, (source, samples)) in batches.iter().enumerate() {
+                let floats: Vec<LogFloat> = samples.iter()
+                    .map(|(series, dt, start_ms, value)| LogFloat { series: *series, t_ms: i as i64 * 1000 + dt, start_ms: *start_ms, value: *value })
+                    .collect();
+                let batch = LogBatch { source: *source, out_of_order: floats.clone(), floats, ..LogBatch::default() };
+                let mut payload = Vec::new();
+                encoder.put(&mut payload, i as u64, &batch, &Names);
+                let read = decoder.take(&payload).unwrap();
+                prop_assert_eq!(read.lost, None);
+                for (local, id, labels) in read.series {
+                    let slot = (id - 1000) as u32;
+                    prop_assert_eq!(labels, Names.identity(slot).unwrap().1);
+                    slots.insert(local, slot);
+                }
+                for (got, want) in [(&read.batch.floats, &batch.floats), (&read.batch.out_of_order, &batch.out_of_order)] {
+                    prop_assert_eq!(got.len(), want.len());
+                    for (got, want) in got.iter().zip(want) {
+                        prop_assert_eq!(slots[&got.series], want.series);
+                        prop_assert_eq!((got.t_ms, got.start_ms, got.value.to_bits()), (want.t_ms, want.start_ms, want.value.to_bits()));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn damage_never_panics(payload in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut decoder = BatchDecoder::default();
+            let _ = decoder.take(&payload);
+            let _ = decoder.take(&payload);
+        }
+    }
+
+    #[test]
+    fn a_lost_record_hides_no_more_than_the_rest_of_its_chain() {
+        let (mut encoder, mut decoder) = (BatchEncoder::default(), BatchDecoder::default());
+        let mut lost = 0;
+        for i in 0..100u32 {
+            let floats = vec![LogFloat { series: 1, t_ms: i64::from(i), start_ms: 0, value: f64::from(i) }];
+            let mut payload = Vec::new();
+            encoder.put(
+                &mut payload,
+                u64::from(i),
+                &LogBatch { source: 7, floats, ..LogBatch::default() },
+                &Names,
+            );
+            if i == 3 {
+                continue;
+            }
+            let read = decoder.take(&payload).unwrap();
+            match read.lost {
+                Some(_) => lost += 1,
+                None => assert_eq!(read.batch.floats[0].value, f64::from(i)),
+            }
+        }
+        assert_eq!(lost, 28);
+    }
+}

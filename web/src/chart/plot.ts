@@ -1,0 +1,40 @@
+// What all charts share: colours of the theme, labels of the time axis, the width they have.
+import { useEffect, useState } from "preact/hooks";
+import type uPlot from "uplot";
+import { formatTime, type Zone } from "../lib/time";
+
+/** A custom property of the theme in force. */
+export function css(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** Tick labels: the clock, with the date under the first tick of each new day. */
+export function timeTicks(zone: Zone) {
+  return (_u: uPlot, ticks: number[], _axis: number, _space: number, step: number): string[] => {
+    let day = "";
+    return ticks.map((t) => {
+      const [date, clock] = formatTime(t * 1000, zone, step < 1).split(" ") as [string, string];
+      const short = date.slice(5);
+      const text =
+        step >= 86_400 ? short : step < 1 ? clock.slice(0, 10) : step < 60 ? clock : clock.slice(0, 5);
+      const out = step < 86_400 && day && day !== short ? `${text}\n${short}` : text;
+      day = short;
+      return out;
+    });
+  };
+}
+
+/** Width of an element in whole pixels, followed as the window changes. */
+export function useWidth(ref: { current: HTMLElement | null }): number {
+  const [width, setWidth] = useState(0);
+  useEffect(() => {
+    const el = ref.current;
+    if (!el) return;
+    setWidth(Math.floor(el.clientWidth));
+    if (typeof ResizeObserver !== "function") return;
+    const o = new ResizeObserver(() => setWidth(Math.floor(el.clientWidth)));
+    o.observe(el);
+    return () => o.disconnect();
+  }, []);
+  return width;
+}

@@ -1,0 +1,68 @@
+// The server's own figures, read from /metrics: they are there at once, even when nothing scrapes this server.
+import { useEffect, useState } from "preact/hooks";
+import { urlOf } from "./base";
+import { num } from "./format";
+import { live } from "./prefs";
+
+export interface SelfMetrics {
+  at: number;
+  /** Sum over the label sets of each name that was asked for. */
+  values: Map<string, number>;
+  /** Growth per second since the reading before; missing on the first. */
+  rates: Map<string, number>;
+}
+
+/** Sums the samples of the named metrics in exposition text. */
+export function readExposition(text: string, names: ReadonlySet<string>): Map<string, number> {
+  const out = new Map<string, number>();
+  for (const line of text.split("\n")) {
+    if (line === "" || line.startsWith("#")) continue;
+    const stop = line.search(/[{\s]/);
+    const name = line.slice(0, stop);
+    if (!names.has(name)) continue;
+    const rest = line[stop] === "{" ? line.slice(line.lastIndexOf("}") + 1) : line.slice(stop);
+    const value = num(rest.trim().split(/\s+/)[0]);
+    if (!Number.isNaN(value)) out.set(name, (out.get(name) ?? 0) + value);
+  }
+  return out;
+}
+
+export function useSelfMetrics(names: readonly string[], seconds = 5): SelfMetrics | undefined {
+  const [state, setState] = useState<SelfMetrics>();
+  const lively = live.value;
+  const key = names.join();
+  useEffect(() => {
+    const stop = new AbortController();
+    const wanted = new Set(names);
+    let before: SelfMetrics | undefined;
+    const ask = () =>
+      fetch(urlOf("metrics"), { signal: stop.signal, cache: "no-store", headers: { Accept: "text/plain" } })
+        .then((r) => (r.ok ? r.text() : Promise.reject(new Error(String(r.status)))))
+        .then((text) => {
+          const at = Date.now();
+          const values = readExposition(text, wanted);
+          const rates = new Map<string, number>();
+          if (before && at > before.at)
+            for (const [name, value] of values) {
+              const was = before.values.get(name);
+              if (was !== undefined && value >= was)
+                rates.set(name, ((value - was) * 1000) / (at - before.at));
+            }
+          before = { at, values, rates };
+          setState(before);
+        })
+        .catch(() => {
+          // The cards then show a dash; the pages' own calls report an unreachable server.
+        });
+    ask();
+    // The first rate needs a second reading: take it soon.
+    const soon = setTimeout(ask, 2000);
+    const timer = lively ? setInterval(() => !document.hidden && ask(), seconds * 1000) : undefined;
+    return () => {
+      stop.abort();
+      clearTimeout(soon);
+      clearInterval(timer);
+    };
+  }, [key, seconds, lively]);
+  return state;
+}

@@ -1,0 +1,63 @@
+// Defaults of the command-line flags, to show first what someone chose.
+
+// Several spellings of one default are listed where servers print them differently.
+const DEFAULTS: Record<string, string[]> = {
+  agent: ["false"],
+  "alertmanager.drain-notification-queue-on-shutdown": ["true"],
+  "alertmanager.notification-batch-size": ["256"],
+  "alertmanager.notification-queue-capacity": ["10000"],
+  "auto-gomaxprocs": ["true"],
+  "auto-gomemlimit": ["true"],
+  "auto-gomemlimit.ratio": ["0.9"],
+  "auto-gomemlimit.refresh-interval": ["0s"],
+  "config.auto-reload": ["false"],
+  "config.auto-reload-interval": ["30s"],
+  "config.file": ["prometheus.yml"],
+  "enable-feature": [""],
+  "log.format": ["logfmt"],
+  "log.level": ["info"],
+  "query.lookback-delta": ["5m"],
+  "query.max-concurrency": ["20"],
+  "query.max-samples": ["50000000"],
+  "query.timeout": ["2m"],
+  "rules.alert.for-grace-period": ["10m"],
+  "rules.alert.for-outage-tolerance": ["1h"],
+  "rules.alert.resend-delay": ["1m"],
+  "rules.max-concurrent-evals": ["4"],
+  "scrape.adjust-timestamps": ["true"],
+  "scrape.discovery-reload-interval": ["5s"],
+  "scrape.timestamp-tolerance": ["2ms"],
+  "storage.remote.flush-deadline": ["1m"],
+  "storage.remote.read-concurrent-limit": ["10"],
+  "storage.remote.read-max-bytes-in-frame": ["1048576"],
+  "storage.remote.read-sample-limit": ["50000000"],
+  "storage.tsdb.allow-overlapping-compaction": ["true"],
+  "storage.tsdb.delayed-compaction.max-percent": ["10"],
+  "storage.tsdb.head-chunks-write-queue-size": ["0"],
+  "storage.tsdb.no-lockfile": ["false"],
+  "storage.tsdb.path": ["data/"],
+  "storage.tsdb.retention.size": ["0", "0B"],
+  "storage.tsdb.retention.time": ["", "0s", "15d"],
+  "storage.tsdb.samples-per-chunk": ["120"],
+  "storage.tsdb.wal-compression": ["true"],
+  "storage.tsdb.wal-compression-type": ["snappy"],
+  "web.config.file": [""],
+  "web.cors.origin": [".*"],
+  "web.enable-admin-api": ["false"],
+  "web.enable-lifecycle": ["false"],
+  "web.enable-otlp-receiver": ["false"],
+  "web.enable-remote-write-receiver": ["false"],
+  "web.external-url": [""],
+  "web.listen-address": ["0.0.0.0:9090"],
+  "web.max-connections": ["512"],
+  "web.max-notifications-subscribers": ["16"],
+  "web.read-timeout": ["5m"],
+  "web.route-prefix": ["", "/"],
+  "web.user-assets": [""],
+};
+
+/** Whether a flag differs from its default; null for flags whose default is not known here. */
+export function changedFlag(name: string, value: string): boolean | null {
+  const known = DEFAULTS[name];
+  return known ? !known.includes(value) : null;
+}

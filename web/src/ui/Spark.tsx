@@ -1,0 +1,71 @@
+// A small chart of one query over the last minutes, for cards.
+import { useEffect, useState } from "preact/hooks";
+import { biggest, type Frame, toFrame } from "../chart/frame";
+import { TimeChart } from "../chart/TimeChart";
+import { call, explainError, isAbort } from "../lib/api";
+import { short } from "../lib/format";
+import { isDark, live, zone } from "../lib/prefs";
+import type { QueryData } from "../lib/types";
+
+const MOST_LINES = 12;
+
+export function Spark(props: { expr: string; range?: number; height?: number; seconds?: number }) {
+  const { expr, range = 900_000, height = 96, seconds = 10 } = props;
+  const [frame, setFrame] = useState<Frame>();
+  const [error, setError] = useState("");
+  const lively = live.value;
+  useEffect(() => {
+    const stop = new AbortController();
+    const step = Math.max(1000, Math.round(range / 180_000) * 1000);
+    const ask = () => {
+      const end = Math.floor(Date.now() / step) * step;
+      call<QueryData>(
+        "query_range",
+        { query: expr, start: (end - range) / 1000, end: end / 1000, step: step / 1000, limit: 200 },
+        stop.signal,
+      ).then(
+        ({ data }) => {
+          const f = toFrame(data.resultType === "matrix" ? data.result : [], end - range, end, step);
+          setFrame({ times: f.times, lines: biggest(f.lines, MOST_LINES) });
+          setError("");
+        },
+        (e: unknown) => {
+          if (!isAbort(e)) setError(explainError(e));
+        },
+      );
+    };
+    ask();
+    const timer = lively ? setInterval(() => !document.hidden && ask(), seconds * 1000) : undefined;
+    return () => {
+      stop.abort();
+      clearInterval(timer);
+    };
+  }, [expr, range, lively]);
+  if (error) return <p class="spark-note bad-text">{error}</p>;
+  if (!frame) return <div style={{ height: `${height}px` }} />;
+  if (!frame.lines.length)
+    return (
+      <p class="spark-note muted" style={{ height: `${height}px` }}>
+        No samples in this range yet.
+      </p>
+    );
+  const last = frame.lines.map((l) => l.stats.last ?? 0);
+  return (
+    <div class="spark">
+      <TimeChart
+        frame={frame}
+        mode="lines"
+        height={height}
+        zone={zone.value}
+        dark={isDark()}
+        label={`Small graph of ${expr}`}
+        spark
+      />
+      <p class="spark-note muted num">
+        {frame.lines.length === 1
+          ? `now ${short(last[0]!)}, between ${short(frame.lines[0]!.stats.min ?? 0)} and ${short(frame.lines[0]!.stats.max ?? 0)}`
+          : `${frame.lines.length} series, ${short(Math.min(...last))} to ${short(Math.max(...last))}`}
+      </p>
+    </div>
+  );
+}
