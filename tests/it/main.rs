@@ -3,6 +3,7 @@
 
 mod config_conformance;
 mod exposition_conformance;
+mod naive_promql;
 mod net_client;
 mod promqltest;
 mod relabel_conformance;
