@@ -21,6 +21,8 @@ pub mod recording;
 pub mod state;
 /// Go's `text/template` as alerts use it.
 pub mod template;
+/// Rule unit tests.
+pub mod unit_test;
 
 #[cfg(test)]
 mod tests;

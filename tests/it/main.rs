@@ -3,8 +3,11 @@
 
 mod config_conformance;
 mod exposition_conformance;
+mod naive_promql;
 mod net_client;
+mod promqltest;
 mod relabel_conformance;
+mod rules_conformance;
 mod scraping;
 mod storage;
 mod tidy;

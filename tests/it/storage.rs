@@ -401,3 +401,81 @@ fn open_queriers_see_neither_later_batches_nor_halves() {
         }
     }
 }
+
+#[test]
+fn a_damaged_head_chunk_costs_only_itself() {
+    let vfs = CrashVfs::new();
+    let db = open(&vfs);
+    let mut all = BTreeSet::new();
+    for k in 0..1200 {
+        commit(&db, k * 1000).unwrap();
+        all.insert(k * 1000);
+    }
+    db.close().unwrap();
+    drop(db);
+    let file =
+        vfs.files().into_iter().find(|f| f.extension().is_some_and(|e| e == "chunks")).expect("full chunks");
+    let content = vfs.content(&file).unwrap();
+    for byte in (0..content.len()).step_by(37) {
+        let damaged = vfs.kill();
+        let mut bytes = content.clone();
+        bytes[byte] ^= 0x10;
+        damaged.damage(&file, bytes);
+        let (db, registry) = open_with(&damaged, options()).expect("a start never fails");
+        let querier = db.querier(i64::MIN, i64::MAX).unwrap();
+        let set = querier.select(&SelectHints::default(), &[]).unwrap();
+        let (mut out, mut missing) = (SampleBuffer::default(), 0);
+        for i in 0..set.len() {
+            set.samples(i, i64::MIN, i64::MAX, &mut out).unwrap();
+            assert!(out.timestamps.iter().zip(&out.values).all(|(t, v)| *v == value(i, *t)));
+            missing += all.len() - out.len();
+        }
+        assert_eq!(missing, 240, "byte {byte}");
+        assert_eq!(set.warnings().len(), 1, "byte {byte}");
+        assert!(registry.counter("prometheus_tsdb_mmap_chunk_corruptions_total", "", &[]).get() > 0.0);
+    }
+}
+
+#[test]
+fn truncation_forgets_what_is_in_blocks_and_nothing_else() {
+    use meerkat::tsdb::head::flush::{FlushSource, RawSamples};
+    let vfs = CrashVfs::new();
+    let hour = 3_600_000;
+    let (db, _) = open_with(&vfs, DbOptions { out_of_order_window_ms: 10 * hour, ..options() }).unwrap();
+    for k in 0..(4 * 60) {
+        commit(&db, k * 60_000).unwrap();
+        if k == 10 {
+            // A series that ends early.
+            let mut appender = db.appender(BatchOptions::default());
+            appender.append(SeriesRef::NONE, &|| labels(3), 0, k * 60_000, 1.0).unwrap();
+            appender.commit().unwrap();
+        }
+    }
+    let range = db.range_to_flush(0).expect("four hours are more than one and a half block ranges");
+    assert_eq!((range.min_t_ms, range.max_t_ms), (0, 2 * hour - 1));
+    let old = db.querier(0, 2 * hour).unwrap();
+    let view = db.flush_view(range).unwrap();
+    assert_eq!(view.len(), 4);
+    let mut raw = RawSamples::default();
+    view.samples(0, &mut raw).unwrap();
+    assert_eq!(raw.len(), 120);
+    // Late samples: one that the view cannot have seen.
+    commit(&db, 30_000).unwrap();
+    drop((view, old));
+    db.truncate_before(range.max_t_ms + 1).unwrap();
+    let mut want: BTreeSet<i64> = (120..240).map(|k| k * 60_000).collect();
+    want.insert(30_000);
+    assert_eq!(stored(&db), want);
+    assert_eq!(db.head_stats().num_series, 3, "the series that ended is gone");
+    assert_eq!(stored(&open(&vfs.kill())), want);
+    assert!(matches!(
+        db.range_to_flush(0),
+        None | Some(meerkat::tsdb::head::flush::FlushRange { min_t_ms: 0, .. })
+    ));
+    // The slot of the removed series is used again under another reference.
+    let mut appender = db.appender(BatchOptions::default());
+    appender.append(SeriesRef::NONE, &|| labels(3), 0, 4 * hour, 5.0).unwrap();
+    appender.commit().unwrap();
+    let again = open(&vfs.kill());
+    assert_eq!(again.head_stats().num_series, 4);
+}

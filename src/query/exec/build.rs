@@ -220,11 +220,12 @@ impl Builder<'_> {
     fn aggregate(&self, a: &Aggregate) -> Result<BoxNode, QueryError> {
         let (ctx, axis, op, span) = (self.ctx, self.axis, a.op, a.expr.outer_span);
         if op == AggregateOp::CountValues {
-            let Some(Kind::String(label)) = a.param.as_ref().map(|p| &p.bare().kind) else {
+            let param = a.param.as_ref().map(Plan::bare);
+            let Some((Kind::String(label), span)) = param.map(|p| (&p.kind, p.span)) else {
                 return Err(wrong_type("a label name"));
             };
             let input = self.vector(&a.expr)?;
-            return count_values(ctx, &*input, label, &a.grouping, a.without, axis);
+            return count_values(ctx, &*input, (label, span), &a.grouping, a.without, axis);
         }
         let param = a.param.as_ref().map(|p| self.scalar(p)).transpose()?;
         let param_span = a.param.as_ref().map_or(span, |p| p.outer_span);

@@ -5,6 +5,8 @@
 pub mod extended;
 /// Quantiles, fractions and moments of distributions.
 pub mod histogram;
+/// Sums and means of histograms.
+pub mod histogram_sum;
 /// What the window functions need of histograms.
 pub mod histops;
 /// Compensated sums.

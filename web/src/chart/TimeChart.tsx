@@ -127,7 +127,7 @@ export function TimeChart(props: TimeChartProps) {
       width,
       height,
       pxAlign: false,
-      padding: spark ? [4, 0, 0, 0] : [12, 14, 0, 0],
+      padding: spark ? [4, 0, 0, 0] : [12, 18, 0, 0],
       tzDate: (seconds) =>
         zone === "utc" ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000),
       legend: { show: false },

@@ -4,11 +4,13 @@ import { Editor } from "../editor/Editor";
 import { ApiError, call, explainError } from "../lib/api";
 import { completionOn, history, remember } from "../lib/prefs";
 import { Icon } from "../ui/icons";
+import { lazy } from "../ui/lazy";
 import { Menu, Segments } from "../ui/parts";
-import { ExplainTab } from "./ExplainTab";
 import { GraphTab } from "./GraphTab";
 import type { Panel, Tab } from "./state";
 import { TableTab } from "./TableTab";
+
+const ExplainTab = lazy(() => import("./ExplainTab").then((m) => m.ExplainTab));
 
 export interface PanelProps {
   index: number;
@@ -32,7 +34,14 @@ export interface TabProps {
 
 export function PanelView(props: PanelProps) {
   const { panel } = props;
-  const [draft, setDraft] = useState(panel.expr);
+  const [draft, setTyped] = useState(panel.expr);
+  // Grows when the text comes from elsewhere than the editor: only then may it be written into the editor, else a
+  // late draw would undo what was typed meanwhile.
+  const [revision, setRevision] = useState(0);
+  const setDraft = (text: string) => {
+    setTyped(text);
+    setRevision((r) => r + 1);
+  };
   const [turn, setTurn] = useState(0);
   const [failure, setFailure] = useState<ApiError | null>(null);
   const [past, setPast] = useState(false);
@@ -74,7 +83,8 @@ export function PanelView(props: PanelProps) {
         <Editor
           value={draft}
           label={`${name}, PromQL expression`}
-          onChange={setDraft}
+          revision={revision}
+          onChange={setTyped}
           onRun={run}
           mark={failure && draft.trim() === panel.expr ? failure.place : undefined}
           autofocus={props.index === 0 && panel.expr === ""}
