@@ -133,6 +133,9 @@ impl Stored {
 
     /// Everything that is due. Returns the number of steps done.
     pub(super) fn cycle(&self, db: &Db) -> Result<usize, StorageError> {
+        if self.stopped() {
+            return Ok(0);
+        }
         self.metrics.triggered.inc();
         self.reload()?;
         self.drop_old(db)?;

@@ -51,8 +51,12 @@ impl Store {
     }
 
     fn fill(&self, from: i64, to: i64) -> Samples {
+        self.fill_each(from, to, 500)
+    }
+
+    fn fill_each(&self, from: i64, to: i64, step: usize) -> Samples {
         let mut all = Samples::new();
-        for t in (from..to).step_by(500) {
+        for t in (from..to).step_by(step) {
             for series in ["a", "b"] {
                 let value = (t + i64::from(series == "b")) as f64;
                 self.append(series, t, value).unwrap();
@@ -80,6 +84,12 @@ impl Store {
         all
     }
 
+    /// The directory as a kill would leave it now, when everything was acknowledged.
+    fn killed(&self, dir: &Path) -> tempfile::TempDir {
+        self.db.wal.sync().unwrap();
+        copied(dir)
+    }
+
     fn all(&self) -> Samples {
         self.read(i64::MIN, i64::MAX)
     }
@@ -96,12 +106,12 @@ impl Store {
 fn old_ranges_move_to_blocks_and_stay_readable() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), |_| {});
-    let want = store.fill(0, 95_000);
+    let want = store.fill_each(0, 95_000, 100);
     let chunks = store.metric("prometheus_tsdb_head_chunks");
     assert!(store.db.compact().unwrap() > 0);
     assert_eq!(store.all(), want);
     let stats = store.db.head_stats();
-    assert_eq!((stats.min_time, stats.max_time), (80_000, 94_500));
+    assert_eq!((stats.min_time, stats.max_time), (80_000, 94_900));
     assert!(store.metric("prometheus_tsdb_head_chunks") < chunks);
     let blocks = store.db.blocks();
     assert!(blocks.iter().any(|b| b.compaction.level > 1), "{blocks:?}");
@@ -116,18 +126,17 @@ fn old_ranges_move_to_blocks_and_stay_readable() {
     drop(querier);
     assert_eq!(store.db.compact().unwrap(), 0, "nothing more is due");
     // Both kinds of end.
-    for clean in [true, false] {
+    for clean in [false, true] {
         if clean {
             store.db.close().unwrap();
         }
-        let copy = copied(dir.path());
+        let copy = if clean { copied(dir.path()) } else { store.killed(dir.path()) };
         let again = open(copy.path(), |_| {});
         assert_eq!(again.all(), want);
         assert_eq!(again.db.blocks(), blocks);
     }
 }
 
-/// The directory as a kill would leave it now.
 fn copied(dir: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
@@ -154,19 +163,19 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
     let range = store.db.range_to_flush(0).unwrap();
     // Killed while the block is written.
     std::fs::create_dir(dir.path().join("01ARZ3NDEKTSV4RRFFQ69G5FAV.tmp-for-creation")).unwrap();
-    let writing = copied(dir.path());
+    let writing = store.killed(dir.path());
     // Killed after the block was renamed, before anything was forgotten.
     let view = store.db.flush_view(range).unwrap();
     let meta = BlockMeta::new(crate::tsdb::block::new_ulid(1), range.min_t_ms, range.max_t_ms + 1);
     let mut series = crate::tsdb::compact::sources::FlushSeries::new(&*view);
     write_block(dir.path(), meta, &mut series, &|| false).unwrap().unwrap();
     drop(view);
-    let published = copied(dir.path());
+    let published = store.killed(dir.path());
     // Killed after the head has forgotten, before the checkpoint.
     store.db.head().forget_before(range.max_t_ms + 1, &|| false).unwrap();
-    let forgotten = copied(dir.path());
+    let forgotten = store.killed(dir.path());
     store.db.checkpoint().unwrap();
-    let done = copied(dir.path());
+    let done = store.killed(dir.path());
     for (stage, killed) in
         [("writing", writing), ("published", published), ("forgotten", forgotten), ("done", done)]
     {
@@ -194,7 +203,8 @@ fn deletions_reach_blocks_and_head() {
     store.db.delete_series(&[Matcher::equal("s", "a")], 3_000, 44_000).unwrap();
     want.get_mut("a").unwrap().retain(|t, _| !(3_000..=44_000).contains(t));
     assert_eq!(store.all(), want);
-    let again = open(copied(dir.path()).path(), |_| {});
+    let killed = store.killed(dir.path());
+    let again = open(killed.path(), |_| {});
     assert_eq!(again.all(), want);
     assert!(store.db.clean_tombstones().unwrap() > 0);
     assert_eq!(store.db.clean_tombstones().unwrap(), 0);
@@ -329,7 +339,7 @@ proptest! {
                     deleted.push((name, *from, from + len));
                 }
                 Action::Kill => {
-                    let next = copied(dir.path());
+                    let next = store.killed(dir.path());
                     drop(store);
                     store = open(next.path(), window);
                     dir = next;
