@@ -3,6 +3,9 @@
 
 mod config_conformance;
 mod exposition_conformance;
+mod http_api;
 mod net_client;
 mod relabel_conformance;
+mod remote_messages;
+mod server;
 mod tidy;
