@@ -1,6 +1,6 @@
 import { defineConfig } from "vite";
 
-// Paths stay relative so that one bundle works under every route prefix: the server rewrites <base href>.
+// Paths stay relative and every page is one segment below the mount point, so one bundle works under every prefix.
 export default defineConfig({
   base: "./",
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
@@ -11,7 +11,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
-    license: { fileName: "assets/licenses.md" },
+    license: { fileName: "assets/licenses.txt" },
     rolldownOptions: {
       output: {
         entryFileNames: "assets/[name]-[hash].js",

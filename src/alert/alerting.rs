@@ -114,7 +114,13 @@ pub struct AlertingRule {
     pub active: BTreeMap<Labels, Alert>,
     /// Whether stored state was taken over (or there was none to take over); before that no series are written.
     pub restored: bool,
+    /// Evaluations for which alerts taken over from a file stay as they are even if the expression does not
+    /// return them: after a restart targets must be scraped first.
+    pub unconfirmed_evaluations: u32,
 }
+
+/// How many evaluations after a restart do not resolve alerts that were taken over.
+pub const CONFIRMING_EVALUATIONS: u32 = 2;
 
 /// Samples that an evaluation wants stored.
 pub type RuleSamples = Vec<(Labels, PointValue)>;
@@ -123,7 +129,7 @@ impl AlertingRule {
     /// A rule without alerts.
     #[must_use]
     pub fn new(spec: AlertingSpec, restored: bool) -> Self {
-        Self { spec, active: BTreeMap::new(), restored }
+        Self { spec, active: BTreeMap::new(), restored, unconfirmed_evaluations: 0 }
     }
 
     /// The strongest state of its alerts.
@@ -166,9 +172,13 @@ impl AlertingRule {
         let mut samples = RuleSamples::new();
         let mut counted = 0;
         let (hold_ms, keep_ms, restored) = (self.spec.hold_ms, self.spec.keep_firing_ms, self.restored);
+        let confirming = self.unconfirmed_evaluations > 0;
+        self.unconfirmed_evaluations = self.unconfirmed_evaluations.saturating_sub(1);
         self.active.retain(|labels, alert| {
             if seen.contains_key(labels) {
                 alert.keep_firing_since_ms = None;
+            } else if confirming && alert.state != AlertState::Inactive {
+                // Neither confirmed nor refuted yet.
             } else {
                 let mut keeps_firing = false;
                 if alert.state == AlertState::Firing && keep_ms > 0 {
@@ -192,7 +202,7 @@ impl AlertingRule {
             }
             counted += 1;
             let old_enough = t_ms - alert.active_at_ms >= hold_ms;
-            if alert.state == AlertState::Pending && old_enough {
+            if alert.state == AlertState::Pending && old_enough && seen.contains_key(labels) {
                 alert.state = AlertState::Firing;
                 alert.fired_at_ms = Some(t_ms);
             }

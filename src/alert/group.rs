@@ -242,6 +242,7 @@ impl Group {
             rule.written = old.written;
             if let (RuleKind::Alerting(new), RuleKind::Alerting(old)) = (&mut rule.kind, old.kind) {
                 new.restored = old.restored;
+                new.unconfirmed_evaluations = old.unconfirmed_evaluations;
                 new.active = old.active;
                 let hold_ms = new.spec.hold_ms;
                 for alert in new.active.values_mut() {

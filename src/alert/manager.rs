@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::group::{Group, GroupContext, GroupSpec, Rule, RuleKind, write_stale};
+use super::state::{self, AlertStore};
 use crate::model::clock::Clock;
 use crate::telemetry::{Counter, Gauge, Registry, Summary};
 
@@ -60,6 +61,7 @@ struct Running {
 pub struct RuleManager {
     options: ManagerOptions,
     clock: Arc<dyn Clock>,
+    store: Arc<dyn AlertStore>,
     metrics: Metrics,
     /// By group key. Never locked across an await.
     groups: Mutex<BTreeMap<String, Running>>,
@@ -164,11 +166,13 @@ impl RuleManager {
         context: GroupContext,
         options: ManagerOptions,
         clock: Arc<dyn Clock>,
+        store: Arc<dyn AlertStore>,
         registry: &Arc<Registry>,
     ) -> Arc<Self> {
         Arc::new(Self {
             options,
             clock,
+            store,
             metrics: Metrics::new(registry),
             groups: Mutex::default(),
             context: RwLock::new(context),
@@ -209,7 +213,9 @@ impl RuleManager {
                 group.copy_state(before.group.read().group.clone());
                 restore = false;
             }
-            if !restore {
+            if restore {
+                restore = !self.restore_from_store(&mut group);
+            } else {
                 for rule in &mut group.rules {
                     if let RuleKind::Alerting(alerting) = &mut rule.kind {
                         alerting.restored = true;
@@ -224,6 +230,22 @@ impl RuleManager {
             tokio::spawn(async move { manager.end_group(removed).await });
         }
         *self.groups.lock() = new;
+    }
+
+    /// Takes over the state that was saved for a group; false if there is none that can be used.
+    fn restore_from_store(&self, group: &mut Group) -> bool {
+        let key = group.spec.key();
+        let Some(content) = self.store.load(&state::store_key(&key)) else { return false };
+        match state::restore(group, &content, self.clock.now_ms(), self.options.outage_tolerance_ms) {
+            Ok(alerts) => {
+                tracing::info!(group = %key, alerts, "Took over the alert state of the group");
+                true
+            }
+            Err(reason) => {
+                tracing::warn!(group = %key, reason, "Saved alert state was not used");
+                false
+            }
+        }
     }
 
     fn start(self: &Arc<Self>, group: Group, definition: Vec<RuleKind>, restore: bool) -> Running {
@@ -288,6 +310,32 @@ fn same_rules(a: &[RuleKind], b: &[RuleKind]) -> bool {
         })
 }
 
+/// Saves the alert state if it differs from what was saved last, times of saving aside; answers with what is saved.
+async fn save_state(
+    manager: &Arc<RuleManager>,
+    key: &str,
+    group: &Group,
+    t_ms: i64,
+    saved: Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    // Comparable form: the time of saving would differ each time.
+    let comparable = state::encode(group, 0);
+    if comparable == saved {
+        return saved;
+    }
+    let content = state::encode(group, t_ms).unwrap_or_default();
+    let (manager, key) = (Arc::clone(manager), key.to_owned());
+    let written = tokio::task::spawn_blocking(move || manager.store.save(&key, &content)).await;
+    match written {
+        Ok(Ok(())) => comparable,
+        Ok(Err(error)) => {
+            tracing::error!(group = %group.spec.key(), %error, "Saving alert state failed");
+            saved
+        }
+        Err(_) => saved,
+    }
+}
+
 async fn run_group(
     manager: Arc<RuleManager>,
     group: Arc<RwLock<GroupSnapshot>>,
@@ -302,6 +350,8 @@ async fn run_group(
     // A process that starts on a slot does not wait a whole interval.
     let mut slot_ns = spec.slot_at_or_before_ns(now_ns()) + interval_ns;
     let mut evaluations = 0u64;
+    let store_key = state::store_key(&spec.key());
+    let mut saved: Option<Vec<u8>> = None;
     loop {
         let wait_ns = u64::try_from(slot_ns - now_ns()).unwrap_or(0);
         tokio::select! {
@@ -334,6 +384,7 @@ async fn run_group(
         for rule in &working.rules {
             manager.metrics.rule_duration.observe(rule.evaluation_seconds);
         }
+        saved = save_state(&manager, &store_key, &working, t_ms, saved).await;
         *handle.write() =
             GroupSnapshot { group: working, evaluation_seconds: seconds, last_evaluation_ms: Some(t_ms) };
         evaluations += 1;

@@ -17,8 +17,12 @@ pub mod manager;
 pub mod notifier;
 /// Recording rules.
 pub mod recording;
+/// Alert state over restarts.
+pub mod state;
 /// Go's `text/template` as alerts use it.
 pub mod template;
+/// Rule unit tests.
+pub mod unit_test;
 
 #[cfg(test)]
 mod tests;
@@ -29,3 +33,4 @@ pub use group::{Group, GroupContext, GroupSpec, Rule, RuleHealth, RuleKind};
 pub use manager::{GroupDefinition, GroupSnapshot, ManagerOptions, RuleManager};
 pub use notifier::{AlertmanagerNotifier, AlertmanagerSet, NotifierOptions, Poster};
 pub use recording::RecordingSpec;
+pub use state::{AlertStore, NoAlertStore};

@@ -297,3 +297,77 @@ fn slots_are_spread_and_regular() {
     }
     assert!(offsets.len() > 45, "{} distinct offsets of 50", offsets.len());
 }
+
+/// A process that dies after every evaluation: pending time counts on, firing goes on, nothing is sent twice.
+#[test]
+fn alert_state_survives_restarts() {
+    let house = house();
+    let minute = 60_000;
+    let fresh = || {
+        let mut group = group(vec![alerting(5 * minute, 0)]);
+        if let RuleKind::Alerting(rule) = &mut group.rules[0].kind {
+            rule.restored = false;
+        }
+        group
+    };
+    house.evaluator.answer("up == 0", &[(&[("instance", "i")], 0.0)]);
+    let mut saved: Option<(Vec<u8>, i64)> = None;
+    let mut states = Vec::new();
+    for slot in 1..=500 {
+        let mut group = fresh();
+        if let Some((content, _)) = &saved {
+            assert_eq!(state::restore(&mut group, content, slot * minute, 60 * minute), Ok(1));
+            if let RuleKind::Alerting(rule) = &mut group.rules[0].kind {
+                // The process was down for no time: the shift is for outages.
+                rule.active.values_mut().for_each(|a| {
+                    if a.state == AlertState::Pending {
+                        a.active_at_ms -= minute;
+                    }
+                });
+            }
+        }
+        // Right after a restart nothing has been scraped yet.
+        if slot % 7 == 0 && slot > 10 {
+            house.evaluator.answer("up == 0", &[]);
+        } else {
+            house.evaluator.answer("up == 0", &[(&[("instance", "i")], 0.0)]);
+        }
+        group.eval(slot * minute, &house.context);
+        states.push(only_alert(&group).state);
+        saved = state::encode(&group, slot * minute).map(|content| (content, slot));
+    }
+    let first_firing = states.iter().position(|s| *s == AlertState::Firing);
+    assert_eq!(first_firing, Some(5), "five minutes after the first slot");
+    assert!(states[5..].iter().all(|s| *s == AlertState::Firing), "no false resolve");
+    let told = house.notified.0.lock();
+    assert!(told.iter().all(|n| n.starts_at_ms == 6 * minute), "one alert, not a new one after each restart");
+    assert!(told.windows(2).all(|w| w[1].ends_at_ms > w[0].ends_at_ms));
+}
+
+#[test]
+fn damaged_or_foreign_alert_state_is_refused() {
+    let house = house();
+    let mut running = group(vec![alerting(0, 0)]);
+    house.evaluator.answer("up == 0", &[(&[("instance", "i")], 0.0)]);
+    running.eval(60_000, &house.context);
+    let good = state::encode(&running, 60_000).expect("there is an alert");
+    let mut target = group(vec![alerting(0, 0)]);
+    assert_eq!(state::restore(&mut target, &good, 61_000, 3_600_000), Ok(1));
+    for len in 0..good.len() {
+        assert!(state::restore(&mut target, &good[..len], 61_000, 3_600_000).is_err(), "cut at {len}");
+    }
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut flipped = good.clone();
+            flipped[at] ^= 1 << bit;
+            let refused = state::restore(&mut target, &flipped, 61_000, 3_600_000).is_err();
+            assert!(refused, "byte {at} bit {bit}");
+        }
+    }
+    target.spec.name = "other".into();
+    assert_eq!(state::restore(&mut target, &good, 61_000, 1).unwrap_err(), "it belongs to another group");
+    target.spec.name = "g".into();
+    assert!(
+        state::restore(&mut target, &good, 10_000_000, 3_600_000).unwrap_err().contains("outage tolerance")
+    );
+}

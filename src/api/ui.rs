@@ -40,13 +40,9 @@ const PAGES: &[&str] = &[
     "/flags",
     "/config",
     "/agent",
-    "/home",
-    "/metrics-explorer",
+    "/explore",
     "/cardinality",
     "/storage",
-    "/delivery",
-    "/queries",
-    "/relabel",
 ];
 
 const PLACEHOLDER: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Meerkat</title>\
@@ -129,7 +125,11 @@ pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response
     if read {
         match path {
             "/" if api.options.agent => return redirect(&api, "/agent", None),
-            "/" => return redirect(&api, "/query", request.uri().query()),
+            // Links with a query are Prometheus's; without one people want an overview.
+            "/" if request.uri().query().is_some() => {
+                return redirect(&api, "/query", request.uri().query());
+            }
+            "/" => return document(request.headers()),
             "/graph" => return redirect(&api, "/query", request.uri().query()),
             "/classic" | "/classic/graph" => return redirect(&api, "/query", None),
             path if PAGES.contains(&path) => return document(request.headers()),

@@ -2,6 +2,8 @@
 //!
 //! Without a command the server runs, with Prometheus's flags, so that the binary can take Prometheus's place.
 
+/// Files of alert state.
+pub mod alert_files;
 /// Commands beside serving.
 pub mod commands;
 /// The table of flags.

@@ -276,7 +276,8 @@ async fn start(
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures: template_failures.clone(),
     };
-    let rules = RuleManager::new(context, manager_options, Arc::clone(clock), registry);
+    let store = Arc::new(super::alert_files::AlertFiles::new(Arc::new(RealVfs), &path));
+    let rules = RuleManager::new(context, manager_options, Arc::clone(clock), store, registry);
     let governed = Governed {
         db: Arc::clone(&db),
         scrape: scrape.clone(),

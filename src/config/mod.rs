@@ -9,6 +9,8 @@ mod load;
 pub mod relabel;
 /// `remote_write` and `remote_read`.
 pub mod remote;
+/// Files of rule unit tests.
+pub mod rule_tests;
 /// Rule files.
 pub mod rules;
 /// `global` and `scrape_configs`.

@@ -76,10 +76,12 @@ impl ToYaml for RelabelRule {
         let mut out = Vec::new();
         let mut push = |key: &str, value: Value| out.push((key.to_owned(), value));
         if !self.source_labels.is_empty() {
-            push("source_labels", self.source_labels.to_value());
+            push("source_labels", Value::Flow(self.source_labels.clone()));
         }
         push("separator", self.separator.to_value());
-        push("regex", Value::Text(self.regex.pattern().into()));
+        if !self.has_default_regex() {
+            push("regex", Value::Text(self.regex.pattern().into()));
+        }
         if self.modulus != 0 {
             push("modulus", self.modulus.to_value());
         }

@@ -280,8 +280,8 @@ section! {
         headers: BTreeMap<String, String>,
         /// `gzip` or nothing.
         compression: String,
-        /// How long sending may take.
-        timeout: PromDuration = PromDuration::seconds(10),
+        /// How long sending may take; 0 means 10 s.
+        timeout: PromDuration,
     }
 }
 

@@ -193,18 +193,23 @@ proptest! {
         "[-?:,\\[\\]{}#&*!|>'\"%@` \n\ta0~.]{0,8}",
         any::<String>(),
         Just("yes".to_owned()), Just("0x1F".to_owned()), Just("1_000".to_owned()), Just("---".to_owned()),
+        Just("2020-01-01".to_owned()), Just("1:20".to_owned()), Just("=".to_owned()),
     ], key in "[a-z:# -]{1,6}") {
         let value = Value::Map(vec![
+            ("flow".into(), Value::Flow(vec![text.clone(), "x".into()])),
             (key.clone(), Value::Text(text.clone())),
             ("list".into(), Value::List(vec![Value::Text(text.clone()), Value::Map(vec![("k".into(), Value::Text(text.clone()))])])),
         ]);
-        prop_assume!(key != "list");
+        prop_assume!(key != "list" && key != "flow");
         let printed = value.print();
         let mut cx = Context::new("", Path::new(""), &printed);
         let root = cx.document().root;
         prop_assert!(!cx.has_errors(), "{printed}");
         let got = |node: Option<&super::yaml::Node>| node.and_then(|n| n.text().map(str::to_owned));
         prop_assert_eq!(got(root.get(&key)), Some(text.clone()), "{}", printed);
+        let flow = root.get("flow").expect("the flow list");
+        prop_assert_eq!(flow.items().len(), 2, "{}", printed);
+        prop_assert_eq!(got(flow.items().first()), Some(text.clone()), "{}", printed);
         let list = root.get("list").expect("the list");
         prop_assert_eq!(got(list.items().first()), Some(text.clone()), "{}", printed);
         prop_assert_eq!(got(list.items().get(1).and_then(|m| m.get("k"))), Some(text), "{}", printed);

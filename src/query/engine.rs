@@ -343,7 +343,7 @@ impl Job<'_> {
         };
         let querier = self.storage.querier(min_t, max_t)?;
         let per_step = self.options.per_step_stats && settings.per_step_stats;
-        let ctx = Context::new(querier, rules, limits, Arc::clone(&self.engine.memory), per_step);
+        let ctx = Context::new(querier, self.query, rules, limits, Arc::clone(&self.engine.memory), per_step);
         stats.query_preparation_time += prepare.elapsed().as_secs_f64();
         let inner = Instant::now();
         let root = Root {
@@ -365,6 +365,6 @@ impl Job<'_> {
         }
         stats.result_sort_time = sort.elapsed().as_secs_f64();
         stats.eval_total_time = prepare.elapsed().as_secs_f64();
-        Ok((value, ctx.annotations(self.query)))
+        Ok((value, ctx.annotations()))
     }
 }

@@ -34,14 +34,16 @@ impl HashKey {
     }
 
     #[inline]
-    pub(super) fn hash(&self, text: &[u8], context: u64) -> Hash96 {
+    /// The hash of a series' text under a parse context.
+    pub fn hash(&self, text: &[u8], context: u64) -> Hash96 {
         let hash = xxh3_128_with_secret(text, &self.0[..]);
         Hash96((hash as u64) ^ context, (hash >> 64) as u32)
     }
 }
 
+/// 96 bits of a keyed hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hash96(u64, u32);
+pub struct Hash96(u64, u32);
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -91,7 +93,7 @@ pub struct SeriesCache {
 
 /// Where a series was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// Seen in the previous scrape, and for the first time in this one.
     Known(usize),
     /// Seen in this scrape already.
@@ -101,7 +103,7 @@ pub(super) enum Found {
 }
 
 /// One pass over the cache, for one scrape.
-pub(super) struct Pass<'c> {
+pub struct Pass<'c> {
     cache: &'c mut SeriesCache,
     key: &'c HashKey,
     cursor: usize,
@@ -116,9 +118,21 @@ const IN_ADDED: u32 = 1 << 31;
 
 impl SeriesCache {
     /// Number of remembered series.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Whether nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of heap in use.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.retired.capacity() * size_of::<SeriesRef>()
     }
 
     /// Forgets which text means which series, because the rules for labels changed; series that do not come back
@@ -130,7 +144,7 @@ impl SeriesCache {
     }
 
     /// Begins a scrape.
-    pub(super) fn begin<'c>(&'c mut self, key: &'c HashKey) -> Pass<'c> {
+    pub fn begin<'c>(&'c mut self, key: &'c HashKey) -> Pass<'c> {
         if self.generation >= LAST_GENERATION {
             self.generation = 0;
             self.entries.iter_mut().for_each(|e| e.set_generation(0));
@@ -140,7 +154,7 @@ impl SeriesCache {
     }
 
     /// Takes the series that now end because the scrape failed or the target is gone. They stay remembered.
-    pub(super) fn take_all_tracked(&mut self) -> Vec<SeriesRef> {
+    pub fn take_all_tracked(&mut self) -> Vec<SeriesRef> {
         let mut ended = std::mem::take(&mut self.retired);
         for entry in &mut self.entries {
             if entry.has(TRACKED) {
@@ -155,17 +169,15 @@ impl SeriesCache {
 impl Pass<'_> {
     /// Whether `rest` starts with the series that comes next in the order of the previous scrape.
     #[inline]
-    pub(super) fn expected(&self, rest: &[u8], context: u64) -> Option<usize> {
+    pub fn expected(&self, rest: &[u8], context: u64) -> Option<usize> {
         let entry = self.cache.entries.get(self.cursor)?;
         let text = rest.get(..entry.len())?;
-        let is_next =
-            entry.generation() != self.cache.generation && entry.is(self.key.hash(text, context), text.len());
-        is_next.then_some(text.len())
+        entry.is(self.key.hash(text, context), text.len()).then_some(text.len())
     }
 
     /// Accepts what [`Pass::expected`] just recognised.
     #[inline]
-    pub(super) fn accept(&mut self) -> usize {
+    pub fn accept(&mut self) -> usize {
         let at = self.cursor;
         self.see(at);
         at
@@ -188,7 +200,7 @@ impl Pass<'_> {
     }
 
     /// Looks a series up by its text.
-    pub(super) fn find(&mut self, text: &[u8], context: u64) -> (Found, Hash96) {
+    pub fn find(&mut self, text: &[u8], context: u64) -> (Found, Hash96) {
         let hash = self.key.hash(text, context);
         let entries = &self.cache.entries;
         let end = entries.len().min(self.cursor.saturating_add(LOOK_AHEAD));
@@ -233,19 +245,19 @@ impl Pass<'_> {
 
     /// The reference of a found series.
     #[inline]
-    pub(super) fn reference(&self, at: usize) -> SeriesRef {
+    pub fn reference(&self, at: usize) -> SeriesRef {
         SeriesRef(self.entry(at).reference)
     }
 
     /// Whether a found series is dropped by metric relabelling.
     #[inline]
-    pub(super) fn is_dropped(&self, at: usize) -> bool {
+    pub fn is_dropped(&self, at: usize) -> bool {
         self.entry(at).has(DROPPED)
     }
 
     /// Notes the outcome of a known series that was accepted last.
     #[inline]
-    pub(super) fn update(&mut self, at: usize, reference: SeriesRef, tracked: bool) {
+    pub fn update(&mut self, at: usize, reference: SeriesRef, tracked: bool) {
         let Some(entry) = self.cache.entries.get_mut(at) else { return };
         entry.reference = reference.0;
         entry.set(TRACKED, tracked);
@@ -255,14 +267,7 @@ impl Pass<'_> {
     }
 
     /// Remembers a new series.
-    pub(super) fn add(
-        &mut self,
-        text: &[u8],
-        hash: Hash96,
-        reference: SeriesRef,
-        tracked: bool,
-        dropped: bool,
-    ) {
+    pub fn add(&mut self, text: &[u8], hash: Hash96, reference: SeriesRef, tracked: bool, dropped: bool) {
         if text.len() > MAX_TEXT {
             return;
         }
@@ -287,7 +292,7 @@ impl Pass<'_> {
 
     /// Ends a successful scrape: what was not seen is forgotten. Returns the tracked series among that which no
     /// other text of this scrape means.
-    pub(super) fn finish(self) -> Vec<SeriesRef> {
+    pub fn finish(self) -> Vec<SeriesRef> {
         let cache = self.cache;
         let generation = cache.generation;
         let mut ended = std::mem::take(&mut cache.retired);

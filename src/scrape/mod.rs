@@ -4,7 +4,8 @@
 //! [`Appendable`](crate::tsdb::door::Appendable).
 
 mod buffers;
-mod cache;
+/// The series of the previous scrape.
+pub mod cache;
 /// Mechanisms that find targets, and the manager that runs them.
 pub mod discovery;
 /// Parsers of scraped bodies.

@@ -5,6 +5,8 @@
 pub mod block;
 /// Encodings of young samples.
 pub mod chunk;
+/// How blocks are made, merged and dropped.
+pub mod compact;
 /// The storage as a whole.
 pub mod db;
 /// The doors: traits, hints and errors.
@@ -15,6 +17,10 @@ pub mod head;
 pub mod index;
 /// A small storage in memory with the same doors, for rule unit tests and as the naive twin in tests.
 pub mod memory;
+/// Several sources seen as one.
+pub mod merge;
+/// Prometheus's own blocks.
+pub mod prometheus;
 /// The seam to the disk.
 pub mod vfs;
 /// The write-ahead log.

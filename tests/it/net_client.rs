@@ -296,6 +296,78 @@ async fn a_token_is_fetched_once_and_sent() {
 }
 
 #[tokio::test]
+async fn a_signed_assertion_stands_for_a_secret() {
+    use aws_lc_rs::encoding::AsDer as _;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA384, UnparsedPublicKey};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let der = pair.as_der().expect("PKCS #8");
+    let der: &[u8] = der.as_ref();
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der));
+    let token = br#"{"access_token":"signed","expires_in":"60"}"#;
+    let (token_port, token_seen) = server(response("200 OK", token)).await;
+    let (port, seen) = server(response("200 OK", b"")).await;
+    let client = client(&format!(
+        "oauth2: {{client_id: me, grant_type: 'urn:ietf:params:oauth:grant-type:jwt-bearer', client_certificate_key: {}, \
+         client_certificate_key_id: k1, signature_algorithm: RS384, claims: {{extra: more}}, token_url: \
+         'http://127.0.0.1:{token_port}/t'}}",
+        serde_json::to_string(&pem).expect("a text")
+    ));
+    get(&client, &format!("http://127.0.0.1:{port}/")).await.expect("an answer");
+    assert!(last(&seen).contains("authorization: bearer signed\r\n"));
+    let asked = token_seen.lock().expect("not poisoned")[0].clone();
+    let form = asked.rsplit("\r\n\r\n").next().expect("a body");
+    let assertion = url::form_urlencoded::parse(form.as_bytes())
+        .find_map(|(name, value)| (name == "assertion").then(|| value.into_owned()))
+        .expect("an assertion");
+    let (signed, signature) = assertion.rsplit_once('.').expect("three parts");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA384, pair.public_key())
+        .verify(signed.as_bytes(), &signature)
+        .expect("signed with the key");
+    let part = |i: usize| -> serde_json::Value {
+        let text = URL_SAFE_NO_PAD.decode(signed.split('.').nth(i).expect("a part")).expect("base64url");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    assert_eq!(part(0), serde_json::json!({"alg": "RS384", "typ": "JWT", "kid": "k1"}));
+    let claims = part(1);
+    assert_eq!(
+        (&claims["iss"], &claims["sub"], &claims["extra"]),
+        (&"me".into(), &"me".into(), &"more".into())
+    );
+    assert_eq!(claims["aud"], format!("http://127.0.0.1:{token_port}/t"));
+}
+
+/// One connection for many requests, over IPv6 where the machine has it.
+#[tokio::test]
+async fn connections_are_used_again() {
+    let listener = match TcpListener::bind("[::1]:0").await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+    };
+    let address = listener.local_addr().expect("an address");
+    let accepted = Arc::new(Mutex::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            *count.lock().expect("not poisoned") += 1;
+            tokio::spawn(async move {
+                while read_request(&mut stream).await.is_some() {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                }
+            });
+        }
+    });
+    let client = client("{}");
+    for _ in 0..5 {
+        assert_eq!(get(&client, &format!("http://{address}/metrics")).await.expect("an answer").1, "ok");
+    }
+    assert_eq!(*accepted.lock().expect("not poisoned"), 1);
+}
+
+#[tokio::test]
 async fn proxies_and_unix_sockets_are_used() {
     let (proxy, seen) = server(response("200 OK", b"via proxy")).await;
     let client = client(&format!("proxy_url: http://127.0.0.1:{proxy}\nno_proxy: 127.0.0.1"));

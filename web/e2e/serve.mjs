@@ -1,21 +1,21 @@
-// Serves web/dist the way the binary does (route prefix in <base>, strict CSP, precompressed assets) and passes the
+// Serves web/dist the way the binary does (route prefix, strict CSP, precompressed assets) and passes the
 // API on to a running server, so that the bundle can be tried against any Prometheus-compatible backend.
 import { existsSync, readFileSync } from "node:fs";
 import { createServer, request } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const dist = fileURLToPath(new URL("../dist", import.meta.url));
+const dist = process.env.MEERKAT_DIST ?? fileURLToPath(new URL("../dist", import.meta.url));
 const TYPES = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript; charset=utf-8",
   ".css": "text/css; charset=utf-8",
   ".svg": "image/svg+xml",
-  ".md": "text/markdown; charset=utf-8",
+  ".txt": "text/plain; charset=utf-8",
 };
 export const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; " +
-  "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
+  "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /** Starts the server; `prefix` is like "/" or "/some/path/". Returns its address and a function that stops it. */
 export function serve(backend, prefix = "/", port = 0) {
@@ -59,9 +59,7 @@ export function serve(backend, prefix = "/", port = 0) {
       "Content-Security-Policy": POLICY,
       "Cache-Control": "no-cache",
     });
-    res.end(
-      readFileSync(join(dist, "index.html"), "utf8").replace('<base href="/"', `<base href="${prefix}"`),
-    );
+    res.end(readFileSync(join(dist, "index.html")));
   });
   return new Promise((resolve) => {
     server.listen(port, "127.0.0.1", () => {

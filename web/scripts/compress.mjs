@@ -18,7 +18,7 @@ function files(dir) {
 
 const sizes = new Map();
 for (const path of files(dist)) {
-  if (!/\.(html|js|css|svg|md)$/.test(path)) continue;
+  if (!/\.(html|js|css|svg|txt)$/.test(path)) continue;
   const raw = readFileSync(path);
   const br = brotliCompressSync(raw, {
     params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: raw.length },

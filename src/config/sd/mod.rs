@@ -133,6 +133,18 @@ impl Section for SdConfigs {
     }
 }
 
+impl ToYaml for SdConfigs {
+    fn to_value(&self) -> Value {
+        let mut out = Vec::new();
+        self.fields(&mut out);
+        Value::Map(out)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl SdConfigs {
     /// The static entries.
     pub fn statics(&self) -> impl Iterator<Item = &StaticConfig> {

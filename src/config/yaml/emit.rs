@@ -17,6 +17,8 @@ pub enum Value {
     Text(String),
     /// A list.
     List(Vec<Value>),
+    /// A list of texts on one line.
+    Flow(Vec<String>),
     /// A mapping in order.
     Map(Vec<(String, Value)>),
 }
@@ -106,6 +108,21 @@ fn scalar(value: &Value, indent: usize, out: &mut String) {
         Value::Plain(plain) => out.push_str(plain),
         Value::Text(t) => text(t, indent, out),
         Value::List(_) => out.push_str("[]"),
+        Value::Flow(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                // Characters that end a text within brackets.
+                if item.contains([',', '[', ']', '{', '}', '\n']) {
+                    double_quoted(item, out);
+                } else {
+                    text(item, indent, out);
+                }
+            }
+            out.push(']');
+        }
         Value::Map(_) => out.push_str("{}"),
     }
 }
@@ -114,7 +131,10 @@ fn text(text: &str, indent: usize, out: &mut String) {
     let reads_as_other = matches!(text, "~" | "null" | "Null" | "NULL" | "<<")
         || parse_bool(text).is_some()
         || parse_int(text).is_some()
-        || parse_float(text).is_some();
+        || parse_float(text).is_some()
+        || text == "="
+        || is_base_60(text)
+        || is_date(text);
     if text.is_empty() || reads_as_other {
         let _ = write!(out, "\"{text}\"");
         return;
@@ -131,7 +151,7 @@ fn text(text: &str, indent: usize, out: &mut String) {
     // A dash before anything but a blank is part of the text.
     let dashed =
         text.strip_prefix(['-', '?']).is_some_and(|rest| !rest.is_empty() && !rest.starts_with([' ', '-']));
-    let first_special = !dashed && text.starts_with(|c: char| "-?:,[]{}#&*!|>'\"%@`=".contains(c));
+    let first_special = !dashed && text.starts_with(|c: char| "-?:,[]{}#&*!|>'\"%@`".contains(c));
     let special = first_special
         || text.starts_with(' ')
         || text.ends_with([' ', ':'])
@@ -143,6 +163,27 @@ fn text(text: &str, indent: usize, out: &mut String) {
     } else {
         out.push_str(text);
     }
+}
+
+/// The sexagesimal numbers of YAML 1.1, such as `190:20:30`.
+fn is_base_60(text: &str) -> bool {
+    let mut parts = text.trim_start_matches(['+', '-']).split(':');
+    let first = parts.next().unwrap_or_default();
+    let numeric =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || b == b'_' || b == b'.');
+    let mut rest = parts.peekable();
+    rest.peek().is_some() && numeric(first) && rest.all(numeric)
+}
+
+/// Dates and timestamps of YAML 1.1: four digits, a dash, one or two digits, a dash, a digit.
+fn is_date(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let digits = |part: Option<&str>, len: std::ops::RangeInclusive<usize>| {
+        part.is_some_and(|p| len.contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()))
+    };
+    digits(parts.next(), 4..=4)
+        && digits(parts.next(), 1..=2)
+        && parts.next().is_some_and(|p| p.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn literal(text: &str, indent: usize, out: &mut String) {

@@ -122,7 +122,8 @@ macro_rules! section {
             }
 
             fn is_empty(&self) -> bool {
-                *self == Self::default()
+                // As Go has it: a section with a default that is not zero is always printed.
+                true $( && section!(@zero self, $field, $($mode)?) )*
             }
         }
     };
@@ -167,6 +168,11 @@ macro_rules! section {
     (@emit $self:ident, $out:ident, $field:ident, ($key:expr), always) => {
         $out.push(($key.to_owned(), $crate::config::yaml::ToYaml::to_value(&$self.$field)));
     };
+    (@zero $self:ident, $field:ident, aside) => { true };
+    (@zero $self:ident, $field:ident, $($mode:ident)?) => {
+        $crate::config::yaml::ToYaml::is_empty(&$self.$field)
+    };
+
     (@emit $self:ident, $out:ident, $field:ident, ($key:expr), aside) => {};
     (@emit $self:ident, $out:ident, $field:ident, ($key:expr), inner) => {
         section!(@emit $self, $out, $field, ($key),);

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use regex_automata::Input;
-use regex_automata::meta::{BuildError, Regex};
+use regex_automata::meta::Regex;
 use regex_syntax::hir::{Hir, Look};
 
 use shape::Shape;
@@ -41,9 +41,10 @@ impl RegexError {
     }
 }
 
-fn compile(hir: &Hir, limit: Option<usize>) -> Result<Regex, BuildError> {
+/// `None` if the compiled pattern would exceed the limit, the only thing that can go wrong.
+fn compile(hir: &Hir, limit: Option<usize>) -> Option<Regex> {
     let config = Regex::config().nfa_size_limit(limit);
-    Regex::builder().configure(config).build_from_hir(hir)
+    Regex::builder().configure(config).build_from_hir(hir).ok()
 }
 
 fn anchored(hir: Hir) -> Hir {
@@ -79,7 +80,7 @@ impl AnchoredRegex {
         let mut lazy = None;
         if matches!(shape, Shape::Other(_)) {
             let compiled = compile(&anchored(parsed.hir), Some(MAX_COMPILED_BYTES));
-            let _ = regex.set(compiled.map_err(|_| RegexError::too_large(pattern))?);
+            let _ = regex.set(compiled.ok_or_else(|| RegexError::too_large(pattern))?);
         } else {
             lazy = Some(Box::new(parsed.hir));
         }
@@ -140,7 +141,7 @@ impl AnchoredRegex {
     fn automaton(&self) -> Option<&Regex> {
         if let (None, Some(hir)) = (self.regex.get(), &self.lazy) {
             // What has a simple shape is as large as its text; no limit is needed.
-            let _ = self.regex.set(compile(&anchored((**hir).clone()), None).ok()?);
+            let _ = self.regex.set(compile(&anchored((**hir).clone()), None)?);
         }
         self.regex.get()
     }
@@ -182,7 +183,7 @@ impl GoRegex {
     pub fn new(pattern: &str) -> Result<Self, RegexError> {
         let parsed = syntax::parse(pattern, false).map_err(|message| RegexError::new(pattern, message))?;
         let regex =
-            compile(&parsed.hir, Some(MAX_COMPILED_BYTES)).map_err(|_| RegexError::too_large(pattern))?;
+            compile(&parsed.hir, Some(MAX_COMPILED_BYTES)).ok_or_else(|| RegexError::too_large(pattern))?;
         Ok(Self { regex, groups: parsed.groups })
     }
 

@@ -190,7 +190,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Applies a repetition whose operator begins at `start` to the last item.
-    fn repeat(&mut self, items: &mut Vec<Item>, start: usize, min: u32, max: Option<u32>) -> Result<()> {
+    fn repeat(&mut self, items: &mut [Item], start: usize, min: u32, max: Option<u32>) -> Result<()> {
         let end = self.pos;
         let greedy = self.accept("?") == self.flags.ungreedy;
         let Some(last) = items.last_mut() else {

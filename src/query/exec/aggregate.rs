@@ -12,8 +12,8 @@ use super::parallel::each_column;
 use crate::model::histogram::FloatHistogram;
 use crate::query::QueryError;
 use crate::query::annotations::{HistogramOperation, Note};
-use crate::query::functions::over_time::HintsSeen;
-use crate::query::functions::{histops, kahan, quantile};
+use crate::query::functions::histogram_sum::HistogramSum;
+use crate::query::functions::{kahan, quantile};
 use crate::query::parse::Span;
 use crate::query::parse::ast::AggregateOp;
 use crate::query::plan::aggregate_name;
@@ -42,14 +42,8 @@ pub fn groups_of(ctx: &Context, node: &dyn Node, rule: KeyRule) -> (Vec<u32>, Ve
     (ids, metas)
 }
 
-/// Sum or mean of histograms at one step.
-struct HistogramSum {
-    sum: FloatHistogram,
-    count: f64,
-    seen: HintsSeen,
-    reconciled: bool,
-    incompatible: bool,
-}
+/// Sum or mean of histograms at one step; without a value once they turned out not to go together.
+type Slot = Option<Box<Option<HistogramSum>>>;
 
 /// The accumulators of one group, one for each step.
 enum Fold {
@@ -65,7 +59,7 @@ enum Fold {
 struct Group {
     fold: Fold,
     /// By step; empty until the first histogram.
-    histograms: Vec<Option<Box<HistogramSum>>>,
+    histograms: Vec<Slot>,
 }
 
 /// One aggregation.
@@ -241,33 +235,16 @@ impl Folding<'_> {
         }
     }
 
-    fn add_histogram(&self, slot: &mut Option<Box<HistogramSum>>, h: &FloatHistogram, name: &str) {
-        match slot {
-            None => {
-                let mut seen = HintsSeen::default();
-                seen.add(h);
-                *slot = Some(Box::new(HistogramSum {
-                    sum: h.clone(),
-                    count: 1.0,
-                    seen,
-                    reconciled: false,
-                    incompatible: false,
-                }));
-            }
-            Some(acc) => {
-                acc.count += 1.0;
-                acc.seen.add(h);
-                if acc.incompatible {
-                    return;
-                }
-                match histops::add(&mut acc.sum, h) {
-                    Ok(remarks) => acc.reconciled |= remarks.reconciled,
-                    Err(histops::Incompatible) => {
-                        acc.incompatible = true;
-                        self.ctx.note(&Note::MixedExponentialCustom(name), self.span);
-                    }
-                }
-            }
+    fn add_histogram(&self, slot: &mut Slot, h: &FloatHistogram, name: &str) {
+        let Some(acc) = slot else {
+            *slot = Some(Box::new(Some(HistogramSum::first(h, self.op == AggregateOp::Avg))));
+            return;
+        };
+        if let Some(sum) = &mut **acc
+            && sum.add(h).is_err()
+        {
+            **acc = None;
+            self.ctx.note(&Note::MixedExponentialCustom(name), self.span);
         }
     }
 
@@ -311,26 +288,20 @@ impl Folding<'_> {
         column
     }
 
-    fn finish_histogram(&self, step: usize, acc: HistogramSum, column: &mut Column) {
-        if acc.seen.collide() {
-            self.ctx.note(&Note::CounterResetCollision(HistogramOperation::Aggregation), self.span);
-        }
-        if acc.reconciled {
-            self.ctx.note(&Note::MismatchedCustomBuckets(HistogramOperation::Aggregation), self.span);
+    fn finish_histogram(&self, step: usize, acc: Option<HistogramSum>, column: &mut Column) {
+        if let Some(sum) = &acc {
+            if sum.collides() {
+                self.ctx.note(&Note::CounterResetCollision(HistogramOperation::Aggregation), self.span);
+            }
+            if sum.reconciled() {
+                self.ctx.note(&Note::MismatchedCustomBuckets(HistogramOperation::Aggregation), self.span);
+            }
         }
         if !is_absent(column.values[step]) {
             self.ctx.note(&Note::MixedFloatsHistogramsAggregation, self.span);
             column.values[step] = ABSENT;
-            return;
+        } else if let Some(sum) = acc {
+            column.histograms.push((step as u32, Arc::new(sum.finish())));
         }
-        if acc.incompatible {
-            return;
-        }
-        let mut h = acc.sum;
-        if self.op == AggregateOp::Avg {
-            histops::div(&mut h, acc.count);
-        }
-        histops::compact(&mut h);
-        column.histograms.push((step as u32, Arc::new(h)));
     }
 }

@@ -292,13 +292,15 @@ impl Outputs {
 pub fn count_values(
     ctx: &Arc<Context>,
     input: &dyn Node,
-    label: &str,
+    (label, span): (&str, Span),
     grouping: &[Arc<str>],
     without: bool,
     axis: Axis,
 ) -> Result<BoxNode, QueryError> {
     if label.is_empty() || label.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(QueryError::Execution(format!("invalid label name {label:?}")));
+        // Bytes that are not UTF-8 are only left in the text of the query.
+        let written = ctx.query.get(span.start as usize..span.end as usize).unwrap_or_default();
+        return Err(QueryError::Execution(format!("invalid label name {written}")));
     }
     let rule = group_rule(grouping, without);
     let (ids, groups) = groups_of(ctx, input, rule.clone());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::across;
 use super::aggregate::{Folding, group_rule};
 use super::aggregate_k::{Choosing, count_values};
+use super::buckets::{Ask, BucketNode};
 use super::column::{Axis, Column, Meta, is_absent};
 use super::context::Context;
 use super::join::Join;
@@ -18,10 +19,11 @@ use super::relabel::{label_join, label_replace};
 use super::selector::{SelectorNode, Take};
 use super::sets::set_operation;
 use crate::model::Labels;
+use crate::model::histogram::FloatHistogram;
 use crate::query::QueryError;
 use crate::query::annotations::Note;
-use crate::query::functions::Func;
 use crate::query::functions::math::elementwise;
+use crate::query::functions::{Func, histogram};
 use crate::query::parse::ast::{AggregateOp, VectorMatching};
 use crate::query::plan::{Aggregate, Binary, Call, Kind, Plan};
 
@@ -218,11 +220,12 @@ impl Builder<'_> {
     fn aggregate(&self, a: &Aggregate) -> Result<BoxNode, QueryError> {
         let (ctx, axis, op, span) = (self.ctx, self.axis, a.op, a.expr.outer_span);
         if op == AggregateOp::CountValues {
-            let Some(Kind::String(label)) = a.param.as_ref().map(|p| &p.bare().kind) else {
+            let param = a.param.as_ref().map(Plan::bare);
+            let Some((Kind::String(label), span)) = param.map(|p| (&p.kind, p.span)) else {
                 return Err(wrong_type("a label name"));
             };
             let input = self.vector(&a.expr)?;
-            return count_values(ctx, &*input, label, &a.grouping, a.without, axis);
+            return count_values(ctx, &*input, (label, span), &a.grouping, a.without, axis);
         }
         let param = a.param.as_ref().map(|p| self.scalar(p)).transpose()?;
         let param_span = a.param.as_ref().map_or(span, |p| p.outer_span);
@@ -358,6 +361,23 @@ impl Builder<'_> {
                     _ => Err(wrong_type("a label name and a separator")),
                 }
             }
+            Func::HistogramCount
+            | Func::HistogramSum
+            | Func::HistogramAvg
+            | Func::HistogramStddev
+            | Func::HistogramStdvar => {
+                let f: fn(&FloatHistogram) -> f64 = match c.func {
+                    Func::HistogramCount => |h| h.count,
+                    Func::HistogramSum => |h| h.sum,
+                    Func::HistogramAvg => histogram::histogram_avg,
+                    Func::HistogramStddev => histogram::histogram_stddev,
+                    _ => histogram::histogram_stdvar,
+                };
+                self.map(self.vector(arg()?)?, Map::Histogram(f), true)
+            }
+            Func::HistogramQuantile | Func::HistogramFraction | Func::HistogramQuantiles => {
+                self.distributions(c)
+            }
             Func::Info => {
                 let matchers = match c.args.get(1).map(|a| &a.bare().kind) {
                     Some(Kind::Selector(s)) => Some(&s.matchers[..]),
@@ -367,6 +387,27 @@ impl Builder<'_> {
             }
             _ => Err(QueryError::Execution(format!("function {} is not evaluated", c.func.name()))),
         }
+    }
+
+    fn distributions(&self, c: &Call) -> Result<BoxNode, QueryError> {
+        let [first, second, rest @ ..] = &c.args[..] else { return Err(wrong_type("two arguments")) };
+        let (vector, ask, spans) = match (c.func, rest) {
+            (Func::HistogramQuantile, _) => {
+                (second, Ask::Quantile(self.scalar(first)?), vec![first.outer_span])
+            }
+            (Func::HistogramFraction, [vector, ..]) => {
+                (vector, Ask::Fraction(self.scalar(first)?, self.scalar(second)?), Vec::new())
+            }
+            _ => {
+                let label = Self::strings(std::slice::from_ref(second))?.remove(0);
+                let phis = rest.iter().map(|phi| self.scalar(phi)).collect::<Result<_, _>>()?;
+                let spans = rest.iter().map(|phi| phi.outer_span).collect();
+                (first, Ask::Quantiles(label.to_string(), phis), spans)
+            }
+        };
+        let input = self.vector(vector)?;
+        let node = BucketNode::new(self.ctx, &*input, self.axis, ask, vector.outer_span, &spans)?;
+        after_drop(self.ctx, Box::new(node), self.axis)
     }
 
     fn timestamp(&self, func: Func, arg: &Plan) -> Result<BoxNode, QueryError> {

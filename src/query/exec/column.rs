@@ -233,7 +233,7 @@ impl StepSet {
     #[must_use]
     pub fn complement(&self, n: usize) -> Self {
         let mut out = Self(self.0.iter().map(|w| !w).collect());
-        if n % 64 != 0
+        if !n.is_multiple_of(64)
             && let Some(last) = out.0.last_mut()
         {
             *last &= (1 << (n % 64)) - 1;

@@ -59,6 +59,8 @@ pub struct Rules {
 /// The shared state of one query.
 pub struct Context {
     querier: Box<dyn Querier>,
+    /// The text of the query.
+    pub query: String,
     /// Rules of evaluation.
     pub rules: Rules,
     limits: Limits,
@@ -88,6 +90,7 @@ impl Context {
     #[must_use]
     pub fn new(
         querier: Box<dyn Querier>,
+        query: &str,
         rules: Rules,
         limits: Limits,
         global: Arc<GlobalBudget>,
@@ -95,6 +98,7 @@ impl Context {
     ) -> Arc<Self> {
         Arc::new(Self {
             querier,
+            query: query.to_owned(),
             rules,
             limits,
             global,
@@ -178,8 +182,8 @@ impl Context {
 
     /// The notes so far.
     #[must_use]
-    pub fn annotations(&self, query: &str) -> super::super::Annotations {
-        self.notes.lock().finish(query)
+    pub fn annotations(&self) -> super::super::Annotations {
+        self.notes.lock().finish(&self.query)
     }
 
     /// Selects series; equal selections are made once.

@@ -60,7 +60,7 @@ impl KeyRule {
     #[must_use]
     pub fn keeps(&self, name: &str) -> bool {
         let listed = self.names.binary_search_by(|n| (**n).cmp(name)).is_ok();
-        if self.exclude { !listed && !(self.without_reserved && is_reserved(name)) } else { listed }
+        if self.exclude { !(listed || (self.without_reserved && is_reserved(name))) } else { listed }
     }
 
     /// The key labels of a series.

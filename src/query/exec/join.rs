@@ -26,7 +26,7 @@ pub fn match_rule(matching: &VectorMatching) -> KeyRule {
     }
     names.sort_unstable();
     names.dedup();
-    KeyRule { names, exclude: !matching.on, without_reserved: !matching.on }
+    KeyRule { names, exclude: !matching.on, without_reserved: false }
 }
 
 /// A binary operation between vectors, arithmetic or comparison.
@@ -343,9 +343,7 @@ impl Walk<'_> {
                 (r, _) => either(&self.right.columns[r], step),
             };
             let point = self.join.point(left, right);
-            if matches!(point, Point::None) {
-                continue;
-            }
+            // Also when a comparison keeps neither.
             if self.join.one_to_one() && std::mem::replace(&mut answered[group], true) {
                 return Err(QueryError::Execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"

@@ -8,6 +8,8 @@ pub mod aggregate;
 pub mod aggregate_k;
 /// Nodes to results.
 pub mod answer;
+/// Quantiles and fractions of distributions.
+pub mod buckets;
 /// Plan to nodes.
 pub mod build;
 /// One series over the steps.
@@ -38,3 +40,5 @@ pub mod relabel;
 pub mod selector;
 /// `and`, `or`, `unless`.
 pub mod sets;
+/// Windows over floats.
+mod slide;

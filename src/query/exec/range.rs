@@ -7,11 +7,13 @@ use super::column::{Axis, Column, Meta, Point};
 use super::context::Context;
 use super::node::{BoxNode, Node, Scratch};
 use super::selector::select;
+use super::slide;
 use crate::model::SampleBuffer;
+use crate::model::histogram::CounterResetHint;
 use crate::query::QueryError;
 use crate::query::annotations::Note;
 use crate::query::functions::rate::RateKind;
-use crate::query::functions::window::{Env, View, drop_stale};
+use crate::query::functions::window::{Env, View, drop_stale, only_count_and_sum};
 use crate::query::functions::{Func, extended, histops, over_time, rate};
 use crate::query::parse::Span;
 use crate::query::parse::ast::RangeExtension;
@@ -36,6 +38,7 @@ pub struct Windows {
     /// Length, milliseconds.
     pub range_ms: i64,
     extension: RangeExtension,
+    skip_buckets: bool,
     fixed_name: Option<Arc<str>>,
 }
 
@@ -62,11 +65,12 @@ impl Windows {
         root: &super::build::Root,
     ) -> Result<Self, QueryError> {
         let shift = window.source.shift();
-        let (mut extension, mut fixed_name) = (RangeExtension::None, None);
+        let (mut extension, mut fixed_name, mut skip_buckets) = (RangeExtension::None, None, false);
         let (feed, metas) = match &window.source {
             Source::Selector(selector) => {
                 extension = selector.extension;
                 fixed_name = selector.fixed_name().cloned();
+                skip_buckets = selector.skip_buckets;
                 let reach = reach(ctx, axis, shift, window.range_ms, extension);
                 let set = select(ctx, selector, axis, window.range_ms, reach)?;
                 let metas = (0..set.len()).map(|i| Meta::new(set.labels(i))).collect();
@@ -100,6 +104,7 @@ impl Windows {
             shift,
             range_ms: window.range_ms,
             extension,
+            skip_buckets,
             fixed_name,
         })
     }
@@ -128,6 +133,9 @@ impl Windows {
                 set.samples(i, from, to, out)?;
                 self.ctx.count_samples(out.len() as u64, 0);
                 drop_stale(out);
+                if self.skip_buckets {
+                    only_count_and_sum(out);
+                }
             }
             Feed::Subquery { node, axis } => {
                 out.clear();
@@ -138,7 +146,11 @@ impl Windows {
                         out.push_float(axis.time(step), *v);
                     }
                 }
-                for (step, h) in column.histograms.drain(..) {
+                for (step, mut h) in column.histograms.drain(..) {
+                    // The points skip samples: what storage knows about resets is not true between them.
+                    if !matches!(h.counter_reset_hint, CounterResetHint::Gauge | CounterResetHint::Unknown) {
+                        Arc::make_mut(&mut h).counter_reset_hint = CounterResetHint::Unknown;
+                    }
                     out.push_histogram(axis.time(step as usize), 0, h);
                 }
                 scratch.give_column(column);
@@ -380,7 +392,12 @@ impl Node for RangeNode {
                 use_start_timestamps: ctx.rules.use_start_timestamps,
                 note: &note,
             };
-            let looked_at = self.slide(&buffer, &mut scratch.floats, &env, out);
+            let floats_alone = buffer.histograms.is_empty()
+                && self.windows.extension == RangeExtension::None
+                && (buffer.float_start_ts.is_empty() || !env.use_start_timestamps)
+                && !ctx.counts_steps();
+            let fast = if floats_alone { slide::fast(self.func, &self.windows, &buffer, out) } else { None };
+            let looked_at = fast.unwrap_or_else(|| self.slide(&buffer, &mut scratch.floats, &env, out));
             ctx.count_samples(0, looked_at);
         }
         scratch.give_buffer(buffer);

@@ -9,7 +9,7 @@ use crate::model::{SampleBuffer, is_stale_nan};
 use crate::query::QueryError;
 use crate::query::functions::extended;
 use crate::query::functions::histops;
-use crate::query::functions::window::{Env, View, drop_stale};
+use crate::query::functions::window::{Env, View, drop_stale, only_count_and_sum};
 use crate::query::parse::Span;
 use crate::query::parse::ast::RangeExtension;
 use crate::query::plan::{Selector, Shift};
@@ -35,6 +35,7 @@ pub struct SelectorNode {
     shift: Shift,
     smoothed: bool,
     take: Take,
+    skip_buckets: bool,
     span: Span,
 }
 
@@ -73,7 +74,17 @@ impl SelectorNode {
         let set = select(ctx, selector, axis, 0, reach)?;
         let drop_name = take != Take::Value;
         let metas = (0..set.len()).map(|i| Meta { labels: set.labels(i), drop_name }).collect();
-        Ok(Self { ctx: Arc::clone(ctx), set, metas, axis, shift: selector.shift, smoothed, take, span })
+        Ok(Self {
+            ctx: Arc::clone(ctx),
+            set,
+            metas,
+            axis,
+            shift: selector.shift,
+            smoothed,
+            take,
+            skip_buckets: selector.skip_buckets,
+            span,
+        })
     }
 
     fn fill_smoothed(&self, i: usize, buffer: &mut SampleBuffer, out: &mut Column) {
@@ -114,10 +125,7 @@ impl SelectorNode {
             out.values[step] = match self.take {
                 Take::Value => v[i],
                 Take::Timestamp => t[i] as f64 / 1000.0,
-                Take::StartTimestamp => match buffer.float_start_ts.get(i) {
-                    None | Some(0) => continue,
-                    Some(st) => *st as f64 / 1000.0,
-                },
+                Take::StartTimestamp => seconds(buffer.float_start_ts.get(i)),
             };
         }
         looked_at
@@ -147,11 +155,7 @@ impl SelectorNode {
                 match self.take {
                     Take::Value => out.histograms.push((step as u32, Arc::clone(value))),
                     Take::Timestamp => out.values[step] = *t as f64 / 1000.0,
-                    Take::StartTimestamp => {
-                        if let Some(st) = buffer.histogram_start_ts.get(i).filter(|st| **st != 0) {
-                            out.values[step] = *st as f64 / 1000.0;
-                        }
-                    }
+                    Take::StartTimestamp => out.values[step] = seconds(buffer.histogram_start_ts.get(i)),
                 }
             } else if let Some(t) = float_t {
                 let i = f - 1;
@@ -162,16 +166,17 @@ impl SelectorNode {
                 match self.take {
                     Take::Value => out.values[step] = buffer.values[i],
                     Take::Timestamp => out.values[step] = t as f64 / 1000.0,
-                    Take::StartTimestamp => {
-                        if let Some(st) = buffer.float_start_ts.get(i).filter(|st| **st != 0) {
-                            out.values[step] = *st as f64 / 1000.0;
-                        }
-                    }
+                    Take::StartTimestamp => out.values[step] = seconds(buffer.float_start_ts.get(i)),
                 }
             }
         }
         looked_at
     }
+}
+
+/// Seconds of a start timestamp, 0 if there is none.
+fn seconds(st: Option<&i64>) -> f64 {
+    st.map_or(0.0, |st| *st as f64 / 1000.0)
 }
 
 fn reach(ctx: &Context, axis: Axis, shift: Shift, smoothed: bool) -> (i64, i64) {
@@ -192,6 +197,9 @@ impl Node for SelectorNode {
         let mut buffer = scratch.take_buffer();
         let result = self.set.samples(i, from, to, &mut buffer);
         if result.is_ok() {
+            if self.skip_buckets {
+                only_count_and_sum(&mut buffer);
+            }
             let looked_at = if self.smoothed {
                 self.fill_smoothed(i, &mut buffer, out);
                 out.count() as u64

@@ -1,103 +1,67 @@
 //! What the evaluation needs of histogram arithmetic, in the shape it needs it.
 
-use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram};
+use crate::model::histogram::FloatHistogram;
 
-/// The operands lie on grids that cannot be brought together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Incompatible;
-
-/// What happened on the way of an addition or subtraction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Remarks {
-    /// One operand is known to follow a reset, the other not to.
-    pub reset_collision: bool,
-    /// Custom bounds differed and were reduced to the shared ones.
-    pub reconciled: bool,
-}
+pub use crate::model::histogram::{Incompatible, Remarks};
 
 /// Whether the histogram has custom bounds.
 #[must_use]
 pub fn is_custom(h: &FloatHistogram) -> bool {
-    h.schema == CUSTOM_BUCKETS_SCHEMA
+    h.is_custom()
 }
 
 /// Adds `other` to `h`.
 pub fn add(h: &mut FloatHistogram, other: &FloatHistogram) -> Result<Remarks, Incompatible> {
-    let _ = (h, other);
-    Err(Incompatible)
+    h.add(other)
 }
 
 /// Subtracts `other` from `h`.
 pub fn sub(h: &mut FloatHistogram, other: &FloatHistogram) -> Result<Remarks, Incompatible> {
-    let _ = (h, other);
-    Err(Incompatible)
+    h.sub(other)
 }
 
 /// Multiplies all counts.
 pub fn mul(h: &mut FloatHistogram, factor: f64) {
-    h.zero_count *= factor;
-    h.count *= factor;
-    h.sum *= factor;
-    for v in h.positive_buckets.iter_mut().chain(&mut h.negative_buckets) {
-        *v *= factor;
-    }
-    if factor < 0.0 {
-        h.counter_reset_hint = CounterResetHint::Gauge;
-    }
+    h.mul(factor);
 }
 
 /// Divides all counts.
 pub fn div(h: &mut FloatHistogram, divisor: f64) {
-    h.zero_count /= divisor;
-    h.count /= divisor;
-    h.sum /= divisor;
-    if divisor == 0.0 {
-        h.positive_buckets.clear();
-        h.negative_buckets.clear();
-        h.positive_spans.clear();
-        h.negative_spans.clear();
-    }
-    for v in h.positive_buckets.iter_mut().chain(&mut h.negative_buckets) {
-        *v /= divisor;
-    }
-    if divisor < 0.0 {
-        h.counter_reset_hint = CounterResetHint::Gauge;
-    }
+    h.div(divisor);
 }
 
 /// Drops empty buckets at the ends of spans and joins spans.
 pub fn compact(h: &mut FloatHistogram) {
-    let _ = h;
+    h.compact();
 }
 
 /// Whether a reset lies between `previous` and `h`, hints included.
 #[must_use]
 pub fn detect_reset(h: &FloatHistogram, previous: &FloatHistogram) -> bool {
-    h.detects_reset_after(previous)
+    h.detect_reset(previous)
 }
 
 /// A copy on a coarser grid.
 #[must_use]
 pub fn to_schema(h: &FloatHistogram, schema: i32) -> FloatHistogram {
-    let _ = schema;
-    h.clone()
+    h.copy_to_schema(schema)
 }
 
 /// Whether both stand for the same distribution (hints apart).
 #[must_use]
 pub fn equal(a: &FloatHistogram, b: &FloatHistogram) -> bool {
-    a == b
+    a.equals(b)
 }
 
 /// Drops the observations above (`upper`) or below `bound`.
 pub fn trim(h: &mut FloatHistogram, bound: f64, upper: bool) {
-    let _ = (h, bound, upper);
+    h.trim(bound, upper);
 }
 
 /// The text form, as `count_values` labels it.
 #[must_use]
 pub fn text(h: &FloatHistogram) -> String {
-    format!("{h:?}")
+    h.to_string()
 }
 
 /// How many float samples a histogram counts as.

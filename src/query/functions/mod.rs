@@ -3,6 +3,10 @@
 
 /// `anchored` and `smoothed` windows.
 pub mod extended;
+/// Quantiles, fractions and moments of distributions.
+pub mod histogram;
+/// Sums and means of histograms.
+pub mod histogram_sum;
 /// What the window functions need of histograms.
 pub mod histops;
 /// Compensated sums.

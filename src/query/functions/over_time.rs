@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::histogram_sum::HistogramSum;
 use super::window::{Either, Env, View};
 use super::{histops, kahan, quantile, rate};
 use crate::model::histogram::{CounterResetHint, FloatHistogram};
@@ -28,10 +29,7 @@ pub fn sum(view: &View<'_>, env: &Env<'_>) -> Point {
     if view.h.is_empty() {
         return if view.v.is_empty() { Point::None } else { Point::Float(kahan::sum(view.v)) };
     }
-    histogram_sum(view, env).map_or(Point::None, |mut h| {
-        histops::compact(&mut h);
-        Point::Histogram(Arc::new(h))
-    })
+    histogram_sum(view, false, env)
 }
 
 /// `avg_over_time`.
@@ -45,39 +43,25 @@ pub fn avg(view: &View<'_>, env: &Env<'_>) -> Point {
         rest.iter().for_each(|v| mean.add(*v));
         return Point::Float(mean.get());
     }
-    let n = view.h.len();
-    if n == 0 {
-        return Point::None;
-    }
-    histogram_sum(view, env).map_or(Point::None, |mut h| {
-        histops::div(&mut h, n as f64);
-        histops::compact(&mut h);
-        Point::Histogram(Arc::new(h))
-    })
+    histogram_sum(view, true, env)
 }
 
-fn histogram_sum(view: &View<'_>, env: &Env<'_>) -> Option<FloatHistogram> {
-    let (_, first) = view.h.first()?;
-    let mut sum = (**first).clone();
-    let (mut seen, mut reconciled) = (HintsSeen::default(), false);
-    seen.add(first);
+fn histogram_sum(view: &View<'_>, mean: bool, env: &Env<'_>) -> Point {
+    let Some((_, first)) = view.h.first() else { return Point::None };
+    let mut sum = HistogramSum::first(first, mean);
     for (_, h) in &view.h[1..] {
-        seen.add(h);
-        match histops::add(&mut sum, h) {
-            Ok(remarks) => reconciled |= remarks.reconciled,
-            Err(histops::Incompatible) => {
-                (env.note)(&Note::MixedExponentialCustom(env.metric));
-                return None;
-            }
+        if sum.add(h).is_err() {
+            (env.note)(&Note::MixedExponentialCustom(env.metric));
+            return Point::None;
         }
     }
-    if seen.collide() {
+    if sum.collides() {
         (env.note)(&Note::CounterResetCollision(HistogramOperation::Aggregation));
     }
-    if reconciled {
+    if sum.reconciled() {
         (env.note)(&Note::MismatchedCustomBuckets(HistogramOperation::Aggregation));
     }
-    Some(sum)
+    Point::Histogram(Arc::new(sum.finish()))
 }
 
 /// Which reset hints the addends of a sum have.

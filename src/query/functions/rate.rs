@@ -194,29 +194,12 @@ fn histogram_difference(
     first: &FloatHistogram,
     last: &FloatHistogram,
 ) -> Option<FloatHistogram> {
-    let custom = histops::is_custom(first);
-    let considered = if kind.counter { view.h } else { &[] };
-    let mut schema = first.schema.min(last.schema);
-    let mut mixed = histops::is_custom(last) != custom;
-    for (_, h) in considered {
-        schema = schema.min(h.schema);
-        mixed |= histops::is_custom(h) != custom;
-    }
-    if mixed {
-        (env.note)(&Note::MixedExponentialCustom(env.metric));
-        return None;
-    }
     let gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
+    let mut resets: Vec<usize> = Vec::new();
     if kind.counter {
         if view.h.iter().any(|(_, h)| gauge(h)) {
             (env.note)(&Note::NativeHistogramNotCounter(env.metric));
         }
-    } else if !gauge(first) || !gauge(last) {
-        (env.note)(&Note::NativeHistogramNotGauge(env.metric));
-    }
-    let mut result = histops::to_schema(last, schema);
-    combine(&mut result, first, HistogramOperation::Subtraction, env).ok()?;
-    if kind.counter {
         let with_start = env.use_start_timestamps && !view.hst.is_empty();
         for i in 1..view.h.len() {
             let (previous_t, previous) = &view.h[i - 1];
@@ -229,9 +212,31 @@ fn histogram_difference(
                 reset |= starts_anew(*previous_t, view.hst[i - 1], *t, view.hst[i]);
             }
             if reset {
-                combine(&mut result, previous, HistogramOperation::Addition, env).ok()?;
+                resets.push(i);
             }
         }
+    } else if !gauge(first) || !gauge(last) {
+        (env.note)(&Note::NativeHistogramNotGauge(env.metric));
+    }
+    // What a reset directly behind the first sample swallowed is the first sample: it cancels out, so that its
+    // layout does not matter.
+    let cancels = resets.first() == Some(&1);
+    let considered = if kind.counter { &view.h[usize::from(cancels)..] } else { &view.h[..1] };
+    let custom = histops::is_custom(last);
+    let mut schema = last.schema;
+    for (_, h) in considered {
+        schema = schema.min(h.schema);
+        if histops::is_custom(h) != custom {
+            (env.note)(&Note::MixedExponentialCustom(env.metric));
+            return None;
+        }
+    }
+    let mut result = histops::to_schema(last, schema);
+    if !cancels {
+        combine(&mut result, first, HistogramOperation::Subtraction, env).ok()?;
+    }
+    for i in &resets[usize::from(cancels)..] {
+        combine(&mut result, &view.h[i - 1].1, HistogramOperation::Addition, env).ok()?;
     }
     result.counter_reset_hint = CounterResetHint::Gauge;
     histops::compact(&mut result);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::histogram::FloatHistogram;
+use crate::model::histogram::{CounterResetHint, FloatHistogram};
 use crate::model::{SampleBuffer, is_stale_nan};
 use crate::query::annotations::Note;
 
@@ -145,6 +145,40 @@ pub fn drop_stale(buffer: &mut SampleBuffer) {
             buffer.histogram_start_ts.retain(|_| keep.next().unwrap_or(false));
         }
         buffer.histograms.retain(|(_, h)| !is_stale_nan(h.sum));
+    }
+}
+
+/// Leaves count and sum of the histograms, for functions that need no more; what the buckets say about counter
+/// resets is kept as a hint.
+pub fn only_count_and_sum(buffer: &mut SampleBuffer) {
+    let mut previous: Option<(i64, Arc<FloatHistogram>)> = None;
+    for (t, h) in &mut buffer.histograms {
+        if is_stale_nan(h.sum) {
+            continue;
+        }
+        let full = Arc::clone(h);
+        let after_float = |before: i64| {
+            let next = buffer.timestamps.partition_point(|ft| *ft <= before);
+            buffer.timestamps.get(next).is_some_and(|ft| *ft < *t)
+        };
+        let hint = match (&previous, full.counter_reset_hint) {
+            (Some((before, last)), CounterResetHint::Unknown) if !after_float(*before) => {
+                if full.detects_reset_after(last) {
+                    CounterResetHint::Reset
+                } else {
+                    CounterResetHint::NotReset
+                }
+            }
+            (_, hint) => hint,
+        };
+        *h = Arc::new(FloatHistogram {
+            counter_reset_hint: hint,
+            schema: full.schema,
+            count: full.count,
+            sum: full.sum,
+            ..FloatHistogram::default()
+        });
+        previous = Some((*t, full));
     }
 }
 

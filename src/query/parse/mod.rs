@@ -14,6 +14,8 @@ mod parser;
 mod pretty;
 mod print;
 mod selector;
+/// The notation of series in test scripts.
+pub mod series;
 mod strings;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,8 @@ use super::{Aggregate, Binary, Call, Kind, Plan, Selector, Shift, Source, Window
 use crate::query::QueryError;
 use crate::query::functions::Func;
 use crate::query::parse::ast::{
-    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, Expr, RangeExtension, SubqueryExpr, VectorSelector,
+    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Expr, RangeExtension, SubqueryExpr,
+    VectorSelector,
 };
 use crate::tsdb::Projection;
 
@@ -78,8 +79,8 @@ fn lower(expr: &Expr, options: &PlanOptions, around: &Around) -> Result<(Plan, b
             };
             (node(kind), invariant)
         }
-        Expr::Binary(b) => lower_binary(b, options)?,
-        Expr::Aggregate(a) => lower_aggregate(a, options)?,
+        Expr::Binary(b) => lower_binary(b, options, around)?,
+        Expr::Aggregate(a) => lower_aggregate(a, options, around)?,
         Expr::Call(c) => {
             let Some(func) = Func::from_name(c.func) else {
                 return Err(QueryError::Execution(format!("unknown function with name {:?}", c.func)));
@@ -87,7 +88,7 @@ fn lower(expr: &Expr, options: &PlanOptions, around: &Around) -> Result<(Plan, b
             let inner = Around {
                 function: Some(c.func.into()),
                 projection: around.projection.clone().filter(|_| is_columnwise(func)),
-                skip_buckets: func.skips_buckets() || (around.skip_buckets && keeps_count_and_sum(func)),
+                skip_buckets: func.skips_buckets() || (around.skip_buckets && !needs_buckets(func)),
             };
             let mut args = Vec::with_capacity(c.args.len());
             for arg in &c.args {
@@ -143,13 +144,27 @@ fn is_columnwise(func: Func) -> bool {
     )
 }
 
-/// Functions that compute count and sum of their result from counts and sums alone.
-fn keeps_count_and_sum(func: Func) -> bool {
-    matches!(func, Func::LastOverTime | Func::FirstOverTime | Func::SumOverTime | Func::AvgOverTime)
+/// Functions that look into the buckets of the histograms they are given.
+fn needs_buckets(func: Func) -> bool {
+    use Func::{
+        Changes, HistogramFraction, HistogramQuantile, HistogramQuantiles, HistogramStddev, HistogramStdvar,
+        Resets,
+    };
+    matches!(
+        func,
+        HistogramFraction
+            | HistogramQuantile
+            | HistogramQuantiles
+            | HistogramStddev
+            | HistogramStdvar
+            | Changes
+            | Resets
+    )
 }
 
-fn lower_binary(b: &BinaryExpr, options: &PlanOptions) -> Result<(Plan, bool), QueryError> {
-    let around = Around::default();
+fn lower_binary(b: &BinaryExpr, options: &PlanOptions, around: &Around) -> Result<(Plan, bool), QueryError> {
+    let arithmetic = matches!(b.op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div);
+    let around = Around { skip_buckets: around.skip_buckets && arithmetic, ..Around::default() };
     let (lhs, left_invariant) = lower(&b.lhs, options, &around)?;
     let (rhs, right_invariant) = lower(&b.rhs, options, &around)?;
     let invariant = left_invariant && right_invariant;
@@ -160,7 +175,11 @@ fn lower_binary(b: &BinaryExpr, options: &PlanOptions) -> Result<(Plan, bool), Q
     Ok((plan, invariant))
 }
 
-fn lower_aggregate(a: &AggregateExpr, options: &PlanOptions) -> Result<(Plan, bool), QueryError> {
+fn lower_aggregate(
+    a: &AggregateExpr,
+    options: &PlanOptions,
+    around: &Around,
+) -> Result<(Plan, bool), QueryError> {
     let mut grouping = a.grouping.clone();
     grouping.sort_unstable();
     grouping.dedup();
@@ -177,7 +196,8 @@ fn lower_aggregate(a: &AggregateExpr, options: &PlanOptions) -> Result<(Plan, bo
     });
     let around = Around {
         projection,
-        skip_buckets: matches!(a.op, AggregateOp::Count | AggregateOp::Group),
+        skip_buckets: matches!(a.op, AggregateOp::Count | AggregateOp::Group)
+            || (around.skip_buckets && a.op != AggregateOp::CountValues),
         ..Around::under(aggregate_name(a.op))
     };
     let (expr, expr_invariant) = lower(&a.expr, options, &around)?;
@@ -221,6 +241,7 @@ fn fixed_time(at: AtModifier, options: &PlanOptions) -> i64 {
 }
 
 fn lower_subquery(s: &SubqueryExpr, options: &PlanOptions) -> Result<(Plan, bool), QueryError> {
+    // No hint passes: between the points of a subquery only buckets can tell a reset.
     let (expr, inner_invariant) = lower(&s.expr, options, &Around::default())?;
     let offset = s.offset.as_ref().map_or(Ok(0), |o| resolve(o, options))?;
     let shift = Shift { at: s.at.map(|at| fixed_time(at, options)), offset };

@@ -182,6 +182,48 @@ impl Inner {
                 let run = super::refresh::run(refresher, "http", interval, metrics("http"), updates, cancel);
                 self.tasks.spawn_on(run, &self.runtime);
             }
+            SdConfig::Dns(config) => {
+                let refresher = super::dns::DnsDiscovery::new(config, &self.registry);
+                let interval = config.refresh_interval.as_std();
+                let run = super::refresh::run(refresher, "dns", interval, metrics("dns"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Consul(config) => {
+                let discovery = super::consul::ConsulDiscovery::new(config, &self.registry);
+                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
+            }
+            SdConfig::Docker(config) => {
+                let refresher = super::docker::DockerDiscovery::new(config)?;
+                let interval = config.refresh_interval.as_std();
+                let run =
+                    super::refresh::run(refresher, "docker", interval, metrics("docker"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Kubernetes(config) => {
+                let discovery = super::kubernetes::KubernetesDiscovery::new(config, &self.registry)?;
+                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
+            }
+            SdConfig::Nomad(config) => {
+                let refresher = super::nomad::NomadDiscovery::new(config)?;
+                let interval = config.refresh_interval.as_std();
+                let run =
+                    super::refresh::run(refresher, "nomad", interval, metrics("nomad"), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::DigitalOcean(config) => {
+                let base = "https://api.digitalocean.com";
+                let refresher = super::digitalocean::DigitalOceanDiscovery::new(config, base)?;
+                let (name, interval) = ("digitalocean", config.refresh_interval.as_std());
+                let run = super::refresh::run(refresher, name, interval, metrics(name), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
+            SdConfig::Hetzner(config) => {
+                let base = "https://api.hetzner.cloud";
+                let refresher = super::hetzner::HetznerDiscovery::new(config, base)?;
+                let (name, interval) = ("hetzner", config.refresh_interval.as_std());
+                let run = super::refresh::run(refresher, name, interval, metrics(name), updates, cancel);
+                self.tasks.spawn_on(run, &self.runtime);
+            }
             other => {
                 updates.replace(Vec::new());
                 return Err(format!("{} is not implemented in this version", other.key()));

@@ -1,10 +1,23 @@
 //! Which targets exist? Mechanisms watch files, endpoints and APIs; a [`DiscoveryManager`] runs them, shares equal
 //! configurations, and publishes target groups by the name of the set (a job, an Alertmanager section).
 
+mod consul;
+mod digitalocean;
+mod dns;
+mod dns_message;
+mod docker;
 mod file;
+mod hetzner;
 mod http;
+mod kubernetes;
+mod kubernetes_objects;
+mod kubernetes_targets;
 mod manager;
+mod nomad;
 mod refresh;
+mod rest;
+#[cfg(test)]
+mod tests;
 
 pub use manager::{DiscoveryManager, DiscoveryOptions, TargetSets};
 
@@ -15,6 +28,38 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::model::target_group::TargetGroup;
+
+/// Joins list-valued metadata as Prometheus does: between and around the values.
+pub(super) fn surrounded<'a>(values: impl IntoIterator<Item = &'a str>, separator: &str) -> String {
+    let mut out = separator.to_owned();
+    for value in values {
+        out.push_str(value);
+        out.push_str(separator);
+    }
+    out
+}
+
+/// A label name from a foreign one: every character outside `[a-zA-Z0-9_]` becomes `_`.
+pub(super) fn sanitize(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+}
+
+/// `host:port`, with brackets around IPv6 addresses.
+pub(super) fn join_host_port(host: &str, port: impl std::fmt::Display) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// JSON of other systems writes `null` for what is empty.
+pub(super) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::Deserialize<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The labels of one target.
+type LabelMap = BTreeMap<String, String>;
 
 #[derive(Default)]
 struct Groups {

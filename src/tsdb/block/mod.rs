@@ -18,7 +18,7 @@ pub mod histograms;
 /// Integer columns.
 pub mod ints;
 /// Memory maps.
-mod mapping;
+pub(crate) mod mapping;
 /// `meta.json`.
 pub mod meta;
 /// Pages of series.

@@ -90,6 +90,12 @@ impl SeriesColumns {
             self.clone_from(later);
             return;
         }
+        if let (Some((_, last)), Some((first, _))) = (self.range(), later.range())
+            && last < first
+        {
+            self.append(later);
+            return;
+        }
         let old = std::mem::take(self);
         // A timestamp holds one sample of either kind.
         let overridden = |t: &i64| {
@@ -128,6 +134,21 @@ impl SeriesColumns {
         }
     }
 
+    /// Appends columns that begin after these end.
+    fn append(&mut self, later: &SeriesColumns) {
+        append_starts(
+            &mut self.float_start_ts,
+            self.timestamps.len(),
+            &later.float_start_ts,
+            later.timestamps.len(),
+        );
+        self.timestamps.extend_from_slice(&later.timestamps);
+        self.values.extend_from_slice(&later.values);
+        let (len, added) = (self.histograms.len(), later.histograms.len());
+        append_starts(&mut self.histogram_start_ts, len, &later.histogram_start_ts, added);
+        self.histograms.extend_from_slice(&later.histograms);
+    }
+
     /// Appends the samples in `[min_t_ms, max_t_ms]` to `out`, in the form that queries compute with.
     pub fn copy_into(&self, min_t_ms: i64, max_t_ms: i64, out: &mut SampleBuffer) {
         let from = self.timestamps.partition_point(|t| *t < min_t_ms);
@@ -155,6 +176,16 @@ impl SeriesColumns {
 
 fn start_at(starts: &[i64], i: usize) -> i64 {
     starts.get(i).copied().unwrap_or(0)
+}
+
+/// Appends `more` to `starts`; each is empty when no start is known in a column of the given length.
+fn append_starts(starts: &mut Vec<i64>, len: usize, more: &[i64], added: usize) {
+    if starts.is_empty() && more.is_empty() {
+        return;
+    }
+    starts.resize(len, 0);
+    starts.extend_from_slice(more);
+    starts.resize(len + added, 0);
 }
 
 fn push_start(starts: &mut Vec<i64>, len: usize, start: i64) {

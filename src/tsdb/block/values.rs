@@ -226,8 +226,7 @@ fn decimal_ulp(filled: &[u64], scale: u8, clean: &Patches) -> Option<Vec<u8>> {
     let (mut numbers, mut ulps) = (Vec::with_capacity(filled.len()), Vec::with_capacity(filled.len()));
     for &bits in filled {
         let scaled = (f64::from_bits(bits) * power).round_ties_even();
-        // False for NaN and the infinities too.
-        if !(scaled.abs() <= MAX_EXACT) {
+        if !scaled.is_finite() || scaled.abs() > MAX_EXACT {
             return None;
         }
         numbers.push(scaled as i64);

@@ -1,6 +1,7 @@
 //! One batch: samples are judged as they come, kept aside, and at commit written to the log and then made visible
 //! together.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -156,8 +157,8 @@ impl<'a> HeadAppender<'a> {
             dead.map(|r| (r, state.graveyard.get(&r).cloned().unwrap_or_default())).collect()
         };
         for (reference, labels) in dead {
-            if !moved.contains_key(&reference) {
-                moved.insert(reference, self.head.find_or_create(&labels)?.0);
+            if let Entry::Vacant(place) = moved.entry(reference) {
+                place.insert(self.head.find_or_create(&labels)?.0);
             }
         }
         Ok(moved)

@@ -5,8 +5,9 @@
 use std::path::Path;
 
 use super::super::chunk::bytes::{Cursor, put_ivarint, put_uvarint};
+use super::super::chunk::float::FloatEncoder;
 use super::super::chunk::histogram::{put_histogram, take_histogram};
-use super::super::chunk::{Damaged, float, histogram};
+use super::super::chunk::{Damaged, histogram};
 use super::super::door::StorageError;
 use super::super::vfs::{Vfs, VfsFile, io_error, publish, temporary_name};
 use super::super::wal::batch::{TextReader, TextWriter, put_metadata, take_metadata};
@@ -192,18 +193,22 @@ impl Head {
             texts.put_labels(out, &state.index.labels(&series.pairs));
             put_ivarint(out, series.min_t_ms);
             put_uvarint(out, self.chunks.resolve(series.sealed).0);
-            match (&series.open, series.open.content()) {
-                (Open::Empty { last_t_ms }, _) => {
+            match &series.open {
+                Open::Empty { last_t_ms } => {
                     out.push(0);
                     put_ivarint(out, *last_t_ms);
                 }
-                (open, content) => {
-                    let (_, count, bytes) = content.unwrap_or((super::chunks::Encoding::Float, 0, &[]));
-                    out.push(if matches!(open, Open::Float(_)) { 1 } else { 2 });
+                Open::Float(encoder) => {
+                    out.push(1);
                     put_ivarint(out, series.open_min_t_ms);
-                    put_uvarint(out, u64::from(count));
-                    put_uvarint(out, bytes.len() as u64);
-                    out.extend_from_slice(bytes);
+                    encoder.save(out);
+                }
+                Open::Histogram(encoder) => {
+                    out.push(2);
+                    put_ivarint(out, series.open_min_t_ms);
+                    put_uvarint(out, u64::from(encoder.count()));
+                    put_uvarint(out, encoder.bytes().len() as u64);
+                    out.extend_from_slice(encoder.bytes());
                 }
             }
             put_uvarint(out, series.late().len() as u64);
@@ -329,18 +334,19 @@ fn take_series<'a>(cursor: &mut Cursor<'a>, texts: &mut TextReader<'a>) -> Resul
     let sealed = ChunkRef(cursor.uvarint()?);
     let code = cursor.byte()?;
     let mut open_min_t_ms = i64::MAX;
-    let open = if code == 0 {
-        Open::Empty { last_t_ms: cursor.ivarint()? }
-    } else {
+    if code != 0 {
         open_min_t_ms = cursor.ivarint()?;
-        let count = u16::try_from(cursor.uvarint()?).map_err(|_| Damaged("too many samples in a chunk"))?;
-        let n = cursor.count(1)?;
-        let bytes = cursor.take(n)?;
-        match code {
-            1 => Open::Float(float::resume(bytes, count)?),
-            2 => Open::Histogram(Box::new(histogram::resume(bytes, count)?)),
-            _ => return Err(Damaged("an unknown chunk encoding")),
+    }
+    let open = match code {
+        0 => Open::Empty { last_t_ms: cursor.ivarint()? },
+        1 => Open::Float(FloatEncoder::restore(cursor)?),
+        2 => {
+            let count =
+                u16::try_from(cursor.uvarint()?).map_err(|_| Damaged("too many samples in a chunk"))?;
+            let n = cursor.count(1)?;
+            Open::Histogram(Box::new(histogram::resume(cursor.take(n)?, count)?))
         }
+        _ => return Err(Damaged("an unknown chunk encoding")),
     };
     let n = cursor.count(4)?;
     let late = (0..n).map(|_| {

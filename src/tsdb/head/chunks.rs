@@ -319,6 +319,21 @@ impl ChunkStore {
         }
     }
 
+    /// The chunk of a series that was written last before a place. Reads all files before it: the way around a damaged
+    /// chunk, whose own reference to the one before is lost.
+    #[must_use]
+    pub fn last_before(&self, series: u64, place: ChunkRef) -> ChunkRef {
+        let place = self.resolve(place);
+        let mut last = ChunkRef::NONE;
+        let each = |at: ChunkRef, meta: &ChunkMeta| {
+            if meta.series == series && at < place {
+                last = at;
+            }
+        };
+        self.scan_files(0..place.file().saturating_add(1), 0, each, |_, _, _| {});
+        last
+    }
+
     /// Deletes closed files, oldest first, up to the first one that holds a sample at or after `t_ms`.
     pub fn truncate_before(&self, t_ms: i64) {
         let numbers: Vec<u32> = self.inner.read().sealed.keys().copied().collect();

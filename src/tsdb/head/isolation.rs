@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::super::Map;
 
 /// Entries after which a new part of the list begins, so that old parts can go while queriers overlap.
-const PART: usize = 1 << 16;
+const PART: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy)]
 struct Added {
@@ -23,6 +23,14 @@ struct Part {
     last_sequence: u64,
     added: Map<u32, Vec<Added>>,
     entries: usize,
+}
+
+impl Part {
+    /// Whether an in-order entry of the series is later than this commit.
+    fn hides_after(&self, slot: u32, sequence: u64) -> bool {
+        let entries = self.added.get(&slot).into_iter().flatten().rev();
+        entries.take_while(|a| a.sequence > sequence).any(|a| !a.out_of_order)
+    }
 }
 
 /// What a querier must not see of one series.
@@ -97,17 +105,18 @@ impl Isolation {
 
     /// Commit `sequence` added a sample to a series. Only needed while [`Isolation::is_watched`].
     pub fn add(&mut self, sequence: u64, slot: u32, t_ms: i64, out_of_order: bool) {
+        // Views that were opened before the last entry are served by it: a query that stays open for minutes costs
+        // one entry a series, not one a sample.
+        let newest = self.open.values().next_back().map_or(0, |(sequence, _)| *sequence);
+        if !out_of_order && self.parts.iter().rev().any(|part| part.hides_after(slot, newest)) {
+            return;
+        }
         if self.parts.back().is_none_or(|part| part.entries >= PART && part.last_sequence < sequence) {
             self.parts.push_back(Part::default());
         }
         let Some(part) = self.parts.back_mut() else { return };
         part.last_sequence = sequence;
-        let added = part.added.entry(slot).or_default();
-        // Of the in-order samples of one commit the first says it all.
-        if !out_of_order && added.iter().any(|a| !a.out_of_order && a.sequence == sequence) {
-            return;
-        }
-        added.push(Added { sequence, t_ms, out_of_order });
+        part.added.entry(slot).or_default().push(Added { sequence, t_ms, out_of_order });
         part.entries += 1;
     }
 

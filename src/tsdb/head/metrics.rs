@@ -22,6 +22,8 @@ pub struct HeadMetrics {
     pub too_old: Counter,
     /// Stored although out of order.
     pub late: Counter,
+    /// Damaged head chunks met.
+    pub chunk_corruptions: Counter,
     /// Checkpoints tried.
     pub checkpoints: Counter,
     /// Checkpoints that failed.
@@ -65,6 +67,10 @@ impl HeadMetrics {
             late: plain(
                 "prometheus_tsdb_head_out_of_order_samples_appended_total",
                 "Total number of appended out of order samples.",
+            ),
+            chunk_corruptions: plain(
+                "prometheus_tsdb_mmap_chunk_corruptions_total",
+                "Total number of memory-mapped chunk corruptions.",
             ),
             checkpoints: plain(
                 "prometheus_tsdb_checkpoint_creations_total",

@@ -40,6 +40,9 @@ pub mod series;
 pub mod state;
 /// Forgetting what is in blocks.
 pub mod truncate;
+/// The head against its naive twin.
+#[cfg(test)]
+mod twin;
 
 use chunks::{ChunkRef, ChunkStore};
 use exemplars::ExemplarRing;

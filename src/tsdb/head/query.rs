@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
@@ -26,6 +28,8 @@ pub struct SeriesData {
     hidden: Hidden,
     deleted: Vec<(i64, i64)>,
     valid_from_ms: i64,
+    /// Chunks that are damaged and left out.
+    pub warnings: Vec<String>,
 }
 
 impl SeriesData {
@@ -178,6 +182,7 @@ impl HeadView {
     ) -> Result<SeriesData, StorageError> {
         let mut data = SeriesData { valid_from_ms: self.valid_from_ms, ..SeriesData::default() };
         let mut place: ChunkRef;
+        let id;
         {
             let state = self.head.state.read();
             let Some(slot) = state.resolve(reference) else { return Ok(data) };
@@ -188,6 +193,7 @@ impl HeadView {
             }
             drop(isolation);
             place = series.sealed;
+            id = series.id;
             let visible = |s: &&LateSample| data.hidden.out_of_order.binary_search(&s.t_ms).is_err();
             data.late = series.late().iter().filter(visible).cloned().collect();
             if series.open_min_t_ms <= max_t_ms {
@@ -198,14 +204,24 @@ impl HeadView {
                 data.deleted.clone_from(deleted);
             }
         }
-        while let Some(chunk) = self.head.chunks.read(place)? {
+        loop {
+            let chunk = match self.head.chunks.read(place) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(%error, "a damaged chunk is left out");
+                    self.head.metrics.chunk_corruptions.inc();
+                    data.warnings.push(format!("samples are missing: {error}"));
+                    place = self.head.chunks.last_before(id, place);
+                    continue;
+                }
+            };
             let before = chunk.meta.max_t_ms < min_t_ms || chunk.meta.max_t_ms < self.valid_from_ms;
             place = chunk.meta.previous;
             // The last histogram before the range decides about the hint of the first one in it.
-            if !before || chunk.meta.encoding == Encoding::Histogram {
-                if chunk.meta.min_t_ms <= max_t_ms {
-                    data.sealed.push(chunk);
-                }
+            let wanted = !before || chunk.meta.encoding == Encoding::Histogram;
+            if wanted && chunk.meta.min_t_ms <= max_t_ms {
+                data.sealed.push(chunk);
             }
             if before {
                 break;
@@ -222,6 +238,7 @@ pub struct HeadQuerier(pub Arc<HeadView>);
 struct HeadSeriesSet {
     view: Arc<HeadView>,
     series: Vec<(Labels, SeriesRef)>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Querier for HeadQuerier {
@@ -230,7 +247,7 @@ impl Querier for HeadQuerier {
         if hints.limit > 0 {
             series.truncate(hints.limit);
         }
-        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series }))
+        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series, warnings: Mutex::default() }))
     }
 
     fn label_names(
@@ -305,7 +322,18 @@ impl SeriesSet for HeadSeriesSet {
     ) -> Result<(), StorageError> {
         out.clear();
         let Some((_, reference)) = self.series.get(i) else { return Ok(()) };
-        self.view.data(*reference, min_t_ms, max_t_ms)?.read(min_t_ms, max_t_ms, out)
+        let mut data = self.view.data(*reference, min_t_ms, max_t_ms)?;
+        if !data.warnings.is_empty() {
+            let mut warnings = self.warnings.lock();
+            warnings.append(&mut data.warnings);
+            warnings.sort_unstable();
+            warnings.dedup();
+        }
+        data.read(min_t_ms, max_t_ms, out)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
     }
 }
 

@@ -53,8 +53,8 @@ type Waiting = Map<u64, Vec<(ChunkRef, ChunkMeta)>>;
 /// Rebuilds the head from a directory of the log; the head must be empty.
 pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, StorageError> {
     let files = list(vfs, dir)?;
-    let mut recovery = Recovery::default();
-    recovery.next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
+    let next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
+    let mut recovery = Recovery { next_segment, ..Recovery::default() };
     let mut state = head.state.write();
     let mut first = 0;
     let mut covered = ChunkRef::NONE;
@@ -164,6 +164,7 @@ fn load(head: &Head, state: &mut State, bytes: &[u8], file: &LogFile, recovery: 
                         .unwrap_or_else(|| state.create(&saved.labels, Some(saved.id)));
                     by_id.insert(saved.id, slot);
                     let mut newest = saved.open.last_t_ms();
+                    state.counts.chunks_created += u64::from(saved.open.content().is_some());
                     state.late_samples += saved.late.len() as u64;
                     if let Some(series) = state.series_mut(slot) {
                         series.sealed = saved.sealed;
@@ -279,6 +280,12 @@ fn apply(
         recovery.samples += 1;
         late(head, state, slot, sample.t_ms, sample.start_ms, Value::Float(sample.value));
     }
+    // Sections lose the order between floats and histograms of one series, which a series may have both of in one batch.
+    let mixed: std::collections::HashSet<u32> = if batch.histograms.is_empty() {
+        std::collections::HashSet::new()
+    } else {
+        batch.floats.iter().map(|s| s.series).collect()
+    };
     for sample in batch.histograms.drain(..) {
         let Some(slot) = slot_of(sample.series) else {
             unknown = true;
@@ -286,7 +293,11 @@ fn apply(
         };
         recovery.samples += 1;
         let value = Value::Histogram(sample.value);
-        if sample.out_of_order {
+        let passed = || {
+            mixed.contains(&sample.series)
+                && state.series(slot).is_some_and(|s| s.open.last_t_ms() > sample.t_ms)
+        };
+        if sample.out_of_order || passed() {
             late(head, state, slot, sample.t_ms, sample.start_ms, value);
         } else {
             in_order(head, state, slot, sample.t_ms, sample.start_ms, &value);

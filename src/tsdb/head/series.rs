@@ -102,7 +102,6 @@ pub struct Series {
     /// The newest full chunk.
     pub sealed: ChunkRef,
     /// Out-of-order samples in order of time; most series never have any.
-    #[expect(clippy::box_collection, reason = "most series have none: eight bytes instead of twenty-four")]
     pub late: Option<Box<Vec<LateSample>>>,
     /// Low bits of the hash of the labels, to find the series again without building them.
     pub hash: u32,

@@ -7,6 +7,7 @@ use super::super::Map;
 use super::super::door::{SeriesRef, StorageError};
 use super::super::index::Index;
 use super::chunks::{ChunkMeta, ChunkRef, ChunkStore};
+use super::flush::FlushRange;
 use super::series::{LateSample, Open, Series};
 use crate::model::Labels;
 use crate::model::sample::Value;
@@ -61,8 +62,8 @@ pub struct State {
     pub counts: Counts,
     /// Number of out-of-order samples in memory.
     pub late_samples: u64,
-    /// Newest commit whose out-of-order samples a flush has read.
-    pub flushed_sequence: u64,
+    /// Ranges that flush views have read, with the last commit they saw.
+    pub flushed: Vec<(FlushRange, u64)>,
 }
 
 impl Default for State {
@@ -84,7 +85,7 @@ impl Default for State {
             deleted: Map::default(),
             counts: Counts::default(),
             late_samples: 0,
-            flushed_sequence: 0,
+            flushed: Vec::new(),
         }
     }
 }

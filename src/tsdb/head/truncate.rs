@@ -11,6 +11,7 @@ use super::super::wal::{LogBatch, LogDelete};
 use super::Head;
 use super::flush::{FlushRange, FlushView, RawSamples};
 use super::query::HeadView;
+use super::series::LateSample;
 use crate::model::{Labels, METRIC_NAME, Matcher};
 
 /// Slots that are looked at under one hold of the lock.
@@ -117,7 +118,10 @@ impl Head {
     pub fn flush_view(self: &Arc<Self>, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
         let view = HeadView::open(self, range.min_t_ms, range.max_t_ms);
         let series = view.series(&[]);
-        self.state.write().flushed_sequence = view.sequence();
+        let mut state = self.state.write();
+        state.flushed.retain(|(other, _)| *other != range);
+        state.flushed.push((range, view.sequence()));
+        drop(state);
         Ok(Box::new(HeadFlushView { view, range, series }))
     }
 
@@ -147,13 +151,19 @@ impl Head {
             if first == 0 && !keep_labels {
                 state.graveyard.clear();
             }
-            let flushed = state.flushed_sequence;
+            let flushed = state.flushed.clone();
+            let is_safe = |s: &LateSample| {
+                let safe = |(range, sequence): &(FlushRange, u64)| {
+                    (range.min_t_ms..=range.max_t_ms).contains(&s.t_ms) && s.sequence <= *sequence
+                };
+                s.t_ms < t_ms && flushed.iter().any(safe)
+            };
             for slot in first..first.saturating_add(STEP).min(slots) {
                 let Some(series) = state.series_mut(slot) else { continue };
                 let mut dropped = 0;
                 if let Some(late) = &mut series.late {
                     let before = late.len();
-                    late.retain(|s| s.t_ms >= t_ms || s.sequence > flushed);
+                    late.retain(|s| !is_safe(s));
                     dropped = before - late.len();
                     if late.is_empty() {
                         series.late = None;
@@ -179,6 +189,7 @@ impl Head {
         {
             let mut state = self.state.write();
             state.min_t_ms = min_t_ms;
+            state.flushed.retain(|(range, _)| range.max_t_ms >= t_ms);
             if state.num_series == 0 {
                 state.min_t_ms = i64::MAX;
             }

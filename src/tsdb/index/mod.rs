@@ -42,6 +42,8 @@ pub struct Index {
     pair_table: HashTable<PairId>,
     free_pairs: Vec<PairId>,
     all: RoaringBitmap,
+    /// Pairs of the series entered last: the next one mostly has the same ones at the same places.
+    last: Box<[PairId]>,
     hasher: FixedState,
 }
 
@@ -54,6 +56,7 @@ impl Default for Index {
             pair_table: HashTable::new(),
             free_pairs: Vec::new(),
             all: RoaringBitmap::new(),
+            last: Box::default(),
             // Hostile label values should not be able to aim at one bucket.
             hasher: FixedState::with_seed(fastrand::u64(..)),
         }
@@ -117,7 +120,19 @@ impl Index {
     /// Enters a series and returns its pairs in order of label name.
     pub fn insert(&mut self, slot: u32, labels: &Labels) -> Box<[PairId]> {
         self.all.insert(slot);
-        let ids: Box<[PairId]> = labels.iter().map(|l| self.intern_pair(l.name, l.value)).collect();
+        let last = std::mem::take(&mut self.last);
+        let known = |index: &Self, at: usize, name: &str, value: &str| {
+            let pair = index.pairs.get(*last.get(at)? as usize)?;
+            let same = *pair.value == *value && index.names.get(pair.name as usize)?.text.as_ref() == name;
+            same.then(|| last[at])
+        };
+        let numbered = labels.iter().enumerate();
+        let ids: Box<[PairId]> = numbered
+            .map(|(at, l)| {
+                known(self, at, l.name, l.value).unwrap_or_else(|| self.intern_pair(l.name, l.value))
+            })
+            .collect();
+        self.last.clone_from(&ids);
         for id in &ids {
             self.pairs[*id as usize].series.insert(slot);
         }

@@ -325,6 +325,7 @@ mod tests {
             1 => Just(f64::from_bits(STALE_NAN_BITS)),
             1 => Just(-0.0),
             1 => any::<i64>().prop_map(|v| v as f64),
+            3 => (-5000i32..5000, 0i32..5).prop_map(|(v, places)| f64::from(v) / 10f64.powi(places)),
         ];
         let item = (
             0u32..12,

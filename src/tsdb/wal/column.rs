@@ -47,14 +47,17 @@ impl Matching {
     }
 }
 
-/// The integer that a float is exactly, −0 excluded.
-fn exact_integer(bits: u64) -> Option<i64> {
-    let v = f64::from_bits(bits);
-    if !(-EXACT..=EXACT).contains(&v) {
+/// Decimal places that values are tried with: counters of seconds mostly have two or three.
+const PLACES: [f64; 4] = [1.0, 10.0, 100.0, 1000.0];
+
+/// The integer that a float times `scale` is, if dividing again gives back every bit; −0 is none.
+fn scaled(bits: u64, scale: f64) -> Option<i64> {
+    let scaled = (f64::from_bits(bits) * scale).round();
+    if !(-EXACT..=EXACT).contains(&scaled) {
         return None;
     }
-    let i = v as i64;
-    ((i as f64).to_bits() == bits).then_some(i)
+    let i = scaled as i64;
+    ((i as f64 / scale).to_bits() == bits).then_some(i)
 }
 
 fn bytes_of(v: u64) -> usize {
@@ -68,11 +71,12 @@ fn put_value(controls: &mut Vec<u8>, data: &mut Vec<u8>, before: u64, now: u64) 
     let xor = now ^ before;
     let leading = (xor.leading_zeros() / 8).min(7) as usize;
     let kept = (8 - leading - (xor.trailing_zeros() / 8).min(7) as usize).max(1);
-    if let (Some(a), Some(b)) = (exact_integer(before), exact_integer(now)) {
+    let fits = |scale: &f64| Some((scaled(before, *scale)?, scaled(now, *scale)?));
+    if let Some((places, (a, b))) = PLACES.iter().enumerate().find_map(|(i, scale)| Some((i, fits(scale)?))) {
         let difference = zigzag(b.wrapping_sub(a));
         let n = bytes_of(difference);
         if n <= kept && n > 0 {
-            controls.push(n as u8);
+            controls.push((places << 4 | n) as u8);
             data.extend_from_slice(&difference.to_le_bytes()[..n]);
             return;
         }
@@ -85,11 +89,14 @@ fn take_value(control: u8, data: &mut Cursor<'_>, before: u64) -> Result<u64, Da
     let mut eight = [0; 8];
     match control {
         STALE => Ok(STALE_NAN_BITS),
-        1..=8 => {
-            let n = usize::from(control);
-            eight[..n].copy_from_slice(data.take(n)?);
-            let a = exact_integer(before).ok_or(Damaged("an integer follows a value that is none"))?;
-            Ok((a.wrapping_add(unzigzag(u64::from_le_bytes(eight))) as f64).to_bits())
+        1..XOR => {
+            let n = usize::from(control & 15);
+            let scale = PLACES.get(usize::from(control >> 4)).copied().unwrap_or(1.0);
+            let place = eight.get_mut(..n).ok_or(Damaged("a value has too many bytes"))?;
+            place.copy_from_slice(data.take(n)?);
+            let a = scaled(before, scale).ok_or(Damaged("a decimal follows a value that is none"))?;
+            let b = a.wrapping_add(unzigzag(u64::from_le_bytes(eight)));
+            Ok((b as f64 / scale).to_bits())
         }
         XOR..0x80 => {
             let (leading, kept) = (usize::from(control >> 3 & 7), usize::from(control & 7) + 1);

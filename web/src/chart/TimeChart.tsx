@@ -127,7 +127,7 @@ export function TimeChart(props: TimeChartProps) {
       width,
       height,
       pxAlign: false,
-      padding: spark ? [4, 0, 0, 0] : [12, 14, 0, 0],
+      padding: spark ? [4, 0, 0, 0] : [12, 18, 0, 0],
       tzDate: (seconds) =>
         zone === "utc" ? uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") : new Date(seconds * 1000),
       legend: { show: false },
@@ -146,7 +146,7 @@ export function TimeChart(props: TimeChartProps) {
       axes: spark
         ? [{ show: false }, { show: false }]
         : [
-            { ...axis, space: 70, size: 36, values: timeTicks(zone) },
+            { ...axis, space: 70, size: 33, values: timeTicks(zone) },
             {
               ...axis,
               values: (_u, ticks) => ticks.map((t) => short(t, 4)),
@@ -224,11 +224,11 @@ export function TimeChart(props: TimeChartProps) {
               class="swatch"
               style={{ background: (props.inks?.[tip.line] ?? ink(tip.line, dark)).colour }}
             />
-            <b>{full(tip.value)}</b>
+            <b>{brief(tip.value)}</b>
             {tip.past !== null && (
               <span class="muted">
                 {" "}
-                before {full(tip.past)} ({delta(tip.value, tip.past)})
+                before {brief(tip.past)} ({delta(tip.value, tip.past)})
               </span>
             )}
           </div>
@@ -240,6 +240,11 @@ export function TimeChart(props: TimeChartProps) {
 }
 
 const NONE: ReadonlySet<number> = new Set();
+
+/** Seven digits: what can be read at a glance; the table has them all. */
+function brief(n: number): string {
+  return full(Number(n.toPrecision(7)));
+}
 
 /** Change in per cent from `past` to `now`. */
 export function delta(now: number, past: number): string {

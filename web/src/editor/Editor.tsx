@@ -5,6 +5,8 @@ import type { CodeEditor } from "./codemirror";
 
 export interface EditorProps {
   value: string;
+  /** Grows whenever `value` was changed from outside of the editor. */
+  revision: number;
   label: string;
   onChange: (text: string) => void;
   onRun: (text: string) => void;
@@ -68,7 +70,7 @@ export function Editor(props: EditorProps) {
 
   useEffect(() => {
     code.current?.set(props.value);
-  }, [props.value, rich]);
+  }, [props.revision, rich]);
   useEffect(() => {
     code.current?.mark(props.mark);
   }, [props.mark?.line, props.mark?.column, rich]);

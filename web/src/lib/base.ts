@@ -1,5 +1,5 @@
-// Where the application is mounted. The server writes its route prefix into <base href> of index.html,
-// so every address is made from document.baseURI and nothing else needs to know the prefix.
+// Where the application is mounted. Every page is exactly one segment below the mount point, so the directory of the
+// document's address is the mount point: no part of the bundle has to know the route prefix.
 
 /** Path of the mount point, always ending in a slash. */
 export function basePath(): string {

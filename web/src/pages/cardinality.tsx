@@ -137,7 +137,7 @@ function Top(props: {
           },
           {
             key: "bar",
-            title: props.whole ? "Share" : "",
+            title: props.whole ? "Share" : "Relative",
             width: 120,
             optional: true,
             render: (r) => (

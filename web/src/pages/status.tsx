@@ -111,7 +111,7 @@ function Server() {
           </a>
           <a
             class="btn small"
-            href={new URL("./licenses.md", import.meta.url).href}
+            href={new URL(/* @vite-ignore */ "./licenses.txt", import.meta.url).href}
             target="_blank"
             rel="noreferrer"
           >
@@ -166,7 +166,7 @@ function Flags() {
           },
           {
             key: "changed",
-            title: "",
+            title: "Origin",
             width: 100,
             optional: true,
             render: (f) => (f.changed ? <Badge tone="info">changed</Badge> : null),

@@ -1,7 +1,6 @@
 // The graph of a panel: time controls, the range query, the chart, its legend, and what can be taken away from it.
 import { useMemo, useRef, useState } from "preact/hooks";
 import { biggest, type Frame, toFrame } from "../chart/frame";
-import { HeatChart } from "../chart/HeatChart";
 import { heatKind, toHeat } from "../chart/heat";
 import { type Ink, ink } from "../chart/palette";
 import { TimeChart } from "../chart/TimeChart";
@@ -11,8 +10,8 @@ import { isDark, zone } from "../lib/prefs";
 import { formatDuration, humanDuration } from "../lib/time";
 import type { MatrixItem, QueryData } from "../lib/types";
 import { useNarrow } from "../ui/DataTable";
+import { lazy } from "../ui/lazy";
 import { copyText, download, Menu, Segments } from "../ui/parts";
-import { Empty } from "./Empty";
 import { frameToCsv } from "./export";
 import { Legend } from "./Legend";
 import { Notes } from "./Notes";
@@ -21,6 +20,8 @@ import { type Display, stepOf } from "./state";
 import { TimeControls } from "./TimeControls";
 import { useQuery } from "./useQuery";
 
+const HeatChart = lazy(() => import("../chart/HeatChart").then((m) => m.HeatChart));
+const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_DRAWN = 50;
 // More series than this would be too many for eyes and browser; the answer then says that it was cut.
 const MOST_ASKED = 10_000;
@@ -165,7 +166,7 @@ export function GraphTab(props: TabProps) {
           From 0
         </label>
         <Menu
-          label="Take away"
+          label="Export"
           text="Export"
           items={[
             ["CSV", () => drawn && download("query.csv", frameToCsv(drawn), "text/csv")],
@@ -240,7 +241,7 @@ export function GraphTab(props: TabProps) {
         </>
       ) : g ? (
         <Empty expr={panel.expr} at={g.end} onTry={(expr) => onChange({ expr })} />
-      ) : (
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>

@@ -4,11 +4,13 @@ import { Editor } from "../editor/Editor";
 import { ApiError, call, explainError } from "../lib/api";
 import { completionOn, history, remember } from "../lib/prefs";
 import { Icon } from "../ui/icons";
+import { lazy } from "../ui/lazy";
 import { Menu, Segments } from "../ui/parts";
-import { ExplainTab } from "./ExplainTab";
 import { GraphTab } from "./GraphTab";
 import type { Panel, Tab } from "./state";
 import { TableTab } from "./TableTab";
+
+const ExplainTab = lazy(() => import("./ExplainTab").then((m) => m.ExplainTab));
 
 export interface PanelProps {
   index: number;
@@ -27,11 +29,19 @@ export interface TabProps {
   refresh: number;
   onChange: (part: Partial<Panel>) => void;
   onFail: (error: ApiError | null) => void;
+  failed: boolean;
 }
 
 export function PanelView(props: PanelProps) {
   const { panel } = props;
-  const [draft, setDraft] = useState(panel.expr);
+  const [draft, setTyped] = useState(panel.expr);
+  // Grows when the text comes from elsewhere than the editor: only then may it be written into the editor, else a
+  // late draw would undo what was typed meanwhile.
+  const [revision, setRevision] = useState(0);
+  const setDraft = (text: string) => {
+    setTyped(text);
+    setRevision((r) => r + 1);
+  };
   const [turn, setTurn] = useState(0);
   const [failure, setFailure] = useState<ApiError | null>(null);
   const [past, setPast] = useState(false);
@@ -58,7 +68,14 @@ export function PanelView(props: PanelProps) {
     }
   }
 
-  const tab: TabProps = { panel, turn, refresh: props.refresh, onChange: props.onChange, onFail: setFailure };
+  const tab: TabProps = {
+    panel,
+    turn,
+    refresh: props.refresh,
+    onChange: props.onChange,
+    onFail: setFailure,
+    failed: failure !== null,
+  };
   const name = `Query ${props.index + 1}`;
   return (
     <section class="panel" ref={root} aria-label={name}>
@@ -66,7 +83,8 @@ export function PanelView(props: PanelProps) {
         <Editor
           value={draft}
           label={`${name}, PromQL expression`}
-          onChange={setDraft}
+          revision={revision}
+          onChange={setTyped}
           onRun={run}
           mark={failure && draft.trim() === panel.expr ? failure.place : undefined}
           autofocus={props.index === 0 && panel.expr === ""}

@@ -7,8 +7,8 @@ import { formatTime, humanDuration } from "../lib/time";
 import type { HistogramValue, Labels, QueryData, VectorItem } from "../lib/types";
 import { type Column, DataTable } from "../ui/DataTable";
 import { LabelText } from "../ui/labels";
+import { lazy } from "../ui/lazy";
 import { copyText, download, Menu } from "../ui/parts";
-import { Empty } from "./Empty";
 import { vectorToCsv } from "./export";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
@@ -25,6 +25,7 @@ interface Table {
   answer: Answer<QueryData>;
 }
 
+const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_ASKED = 10_000;
 const MOST_COLUMNS = 12;
 
@@ -66,7 +67,7 @@ export function TableTab(props: TabProps) {
           }}
         />
         <Menu
-          label="Take away"
+          label="Export"
           text="Export"
           items={[
             ["CSV", () => t && download("query.csv", csvOf(t.answer.data), "text/csv")],
@@ -123,7 +124,7 @@ export function TableTab(props: TabProps) {
         </>
       ) : t ? (
         <Empty expr={panel.expr} at={t.at} onTry={(expr) => onChange({ expr })} />
-      ) : (
+      ) : props.failed ? null : (
         <div class={panel.expr ? "placeholder chart-size" : "hint"}>
           {panel.expr ? "" : "Type an expression and press Enter."}
         </div>

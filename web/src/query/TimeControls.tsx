@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { zone } from "../lib/prefs";
 import { formatDuration, formatTime, parseDuration, parseTime } from "../lib/time";
 import { Icon } from "../ui/icons";
-import { shifted } from "./page";
+import { shifted } from "./move";
 import type { Density, Panel } from "./state";
 
 const RANGES = [
@@ -72,7 +72,7 @@ export function TimeControls(props: {
         onShift={(part) => onChange({ end: shifted(panel, part).end })}
       />
       <label class="select">
-        <span class="sr">Resolution</span>
+        <span class="sr">Step</span>
         <select
           value={panel.resolution.type === "auto" ? panel.resolution.density : "own"}
           onChange={(e) => {
@@ -82,11 +82,11 @@ export function TimeControls(props: {
             else onChange({ resolution: { type: "custom", step: Number(v) } });
           }}
         >
-          <option value="low">Resolution: low</option>
+          <option value="low">Step: coarse</option>
           <option value="medium">
-            Resolution: auto{panel.resolution.type === "auto" ? ` (${formatDuration(props.step)})` : ""}
+            Step: auto{panel.resolution.type === "auto" ? ` (${formatDuration(props.step)})` : ""}
           </option>
-          <option value="high">Resolution: high</option>
+          <option value="high">Step: fine</option>
           {panel.resolution.type !== "auto" && (
             <option value="own">Step: {formatDuration(panel.resolution.step)}</option>
           )}

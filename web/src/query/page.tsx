@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { go, place } from "../lib/router";
 import { Icon } from "../ui/icons";
+import { shifted, zoomed } from "./move";
 import { PanelView } from "./PanelView";
 import { DEFAULTS, decodePanels, encodePanels, type Panel } from "./state";
 
@@ -111,16 +112,4 @@ export function QueryPage() {
       </div>
     </div>
   );
-}
-
-/** The panel moved by a part of its range; never past now. */
-export function shifted(p: Panel, part: number, now = Date.now()): Panel {
-  const end = (p.end ?? now) + part * p.range;
-  return { ...p, end: end >= now ? null : Math.round(end) };
-}
-
-/** The panel zoomed around its middle; a panel that ends now goes on ending now. */
-export function zoomed(p: Panel, factor: number): Panel {
-  const range = Math.max(1000, Math.min(50 * 365 * 86_400_000, Math.round(p.range * factor)));
-  return { ...p, range, end: p.end === null ? null : Math.round(p.end - p.range / 2 + range / 2) };
 }

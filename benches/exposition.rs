@@ -1,0 +1,146 @@
+//! How fast are scraped bodies read? Once cold, every series checked and turned into labels, and once warm, as on
+//! every scrape after the first: the cache knows the series and only numbers are parsed.
+//!
+//! Reads `../shared/corpus/node.rec.zst` when it is there, otherwise a body of the same shape that it makes up.
+
+use std::fmt::Write as _;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use meerkat::model::metadata::MetricType;
+use meerkat::model::sample::HistogramValue;
+use meerkat::scrape::cache::{Found, HashKey, Pass, SeriesCache};
+use meerkat::scrape::exposition::{
+    Format, PairBuffer, ParseOptions, SampleView, SeriesView, Sink, Stop, parse,
+};
+use meerkat::tsdb::door::SeriesRef;
+
+fn bodies() -> Vec<Vec<u8>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/node.rec.zst");
+    let Ok(file) = std::fs::File::open(path) else { return vec![made_up()] };
+    let bytes = zstd::decode_all(file).expect("a recording");
+    let mut rest = bytes.as_slice();
+    let mut bodies = Vec::new();
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let (body, after) = after.split_at(u32::from_le_bytes(*len) as usize);
+        bodies.push(body.to_vec());
+        rest = after;
+    }
+    bodies
+}
+
+fn made_up() -> Vec<u8> {
+    let mut body = String::new();
+    for i in 0..500 {
+        if i % 10 == 0 {
+            let _ = writeln!(body, "# HELP machine_events_{i}_total Events of this kind.");
+            let _ = writeln!(body, "# TYPE machine_events_{i}_total counter");
+        }
+        let family = i / 10 * 10;
+        let _ =
+            writeln!(body, "machine_events_{family}_total{{cpu=\"{}\",mode=\"user\"}} {}", i % 10, i * 7919);
+    }
+    body.into_bytes()
+}
+
+/// Turns every series into labels.
+struct Cold {
+    pairs: PairBuffer,
+    labels: usize,
+}
+
+/// Knows all series.
+struct Warm<'a> {
+    pass: Pass<'a>,
+    sum: f64,
+}
+
+macro_rules! no_metadata {
+    () => {
+        fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), Stop> {
+            Ok(())
+        }
+        fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
+            Ok(())
+        }
+        fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
+            Ok(())
+        }
+        fn histogram(
+            &mut self,
+            _: &SeriesView<'_>,
+            _: HistogramValue,
+            _: &SampleView<'_>,
+        ) -> Result<(), Stop> {
+            Ok(())
+        }
+    };
+}
+
+impl Sink for Cold {
+    no_metadata!();
+
+    fn series(&mut self, series: &SeriesView<'_>, _: &SampleView<'_>, _: bool) -> Result<(), Stop> {
+        series.labels(&mut self.pairs).map_err(|_| Stop)?;
+        self.labels += self.pairs.len();
+        Ok(())
+    }
+}
+
+impl Sink for Warm<'_> {
+    no_metadata!();
+
+    fn expected(&mut self, rest: &[u8], context: u64) -> Option<usize> {
+        self.pass.expected(rest, context)
+    }
+
+    fn expected_help(&mut self, line: &[u8]) -> bool {
+        xxhash_rust::xxh3::xxh3_64(line) != 0
+    }
+
+    fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, known: bool) -> Result<(), Stop> {
+        self.sum += sample.value;
+        if known {
+            self.pass.accept();
+            return Ok(());
+        }
+        if let (Found::New, hash) = self.pass.find(series.text(), series.context()) {
+            self.pass.add(series.text(), hash, SeriesRef(1), true, false);
+        }
+        Ok(())
+    }
+}
+
+fn benchmark(c: &mut Criterion) {
+    let bodies = bodies();
+    let options = ParseOptions::default();
+    let bytes: usize = bodies.iter().take(50).map(Vec::len).sum();
+    let mut group = c.benchmark_group("text exposition");
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function("cold", |b| {
+        let mut sink = Cold { pairs: PairBuffer::default(), labels: 0 };
+        b.iter(|| {
+            for body in bodies.iter().take(50) {
+                parse(Format::Text, body, &options, &mut sink).expect("valid");
+            }
+            sink.labels
+        });
+    });
+    group.bench_function("warm", |b| {
+        let key = HashKey::random();
+        let mut cache = SeriesCache::default();
+        b.iter(|| {
+            let mut sum = 0.0;
+            for body in bodies.iter().take(50) {
+                let mut sink = Warm { pass: cache.begin(&key), sum: 0.0 };
+                parse(Format::Text, body, &options, &mut sink).expect("valid");
+                sum += sink.sum;
+                sink.pass.finish();
+            }
+            sum
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

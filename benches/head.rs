@@ -1,0 +1,80 @@
+//! How fast does the head pack, unpack and take samples?
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use meerkat::model::Labels;
+use meerkat::model::clock::ManualClock;
+use meerkat::telemetry::Registry;
+use meerkat::tsdb::chunk::float::{FloatDecoder, FloatEncoder};
+use meerkat::tsdb::vfs::CrashVfs;
+use meerkat::tsdb::{Appendable, BatchOptions, Db, DbOptions, SeriesRef};
+
+/// A counter with jitter, a constant, a gauge with decimals.
+fn columns() -> Vec<Vec<(i64, f64)>> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut total = 0.0;
+    let mut counter = Vec::new();
+    for i in 0..240 {
+        total += f64::from(random.u32(..500));
+        counter.push((i * 15_000 + random.i64(-2..3), total));
+    }
+    let constant = (0..240).map(|i| (i * 15_000, 4.0)).collect();
+    let gauge = (0..240).map(|i| (i * 15_000, f64::from(random.u32(..1000)) / 10.0)).collect();
+    vec![counter, constant, gauge]
+}
+
+fn encode(samples: &[(i64, f64)]) -> FloatEncoder {
+    let mut encoder = FloatEncoder::default();
+    samples.iter().for_each(|(t, v)| encoder.push(*t, 0, *v));
+    encoder
+}
+
+fn chunks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("float chunk");
+    group.throughput(Throughput::Elements(240));
+    for (name, column) in ["counter", "constant", "gauge"].into_iter().zip(columns()) {
+        group.bench_function(format!("encode {name}"), |b| b.iter(|| black_box(encode(black_box(&column)))));
+        let chunk = encode(&column);
+        group.bench_function(format!("decode {name}"), |b| {
+            b.iter(|| {
+                FloatDecoder::new(chunk.bytes(), chunk.count())
+                    .map(|s| s.map_or(0.0, |s| s.value))
+                    .sum::<f64>()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn append(c: &mut Criterion) {
+    const SERIES: usize = 500;
+    let options =
+        DbOptions { path: "/data".into(), wal_sync_interval: Duration::ZERO, ..DbOptions::default() };
+    let db =
+        Db::open(options, CrashVfs::new(), ManualClock::at(0), &Registry::new()).expect("the storage opens");
+    let mut references = [SeriesRef::NONE; SERIES];
+    let mut k = 0i64;
+    let mut group = c.benchmark_group("head");
+    group.throughput(Throughput::Elements(SERIES as u64));
+    group.bench_function("scrape of 500 samples", |b| {
+        b.iter(|| {
+            k += 1;
+            let mut appender = db.appender(BatchOptions { source: 1, ..BatchOptions::default() });
+            for (i, reference) in references.iter_mut().enumerate() {
+                let labels = || Labels::from_pairs([("__name__", "m"), ("i", i.to_string().as_str())]);
+                let value = if i % 3 == 0 { (k * i as i64) as f64 } else { i as f64 };
+                *reference = appender.append(*reference, &labels, 0, k * 15_000, value).expect("stored");
+            }
+            let proof = appender.commit().expect("the batch is stored");
+            if k % 64 == 0 {
+                proof.wait_durable().expect("memory does not fail");
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, chunks, append);
+criterion_main!(benches);

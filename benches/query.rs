@@ -1,0 +1,157 @@
+//! How long do queries take when storage costs next to nothing? Samples are made up on the fly, so the figures
+//! are those of the engine: selection, windows, folding, results.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use meerkat::model::{Labels, Matcher, SampleBuffer};
+use meerkat::query::{Engine, EngineOptions, QueryOptions};
+use meerkat::telemetry::Registry;
+use meerkat::tsdb::{LabelQueryHints, Querier, Queryable, SelectHints, SeriesSet, StorageError};
+
+const INTERVAL_MS: i64 = 15_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// Counters on a 15-second grid that fall back to zero once in a while.
+#[derive(Clone)]
+struct Counters {
+    labels: Arc<Vec<Labels>>,
+}
+
+impl Counters {
+    fn new(series: usize) -> Self {
+        let labels = (0..series).map(|i| {
+            Labels::from_pairs([
+                ("__name__".to_owned(), "requests_total".to_owned()),
+                ("instance".to_owned(), format!("host-{:05}:9100", i / 10)),
+                ("job".to_owned(), format!("job-{}", i % 7)),
+                ("code".to_owned(), format!("{}", 200 + i % 10)),
+            ])
+        });
+        Self { labels: Arc::new(labels.collect()) }
+    }
+}
+
+impl Queryable for Counters {
+    fn querier(&self, _: i64, _: i64) -> Result<Box<dyn Querier>, StorageError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Querier for Counters {
+    fn select(&self, _: &SelectHints, _: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn label_names(&self, _: &[Matcher], _: &LabelQueryHints) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn label_values(&self, _: &str, _: &[Matcher], _: &LabelQueryHints) -> Result<Vec<String>, StorageError> {
+        Ok(Vec::new())
+    }
+}
+
+impl SeriesSet for Counters {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn labels(&self, i: usize) -> Labels {
+        self.labels[i].clone()
+    }
+
+    fn samples(&self, i: usize, min: i64, max: i64, out: &mut SampleBuffer) -> Result<(), StorageError> {
+        out.clear();
+        let first = min.div_euclid(INTERVAL_MS) + 1;
+        let last = max.div_euclid(INTERVAL_MS);
+        out.timestamps.extend((first..=last).map(|k| k * INTERVAL_MS));
+        out.values.extend((first..=last).map(|k| ((k + i as i64) % 3_000) as f64 * 1.25));
+        Ok(())
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new(EngineOptions::default(), &Registry::new())
+}
+
+fn run_range(engine: &Engine, storage: &Counters, query: &str, hours: i64, step_s: i64) {
+    let options = QueryOptions::default();
+    let result = engine.range(storage, query, DAY_MS, DAY_MS + hours * 3_600_000, step_s * 1000, &options);
+    black_box(result.expect("the query runs"));
+}
+
+fn dashboards(c: &mut Criterion) {
+    let (engine, storage) = (engine(), Counters::new(10_000));
+    let mut group = c.benchmark_group("10k_series");
+    group.sample_size(10).measurement_time(Duration::from_secs(5));
+    group.throughput(Throughput::Elements(10_000 * 24 * 240));
+    for (name, query) in [
+        ("sum_by_rate_24h", "sum by (job) (rate(requests_total[5m]))"),
+        ("sum_24h", "sum(requests_total)"),
+        ("max_by_24h", "max by (job) (requests_total)"),
+    ] {
+        group.bench_function(name, |b| b.iter(|| run_range(&engine, &storage, query, 24, 300)));
+    }
+    group.throughput(Throughput::Elements(10_000 * 240));
+    for (name, query) in [
+        ("rate_1h", "rate(requests_total[5m])"),
+        ("topk_1h", "topk(10, requests_total)"),
+        ("ratio_1h", "rate(requests_total[5m]) / rate(requests_total[10m])"),
+    ] {
+        group.bench_function(name, |b| b.iter(|| run_range(&engine, &storage, query, 1, 15)));
+    }
+    group.finish();
+}
+
+fn instant(c: &mut Criterion) {
+    let engine = engine();
+    let options = QueryOptions::default();
+    let mut group = c.benchmark_group("instant");
+    for (name, series, query) in [
+        ("one_series", 1, "requests_total"),
+        ("one_series_rate", 1, "sum(rate(requests_total[5m]))"),
+        ("1k_series_rate", 1_000, "sum by (job) (rate(requests_total[5m]))"),
+    ] {
+        let storage = Counters::new(series);
+        group.bench_function(name, |b| {
+            b.iter(|| black_box(engine.instant(&storage, query, DAY_MS, &options).expect("the query runs")));
+        });
+    }
+    group.finish();
+}
+
+fn windows(c: &mut Criterion) {
+    let (engine, storage) = (engine(), Counters::new(20));
+    let mut group = c.benchmark_group("windows_1h_over_24h");
+    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements(20 * 24 * 240));
+    for function in [
+        "rate",
+        "increase",
+        "delta",
+        "irate",
+        "changes",
+        "resets",
+        "sum_over_time",
+        "avg_over_time",
+        "min_over_time",
+        "max_over_time",
+        "count_over_time",
+        "last_over_time",
+        "stddev_over_time",
+        "deriv",
+    ] {
+        let query = format!("{function}(requests_total[1h])");
+        group.bench_function(function, |b| b.iter(|| run_range(&engine, &storage, &query, 24, 60)));
+    }
+    group.bench_function("quantile_over_time", |b| {
+        b.iter(|| run_range(&engine, &storage, "quantile_over_time(0.9, requests_total[1h])", 24, 60));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, dashboards, instant, windows);
+criterion_main!(benches);

@@ -1,0 +1,259 @@
+//! Discovery against small simulated API servers, and the manager that runs it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{DiscoveryManager, DiscoveryOptions, TargetSets};
+use crate::config::{Config, LoadOptions, SdConfigs};
+use crate::model::clock::SystemClock;
+use crate::model::target_group::TargetGroup;
+use crate::telemetry::Registry;
+
+/// What a path (before `?`) is answered with; a list of answers is used up from the front, its last one stays.
+type Answers = Arc<Mutex<BTreeMap<&'static str, Vec<String>>>>;
+
+async fn answer(mut stream: tokio::net::TcpStream, answers: Answers) {
+    let mut request = Vec::new();
+    loop {
+        while memchr::memmem::find(&request, b"\r\n\r\n").is_none() {
+            if !matches!(stream.read_buf(&mut request).await, Ok(1..)) {
+                return;
+            }
+        }
+        let text = String::from_utf8_lossy(&request).into_owned();
+        request.clear();
+        let target = text.split(' ').nth(1).unwrap_or_default().to_owned();
+        let path = target.split('?').next().unwrap_or_default();
+        let watched = target.contains("watch=1");
+        let key = if watched { format!("watch {path}") } else { path.to_owned() };
+        let body = {
+            let mut answers = answers.lock();
+            match answers.iter_mut().find(|(name, _)| **name == key) {
+                Some((_, bodies)) if bodies.len() > 1 => Some(bodies.remove(0)),
+                Some((_, bodies)) => bodies.first().cloned(),
+                None if watched => Some(String::new()),
+                None => None,
+            }
+        };
+        let (status, body) = body.map_or(("404 Not Found", String::new()), |body| ("200 OK", body));
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        if stream.write_all(format!("{head}{body}").as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn server(answers: &[(&'static str, &[&str])]) -> (String, Answers) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answers: BTreeMap<&'static str, Vec<String>> =
+        answers.iter().map(|(path, list)| (*path, list.iter().map(|b| (*b).to_owned()).collect())).collect();
+    let answers = Arc::new(Mutex::new(answers));
+    let shared = Arc::clone(&answers);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, Arc::clone(&shared)));
+        }
+    });
+    (address, answers)
+}
+
+fn configs(yaml: &str) -> SdConfigs {
+    let text = format!("scrape_configs:\n- job_name: j\n{yaml}");
+    let config =
+        Config::parse(&text, std::path::Path::new("/x/p.yml"), &LoadOptions::default()).expect("valid");
+    config.scrape_configs[0].sd.clone()
+}
+
+fn manager() -> DiscoveryManager {
+    let options = DiscoveryOptions { name: "scrape".into(), interval_ms: 10 };
+    DiscoveryManager::new(options, &Registry::new(), Arc::new(SystemClock))
+}
+
+/// Waits until a set satisfies `enough`; a minute of silence is a failure.
+async fn wait_for(
+    sets: &mut watch::Receiver<Arc<TargetSets>>,
+    set: &str,
+    enough: impl Fn(&[Arc<TargetGroup>]) -> bool,
+) -> Vec<Arc<TargetGroup>> {
+    let waiting = async {
+        loop {
+            let now = sets.borrow_and_update().get(set).cloned();
+            if let Some(groups) = now.filter(|groups| enough(groups)) {
+                return groups;
+            }
+            sets.changed().await.expect("the manager lives");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("discovery found nothing")
+}
+
+#[tokio::test]
+async fn sets_share_providers_and_follow_the_configuration() {
+    let manager = manager();
+    let mut sets = manager.subscribe();
+    let one = configs("  static_configs: [{targets: ['a:1', 'b:2'], labels: {x: y}}, {targets: ['c:3']}]\n");
+    manager.apply([("p".to_owned(), one.clone()), ("q".to_owned(), one)].into());
+    let p = wait_for(&mut sets, "p", |groups| groups.len() == 2).await;
+    let q = wait_for(&mut sets, "q", |groups| groups.len() == 2).await;
+    assert!(Arc::ptr_eq(&p[0], &q[0]), "equal configurations are run once");
+    assert_eq!(p[0].labels["x"], "y");
+    manager.apply([("p".to_owned(), configs("  static_configs: [{targets: ['d:4']}]\n"))].into());
+    let p = wait_for(&mut sets, "p", |groups| groups.len() == 1).await;
+    assert_eq!(p[0].targets[0]["__address__"], "d:4");
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn http_lists_are_taken_and_failures_keep_the_old() {
+    let list = r#"[{"targets":["a:1"],"labels":{"x":"y"}}]"#;
+    let (address, answers) = server(&[("/sd", &[list, "broken", list])]).await;
+    let manager = manager();
+    let mut sets = manager.subscribe();
+    let yaml = format!("  http_sd_configs: [{{url: '{address}/sd', refresh_interval: 20ms}}]\n");
+    manager.apply([("h".to_owned(), configs(&yaml))].into());
+    let groups = wait_for(&mut sets, "h", |groups| groups.len() == 1).await;
+    assert_eq!(groups[0].labels["__meta_url"], format!("{address}/sd"));
+    let changed = r#"[{"targets":["a:1","b:1"]}]"#.to_owned();
+    *answers.lock() = [("/sd", vec!["[null]".to_owned(), changed])].into();
+    let groups = wait_for(&mut sets, "h", |groups| groups.iter().any(|g| g.targets.len() == 2)).await;
+    assert_eq!(groups.len(), 1);
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn kubernetes_pods_are_listed_and_watched() {
+    let pod = |name: &str, ip: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"default","resourceVersion":"7","uid":"u-{name}",
+            "labels":{{"app.kubernetes.io/name":"web"}},"annotations":null,
+            "ownerReferences":[{{"kind":"ReplicaSet","name":"web-5d","controller":true}}]}},
+            "spec":{{"nodeName":"n1","containers":[{{"name":"c","image":"i:1",
+            "ports":[{{"name":"http","containerPort":8080,"protocol":"TCP"}}]}}]}},
+            "status":{{"podIP":"{ip}","hostIP":"10.1.1.1","phase":"Running",
+            "conditions":[{{"type":"Ready","status":"True"}}],
+            "containerStatuses":[{{"name":"c","containerID":"docker://1"}}]}}}}"#
+        )
+        .replace('\n', "")
+    };
+    let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{}]}}"#, pod("a", "10.0.0.1"));
+    let event = format!(r#"{{"type":"ADDED","object":{}}}"#, pod("b", "10.0.0.2"));
+    let node = r#"{"metadata":{},"items":[{"metadata":{"name":"n1","labels":{"zone":"eu"}}}]}"#;
+    let (address, _) = server(&[
+        ("/api/v1/pods", &[&list]),
+        ("watch /api/v1/pods", &[&event, ""]),
+        ("/api/v1/nodes", &[node]),
+    ])
+    .await;
+    let manager = manager();
+    let mut sets = manager.subscribe();
+    let yaml = format!(
+        "  kubernetes_sd_configs: [{{role: pod, api_server: '{address}', attach_metadata: {{node: true, deployment: true}}}}]\n"
+    );
+    manager.apply([("k".to_owned(), configs(&yaml))].into());
+    let groups = wait_for(&mut sets, "k", |groups| groups.len() == 2).await;
+    let labels = &groups[0].labels;
+    for (name, value) in [
+        ("namespace", "default"),
+        ("pod_name", "a"),
+        ("pod_ready", "true"),
+        ("pod_label_app_kubernetes_io_name", "web"),
+        ("pod_labelpresent_app_kubernetes_io_name", "true"),
+        ("pod_controller_kind", "ReplicaSet"),
+        ("pod_deployment_name", "web"),
+        ("node_label_zone", "eu"),
+    ] {
+        assert_eq!(labels[&format!("__meta_kubernetes_{name}")], value, "{name}");
+    }
+    assert_eq!(groups[1].targets[0]["__address__"], "10.0.0.2:8080");
+    assert_eq!(groups[1].targets[0]["__meta_kubernetes_pod_container_id"], "docker://1");
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn consul_services_are_followed() {
+    let entry = r#"[{"Node":{"Node":"n","Address":"10.0.0.9","Datacenter":"d"},
+                     "Service":{"ID":"w1","Service":"web","Port":80},"Checks":[]}]"#;
+    let (address, _) = server(&[
+        ("/v1/agent/self", &[r#"{"Config":{"Datacenter":"d"}}"#]),
+        ("/v1/catalog/services", &[r#"{"web":["prod"],"other":[]}"#]),
+        ("/v1/health/service/web", &[entry]),
+    ])
+    .await;
+    let server = address.trim_start_matches("http://");
+    let manager = manager();
+    let mut sets = manager.subscribe();
+    let yaml = format!(
+        "  consul_sd_configs: [{{server: '{server}', services: [web], tags: [prod], refresh_interval: 1s}}]\n"
+    );
+    manager.apply([("c".to_owned(), configs(&yaml))].into());
+    let groups = wait_for(&mut sets, "c", |groups| !groups.is_empty()).await;
+    assert_eq!(groups.len(), 1);
+    assert_eq!(groups[0].targets[0]["__address__"], "10.0.0.9:80");
+    assert_eq!(groups[0].labels["__meta_consul_service"], "web");
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn cloud_apis_are_read_page_by_page() {
+    use super::refresh::Refresher as _;
+    let (address, _) = server(&[
+        ("/v1/services", &[r#"[{"Namespace":"default","Services":[{"ServiceName":"web","Tags":[]}]}]"#]),
+        (
+            "/v1/service/web",
+            &[r#"[{"ID":"i","ServiceName":"web","Datacenter":"d","Address":"10.0.0.3","Port":9,"Tags":["a","b"]}]"#],
+        ),
+        (
+            "/v2/droplets",
+            &[
+                r#"{"droplets":[{"id":1,"name":"x","image":{"slug":null,"name":"deb"},"tags":["t"],
+                    "networks":{"v4":[{"ip_address":"10.9.9.9","type":"private"},{"ip_address":"192.0.2.1","type":"public"}]}}],
+                    "links":{"pages":{"next":"more"}}}"#,
+                r#"{"droplets":[{"id":2,"networks":{"v4":[{"ip_address":"192.0.2.2","type":"public"}]}}],"links":{}}"#,
+            ],
+        ),
+        ("/v1/networks", &[r#"{"networks":[{"id":4,"name":"my net"}],"meta":{"pagination":{"next_page":null}}}"#]),
+        (
+            "/v1/servers",
+            &[r#"{"servers":[{"id":7,"name":"s","public_net":{"ipv4":{"ip":"192.0.2.3"},"ipv6":null},
+                "private_net":[{"network":4,"ip":"10.0.0.4"}],"labels":{"a/b":"c"}}],"meta":{"pagination":{}}}"#],
+        ),
+    ])
+    .await;
+    let config = |yaml: String| configs(&yaml).0.remove(0);
+    let crate::config::SdConfig::Nomad(nomad) =
+        config(format!("  nomad_sd_configs: [{{server: '{address}'}}]\n"))
+    else {
+        panic!("a Nomad section");
+    };
+    let groups = super::nomad::NomadDiscovery::new(&nomad).unwrap().refresh().await.unwrap();
+    assert_eq!(groups[0].targets[0]["__address__"], "10.0.0.3:9");
+    assert_eq!(groups[0].targets[0]["__meta_nomad_tags"], ",a,b,");
+    let crate::config::SdConfig::DigitalOcean(ocean) = config("  digitalocean_sd_configs: [{}]\n".into())
+    else {
+        panic!("a DigitalOcean section");
+    };
+    let mut discovery = super::digitalocean::DigitalOceanDiscovery::new(&ocean, &address).unwrap();
+    let groups = discovery.refresh().await.unwrap();
+    let addresses: Vec<&str> = groups[0].targets.iter().map(|t| t["__address__"].as_str()).collect();
+    assert_eq!(addresses, ["192.0.2.1:80", "192.0.2.2:80"]);
+    assert_eq!(groups[0].targets[0]["__meta_digitalocean_private_ipv4"], "10.9.9.9");
+    let crate::config::SdConfig::Hetzner(hetzner) = config("  hetzner_sd_configs: [{role: hcloud}]\n".into())
+    else {
+        panic!("a Hetzner section");
+    };
+    let mut discovery = super::hetzner::HetznerDiscovery::new(&hetzner, &address).unwrap();
+    let labels = &discovery.refresh().await.unwrap()[0].targets[0];
+    assert_eq!(labels["__meta_hetzner_hcloud_private_ipv4_my_net"], "10.0.0.4");
+    assert_eq!(labels["__meta_hetzner_hcloud_label_a_b"], "c");
+}

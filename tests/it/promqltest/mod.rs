@@ -1,0 +1,75 @@
+//! Runs PromQL scripts: the conformance pack beside the repository, and our own in `testdata/promql/`.
+//!
+//! `script` reads the language, `nhcb` makes custom-bucket histograms out of classic ones, `compare` judges
+//! values, `run` evaluates. An evaluation is also run as a range query and with every selector pinned by `@`, as
+//! the pack's description demands.
+
+mod compare;
+mod nhcb;
+mod run;
+mod script;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Runs all scripts of a folder; answers `file:line` of what failed, with the reasons, and the number of
+/// evaluations.
+fn run_folder(dir: &Path) -> (Vec<(String, String)>, usize) {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "test"))
+        .collect();
+    paths.sort();
+    let (mut failures, mut total) = (Vec::new(), 0);
+    for path in paths {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("?").to_owned();
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let script = script::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let outcome = run::run(&script);
+        println!(
+            "{name}: {} of {} evaluations passed",
+            outcome.total - outcome.failures.len(),
+            outcome.total
+        );
+        total += outcome.total;
+        failures
+            .extend(outcome.failures.into_iter().map(|(line, reason)| (format!("{name}:{line}"), reason)));
+    }
+    (failures, total)
+}
+
+fn report(failures: &[(String, String)]) -> String {
+    failures.iter().map(|(place, reason)| format!("{place}: {reason}\n")).collect()
+}
+
+#[test]
+fn conformance_scripts_pass() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = root.join("../shared/conformance/promqltest");
+    if !dir.exists() {
+        eprintln!("skipped: ../shared/conformance/promqltest is missing");
+        return;
+    }
+    let (failures, total) = run_folder(&dir);
+    assert!(total > 2_000, "only {total} evaluations found");
+    println!("{} of {total} evaluations passed", total - failures.len());
+    let gaps = fs::read_to_string(root.join("testdata/promql/known-gaps.txt")).unwrap_or_default();
+    let gaps: BTreeSet<&str> =
+        gaps.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+    let failed: BTreeSet<&str> = failures.iter().map(|(place, _)| place.as_str()).collect();
+    let new: Vec<_> = failures.iter().filter(|(place, _)| !gaps.contains(place.as_str())).cloned().collect();
+    assert!(new.is_empty(), "{} new failures:\n{}", new.len(), report(&new));
+    let closed: Vec<_> = gaps.difference(&failed).collect();
+    assert!(closed.is_empty(), "these pass now, take them off the list of known gaps: {closed:?}");
+}
+
+#[test]
+fn own_scripts_pass() {
+    let (failures, total) = run_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/promql"));
+    assert!(total > 0, "no scripts found");
+    assert!(failures.is_empty(), "{}", report(&failures));
+}

@@ -1,0 +1,1 @@
+function e(e){if(/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(e))return e;let t=`U__`;for(let n of e)n===`_`?t+=`__`:/[a-zA-Z0-9:]/.test(n)?t+=n:t+=`_${n.codePointAt(0).toString(16)}_`;return t}export{e as t};

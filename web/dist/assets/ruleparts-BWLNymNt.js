@@ -1,3 +1,0 @@
-import{T as e,d as t,m as n}from"./index-Bv3xHh8t.js";function r(e){return(e?.groups??[]).flatMap(e=>e.rules.map((t,n)=>({key:`${e.file}\u0000${e.name}\u0000${n}`,group:e.name,file:e.file,interval:e.interval,rule:t})))}function i({expr:r}){return e(`div`,{class:`code-box`,children:[e(`pre`,{class:`code-block`,children:r.split(`
-`).map(t).join(`
-`)}),e(n,{text:r})]})}function a({annotations:n}){let r=Object.keys(n).sort();return r.length?e(`dl`,{class:`facts`,children:r.map(r=>{let i=n[r];return[e(`dt`,{children:e(`bdi`,{children:t(r)})},`${r} name`),e(`dd`,{children:/^https?:\/\/[^\s"'<>]+$/.test(i)?e(`a`,{href:i,target:`_blank`,rel:`noreferrer noopener`,children:e(`bdi`,{children:t(i)})}):e(`bdi`,{children:t(i)})},r)]})}):null}export{i as n,r,a as t};
