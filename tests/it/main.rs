@@ -3,11 +3,14 @@
 
 mod config_conformance;
 mod exposition_conformance;
+mod http_api;
 mod naive_promql;
 mod net_client;
 mod promqltest;
 mod relabel_conformance;
+mod remote_messages;
 mod rules_conformance;
 mod scraping;
+mod server;
 mod storage;
 mod tidy;
