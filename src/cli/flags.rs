@@ -154,6 +154,7 @@ pub fn command() -> Command {
         .version(super::PROMETHEUS_VERSION)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
+        .subcommand(super::commands::check())
         .args_conflicts_with_subcommands(true)
         .max_term_width(110)
         .args(arguments())

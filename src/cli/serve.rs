@@ -18,6 +18,7 @@ use crate::api::layers::{Cors, application};
 use crate::api::notifications::{RELOAD_FAILED, SHUTTING_DOWN, STARTING_UP};
 use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
+use crate::config::WebConfig;
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
 use crate::remote::receive::RemoteWriteReceiver;
@@ -106,6 +107,21 @@ impl Signals {
     }
 }
 
+/// Refuses what this version would not protect: a file that asks for TLS or passwords must not be ignored.
+fn check_web_config(path: &str) -> Result<(), String> {
+    if path.is_empty() {
+        return Ok(());
+    }
+    let config = WebConfig::load(Path::new(path)).map_err(|e| format!("--web.config.file: {e}"))?;
+    if config.tls_server_config.is_some() || !config.basic_auth_users.is_empty() {
+        return Err(format!(
+            "--web.config.file={path} asks for TLS or passwords, which this version does not serve: put a proxy in \
+             front, or start without the file"
+        ));
+    }
+    Ok(())
+}
+
 async fn serve(flags: Flags, without_config: bool) -> u8 {
     let build = build_info();
     tracing::info!(
@@ -137,6 +153,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         Err(e) => return fail(EXIT_USAGE, &format!("--web.cors.origin: {e}")),
     };
     if let Err(e) = options::web(&flags, 9090) {
+        return fail(EXIT_USAGE, &e);
+    }
+    if let Err(e) = check_web_config(flags.text("web.config.file")) {
         return fail(EXIT_USAGE, &e);
     }
     let mut listeners = Vec::new();

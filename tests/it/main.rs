@@ -9,6 +9,7 @@ mod first_run;
 mod flags;
 mod hostile_targets;
 mod kill9;
+mod http_api;
 mod naive_promql;
 mod net_client;
 mod node_exporter;
