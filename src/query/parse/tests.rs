@@ -469,7 +469,7 @@ fn vector() -> impl Strategy<Value = Expr> {
                 }
             ),
             (inner, number(), "\\PC{0,4}").prop_map(move |(v, n, s)| {
-                let text = Expr::String(StringLiteral { value: s.into(), span });
+                let text = Expr::String(StringLiteral { value: s.into(), bytes: None, span });
                 let rounded = Expr::Call(Call { func: "round", args: vec![v, Expr::Number(n)], span });
                 let args = vec![rounded, text.clone(), text.clone(), text.clone(), text];
                 Expr::Call(Call { func: "label_replace", args, span })
