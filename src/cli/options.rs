@@ -74,6 +74,9 @@ pub fn storage(flags: &Flags, (retention_ms, retention_bytes): (i64, u64)) -> Db
         no_lockfile: flags.bool("storage.tsdb.no-lockfile"),
         ..DbOptions::default()
     };
+    if flags.is_given("storage.tsdb.max-block-duration") {
+        options.max_block_ms = flags.duration_ms("storage.tsdb.max-block-duration");
+    }
     if flags.is_given("storage.tsdb.wal-segment-size") {
         options.wal_segment_bytes = flags.bytes("storage.tsdb.wal-segment-size");
     }

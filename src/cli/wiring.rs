@@ -275,15 +275,15 @@ impl StorageAdmin for Storage {
     }
 
     fn blocks(&self) -> Vec<String> {
-        Vec::new()
+        self.0.blocks().iter().filter_map(|meta| serde_json::to_string(meta).ok()).collect()
     }
 
     fn corruption_count(&self) -> u64 {
         self.0.recovery().damaged
     }
 
-    fn snapshot(&self, _: bool) -> Result<String, StorageError> {
-        Err(StorageError::NotReady("this version cannot take snapshots".into()))
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        self.0.snapshot(!skip_head)
     }
 
     fn delete(&self, start_ms: i64, end_ms: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
@@ -291,9 +291,7 @@ impl StorageAdmin for Storage {
     }
 
     fn clean_tombstones(&self) -> Result<(), StorageError> {
-        Err(StorageError::NotReady(
-            "this version removes deleted samples only when their block is rewritten".into(),
-        ))
+        self.0.clean_tombstones().map(|_| ())
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::block::BlockMeta;
 use super::door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries, MetadataStore,
     Querier, Queryable, SeriesRef, StorageError,
@@ -23,6 +24,7 @@ use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, replay};
 use super::head::truncate::{Cardinality, HeadStats};
 use super::head::{Head, Limits};
+use super::merge::MergedQuerier;
 use super::vfs::{LockGuard, Vfs, io_error, replace_file};
 use super::wal::segment::remove_leftovers;
 use super::wal::writer::WalMetrics;
@@ -33,6 +35,17 @@ use crate::model::sample::HistogramValue;
 use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
 
+/// Instruments of blocks.
+mod metrics;
+/// Copies of the storage.
+mod snapshot;
+/// What lies in blocks, and how it gets there.
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use stored::Stored;
+
 /// Version of the directory; a later one is refused.
 const FORMAT_VERSION: u64 = 1;
 const FORMAT_FILE: &str = "meerkat.json";
@@ -41,6 +54,9 @@ const CHUNKS_DIR: &str = "meerkat-head";
 const LOCK_FILE: &str = "lock";
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+const COMPACT_THREAD: &str = "tsdb-compact";
+/// Longest time that closing waits for compaction.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a storage is opened.
 #[derive(Debug, Clone)]
@@ -53,6 +69,8 @@ pub struct DbOptions {
     pub retention_bytes: u64,
     /// Length of the first blocks, milliseconds.
     pub block_range_ms: i64,
+    /// Length of the longest blocks, milliseconds; 0 = a tenth of the retention, at most 31 days.
+    pub max_block_ms: i64,
     /// A sync of the log follows a write at most this much later. Zero: no background threads at all; syncs and
     /// checkpoints happen when asked for, as tests want it.
     pub wal_sync_interval: Duration,
@@ -83,6 +101,7 @@ impl Default for DbOptions {
             retention_ms: 15 * 24 * 3_600_000,
             retention_bytes: 0,
             block_range_ms: 2 * 3_600_000,
+            max_block_ms: 0,
             wal_sync_interval: Duration::from_millis(200),
             wal_segment_bytes: 64 << 20,
             checkpoint_bytes: 192 << 20,
@@ -118,7 +137,9 @@ pub struct Db {
     closed: AtomicBool,
     /// Log bytes at the last checkpoint; held while one is written.
     checkpointed: Mutex<u64>,
-    background: Background,
+    /// Missing where files are not the machine's own.
+    stored: Option<Stored>,
+    background: Arc<Background>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -208,6 +229,7 @@ impl Db {
         let recovery = replay(&head, &*vfs, &wal_dir)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
+        let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
         registry.gauge("prometheus_tsdb_data_replay_duration_seconds", help, &[]).set(took.as_secs_f64());
@@ -235,7 +257,8 @@ impl Db {
             recovery,
             closed: AtomicBool::new(false),
             checkpointed: Mutex::new(0),
-            background: Background::default(),
+            stored,
+            background: Arc::default(),
             lock: Mutex::new(lock),
         });
         db.start();
@@ -244,24 +267,55 @@ impl Db {
 
     fn start(self: &Arc<Self>) {
         let Some(sync) = self.wal.start() else { return };
-        let db = Arc::downgrade(self);
-        let run = move || {
+        let mut threads = self.background.threads.lock();
+        threads.push(sync);
+        let tick = self.each(TICK, Self::maintain);
+        threads.extend(std::thread::Builder::new().name("tsdb".into()).spawn(tick).ok());
+        if let Some(stored) = &self.stored {
+            let compact = self.each(stored.interval(), |db| {
+                if let Err(error) = db.compact() {
+                    tracing::error!(%error, "compaction failed; it is tried again later");
+                }
+            });
+            threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
+        }
+    }
+
+    /// A loop that does something again and again as long as the storage is there and not closed.
+    fn each<F: Fn(&Self) + Send>(self: &Arc<Self>, wait: Duration, due: F) -> impl FnOnce() + Send + use<F> {
+        let (db, background) = (Arc::downgrade(self), Arc::clone(&self.background));
+        move || {
             loop {
-                let Some(db) = db.upgrade() else { return };
-                let mut stop = db.background.stop.lock();
+                let mut stop = background.stop.lock();
                 if !*stop {
-                    db.background.wake.wait_for(&mut stop, TICK);
+                    background.wake.wait_for(&mut stop, wait);
                 }
                 if *stop {
                     return;
                 }
                 drop(stop);
-                db.maintain();
+                let Some(db) = db.upgrade() else { return };
+                due(&db);
             }
-        };
-        let mut threads = self.background.threads.lock();
-        threads.push(sync);
-        threads.extend(std::thread::Builder::new().name("tsdb".into()).spawn(run).ok());
+        }
+    }
+
+    /// Writes blocks of what is old enough, merges and drops blocks: everything that is due now. Returns the number
+    /// of steps done. The background thread calls this each minute.
+    pub fn compact(&self) -> Result<usize, StorageError> {
+        self.stored.as_ref().map_or(Ok(0), |stored| stored.cycle(self))
+    }
+
+    /// `meta.json` of each block, oldest first.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<BlockMeta> {
+        let Some(stored) = &self.stored else { return Vec::new() };
+        stored.blocks.blocks().iter().map(|b| b.meta().clone()).collect()
+    }
+
+    /// Removes deleted samples from blocks. Returns how many blocks were rewritten.
+    pub fn clean_tombstones(&self) -> Result<usize, StorageError> {
+        self.stored.as_ref().map_or(Ok(0), |stored| stored.clean_tombstones(self.clock.now_ms()))
     }
 
     /// What is due: a checkpoint when much log has gathered, the memory limit. Called each second.
@@ -297,11 +351,25 @@ impl Db {
         }
         *self.background.stop.lock() = true;
         self.background.wake.notify_all();
+        if let Some(stored) = &self.stored {
+            stored.stop();
+        }
         self.wal.stop();
         let threads = std::mem::take(&mut *self.background.threads.lock());
+        let patience = Instant::now() + CLOSE_PATIENCE;
         for thread in threads {
             // The last owner may be the background thread itself, which cannot wait for its own end.
             if thread.thread().id() != std::thread::current().id() {
+                // What a step leaves behind when it is cut off, the next start cleans up.
+                while thread.thread().name() == Some(COMPACT_THREAD)
+                    && !thread.is_finished()
+                    && Instant::now() < patience
+                {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                if thread.thread().name() == Some(COMPACT_THREAD) && !thread.is_finished() {
+                    continue;
+                }
                 let _ = thread.join();
             }
         }
@@ -356,6 +424,9 @@ impl Db {
     pub fn set_retention(&self, retention_ms: i64, retention_bytes: u64) {
         self.retention_ms.store(retention_ms, Ordering::Relaxed);
         self.retention_bytes.store(retention_bytes, Ordering::Relaxed);
+        if let Some(stored) = &self.stored {
+            stored.set_retention(retention_ms, retention_bytes);
+        }
     }
 
     /// The retention: milliseconds and bytes, 0 = no limit.
@@ -376,7 +447,11 @@ impl Db {
         min_t_ms: i64,
         max_t_ms: i64,
     ) -> Result<(), StorageError> {
-        self.head.delete(matchers, min_t_ms, max_t_ms)
+        let Some(stored) = &self.stored else { return self.head.delete(matchers, min_t_ms, max_t_ms) };
+        // What is on its way from the head to a block must not escape.
+        let _guard = stored.at_rest();
+        self.head.delete(matchers, min_t_ms, max_t_ms)?;
+        stored.delete(matchers, min_t_ms, max_t_ms)
     }
 
     /// The head, for compaction.
@@ -402,7 +477,7 @@ impl FlushSource for Db {
     }
 
     fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
-        self.head.forget_before(t_ms)?;
+        self.head.forget_before(t_ms, &|| false)?;
         self.checkpoint()
     }
 }
@@ -412,6 +487,9 @@ impl Drop for Db {
         // A storage that is dropped without `close` must look like a crash to the next start, nothing more.
         *self.background.stop.lock() = true;
         self.background.wake.notify_all();
+        if let Some(stored) = &self.stored {
+            stored.stop();
+        }
         self.wal.stop();
     }
 }
@@ -472,7 +550,15 @@ impl Appendable for Db {
 
 impl Queryable for Db {
     fn querier(&self, min_t_ms: i64, max_t_ms: i64) -> Result<Box<dyn Querier>, StorageError> {
-        Ok(Box::new(HeadQuerier(HeadView::open(&self.head, min_t_ms, max_t_ms))))
+        // The head first: a block is shown before the head forgets its range, so no sample is in neither.
+        let head = Box::new(HeadQuerier(HeadView::open(&self.head, min_t_ms, max_t_ms)));
+        let Some(stored) = &self.stored else { return Ok(head) };
+        let mut sources = stored.blocks.queriers(min_t_ms, max_t_ms);
+        if sources.is_empty() {
+            return Ok(head);
+        }
+        sources.push(head);
+        Ok(Box::new(MergedQuerier::new(sources)))
     }
 }
 

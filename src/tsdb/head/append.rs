@@ -179,7 +179,8 @@ impl<'a> HeadAppender<'a> {
                     let at = slot(pending.series);
                     let Some(series) = state.series(at) else { return false };
                     let last = series.open.last_t_ms();
-                    if pending.t_ms > last && !pending.late {
+                    let closed = state.valid_from_ms.max(state.closed_below_ms);
+                    if pending.t_ms > last && pending.t_ms >= closed && !pending.late {
                         return true;
                     }
                     match head.judge(&state, at, pending.t_ms, &pending.value, std::iter::empty(), strict) {

@@ -149,7 +149,12 @@ struct Inner {
     writer: Writer,
     /// Chunks that a failed write forced to another place.
     moved: Map<ChunkRef, ChunkRef>,
+    /// How many chunks were added that end in each [`COUNTED_MS`].
+    counts: BTreeMap<i64, u64>,
 }
+
+/// Chunks are counted by their end in steps of this many milliseconds, fine enough for any block range.
+const COUNTED_MS: i64 = 1000;
 
 /// The files.
 pub struct ChunkStore {
@@ -197,7 +202,7 @@ impl ChunkStore {
         Ok(Self {
             vfs,
             dir: dir.to_owned(),
-            inner: RwLock::new(Inner { sealed, writer, moved: Map::default() }),
+            inner: RwLock::new(Inner { sealed, writer, moved: Map::default(), counts: BTreeMap::new() }),
         })
     }
 
@@ -205,7 +210,15 @@ impl ChunkStore {
     pub fn push(&self, meta: &ChunkMeta, data: &[u8]) -> Result<ChunkRef, StorageError> {
         let mut inner = self.inner.write();
         let meta = ChunkMeta { previous: inner.resolve(meta.previous), ..*meta };
-        inner.writer.push(&meta, data)
+        let place = inner.writer.push(&meta, data)?;
+        *inner.counts.entry(meta.max_t_ms.div_euclid(COUNTED_MS)).or_default() += 1;
+        Ok(place)
+    }
+
+    /// Chunks added since the start that nobody has given up.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.inner.read().counts.values().sum()
     }
 
     /// Writes what waits, if it is much or `all` is asked for. After a failure nothing is lost: it stays in memory.
@@ -336,7 +349,11 @@ impl ChunkStore {
 
     /// Deletes closed files, oldest first, up to the first one that holds a sample at or after `t_ms`.
     pub fn truncate_before(&self, t_ms: i64) {
-        let numbers: Vec<u32> = self.inner.read().sealed.keys().copied().collect();
+        let numbers: Vec<u32> = {
+            let mut inner = self.inner.write();
+            inner.counts = inner.counts.split_off(&t_ms.div_euclid(COUNTED_MS));
+            inner.sealed.keys().copied().collect()
+        };
         for number in numbers {
             let mut newest = i64::MIN;
             let mut next = false;

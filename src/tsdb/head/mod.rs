@@ -126,7 +126,7 @@ impl Head {
         } else {
             state.max_t_ms.saturating_sub(self.limits.block_range_ms / 2)
         };
-        state.valid_from_ms.max(recent)
+        state.valid_from_ms.max(state.closed_below_ms).max(recent)
     }
 
     fn find_or_create(&self, labels: &Labels) -> Result<(u32, bool), AppendError> {

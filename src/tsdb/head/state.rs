@@ -48,6 +48,8 @@ pub struct State {
     pub sequence: u64,
     /// In-order samples before this time are in blocks.
     pub valid_from_ms: i64,
+    /// In-order samples before this time are refused: a flush view has read them.
+    pub closed_below_ms: i64,
     /// Oldest sample, `i64::MAX` if there is none.
     pub min_t_ms: i64,
     /// Newest sample, `i64::MIN` if there is none.
@@ -78,6 +80,7 @@ impl Default for State {
             next_id: 1,
             sequence: 0,
             valid_from_ms: i64::MIN,
+            closed_below_ms: i64::MIN,
             min_t_ms: i64::MAX,
             max_t_ms: i64::MIN,
             removals: 0,

@@ -116,7 +116,15 @@ impl Head {
 
     /// See [`super::flush::FlushSource::flush_view`].
     pub fn flush_view(self: &Arc<Self>, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
-        let view = HeadView::open(self, range.min_t_ms, range.max_t_ms);
+        let view = {
+            // From here on nothing is added in order to what the view reads, also by batches that are open now.
+            let _order = self.commit.lock();
+            let mut state = self.state.write();
+            state.closed_below_ms = state.closed_below_ms.max(range.max_t_ms.saturating_add(1));
+            state.removals += 1;
+            drop(state);
+            HeadView::open(self, range.min_t_ms, range.max_t_ms)
+        };
         let series = view.series(&[]);
         let mut state = self.state.write();
         state.flushed.retain(|(other, _)| *other != range);
@@ -125,9 +133,17 @@ impl Head {
         Ok(Box::new(HeadFlushView { view, range, series }))
     }
 
+    /// A view of a range for a copy elsewhere: nothing changes for the head, and nothing counts as safe.
+    #[must_use]
+    pub fn copy_view(self: &Arc<Self>, range: FlushRange) -> Box<dyn FlushView> {
+        let view = HeadView::open(self, range.min_t_ms, range.max_t_ms);
+        let series = view.series(&[]);
+        Box::new(HeadFlushView { view, range, series })
+    }
+
     /// Forgets in-order samples before `t_ms` and out-of-order ones that the last flush view has seen. The log must be
-    /// checkpointed afterwards.
-    pub fn forget_before(&self, t_ms: i64) -> Result<(), StorageError> {
+    /// checkpointed afterwards. Waits for older queriers that still read there, until `cancelled` says so.
+    pub fn forget_before(&self, t_ms: i64, cancelled: &dyn Fn() -> bool) -> Result<(), StorageError> {
         self.metrics.truncations.inc();
         // Slots are reused: nothing in the log's memory may mean an old series.
         self.wal.sync().inspect_err(|_| self.metrics.truncations_failed.inc())?;
@@ -137,6 +153,9 @@ impl Head {
             self.isolation.read().newest()
         };
         while self.isolation.read().needs_before(t_ms, newest) {
+            if cancelled() {
+                return Err(StorageError::Canceled);
+            }
             std::thread::sleep(POLL);
         }
         let begun = Instant::now();
@@ -242,7 +261,7 @@ impl Head {
         HeadStats {
             num_series: state.num_series,
             num_label_pairs: state.index.num_pairs() as u64,
-            chunk_count: state.counts.chunks_created,
+            chunk_count: state.num_series + self.chunks.count(),
             min_time: state.min_t_ms,
             max_time: state.max_t_ms,
         }

@@ -121,6 +121,11 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 
     /// Whether a path exists.
     fn exists(&self, path: &Path) -> bool;
+
+    /// Whether paths mean the machine's own files, so that code which maps them directly (blocks) may do so.
+    fn is_machine(&self) -> bool {
+        false
+    }
 }
 
 /// Puts the path and the operation to an I/O error.
