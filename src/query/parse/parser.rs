@@ -59,6 +59,7 @@ pub(super) fn error_at(text: &str, span: Span, message: impl Into<String>) -> Pa
     let before = &text.as_bytes()[..(span.start as usize).min(text.len())];
     let line = before.iter().filter(|c| **c == b'\n').count() as u32 + 1;
     let column = before.iter().rev().take_while(|c| **c != b'\n').count() as u32 + 1;
+    let line = if text.is_empty() { 0 } else { line };
     ParseError { message: message.into(), span, line, column }
 }
 

@@ -187,7 +187,7 @@ fn match_parameters_are_selectors() {
     assert_eq!(texts("{}").unwrap(), Vec::<String>::new());
     assert_eq!(texts("sum").unwrap(), ["__name__=\"sum\""]);
     assert_eq!(texts("up + 1").unwrap_err(), "1:4: parse error: unexpected <op:+>");
-    assert_eq!(texts("").unwrap_err(), "1:1: parse error: unexpected end of input");
+    assert_eq!(texts("").unwrap_err(), "unknown position: parse error: unexpected end of input");
     assert!(texts("up{a=~\"(\"}").unwrap_err().starts_with("1:4: parse error: error parsing regexp: "));
 }
 
