@@ -16,9 +16,9 @@ use super::{logging, options, wiring};
 use crate::alert::{ManagerOptions, NoNotifier, RuleManager};
 use crate::api::layers::{Cors, application};
 use crate::api::notifications::{RELOAD_FAILED, SHUTTING_DOWN, STARTING_UP};
+use crate::api::security::Security;
 use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
-use crate::config::WebConfig;
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
 use crate::remote::receive::RemoteWriteReceiver;
@@ -107,21 +107,6 @@ impl Signals {
     }
 }
 
-/// Refuses what this version would not protect: a file that asks for TLS or passwords must not be ignored.
-fn check_web_config(path: &str) -> Result<(), String> {
-    if path.is_empty() {
-        return Ok(());
-    }
-    let config = WebConfig::load(Path::new(path)).map_err(|e| format!("--web.config.file: {e}"))?;
-    if config.tls_server_config.is_some() || !config.basic_auth_users.is_empty() {
-        return Err(format!(
-            "--web.config.file={path} asks for TLS or passwords, which this version does not serve: put a proxy in \
-             front, or start without the file"
-        ));
-    }
-    Ok(())
-}
-
 async fn serve(flags: Flags, without_config: bool) -> u8 {
     let build = build_info();
     tracing::info!(
@@ -155,9 +140,10 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     if let Err(e) = options::web(&flags, 9090) {
         return fail(EXIT_USAGE, &e);
     }
-    if let Err(e) = check_web_config(flags.text("web.config.file")) {
-        return fail(EXIT_USAGE, &e);
-    }
+    let security = match Security::load(flags.text("web.config.file")) {
+        Ok(security) => security,
+        Err(e) => return fail(EXIT_USAGE, &format!("--web.config.file: {e}")),
+    };
     let mut listeners = Vec::new();
     for address in flags.list("web.listen-address") {
         match server::bind(address).await {
@@ -193,8 +179,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         tracing::info!(address = %address, "Listening on");
     }
     let stop_web = CancellationToken::new();
-    let app = application(Arc::clone(&api), cors);
-    let web = tokio::spawn(server::serve(listeners, app, options::server(&flags), stop_web.clone()));
+    let app = application(Arc::clone(&api), cors, Arc::clone(&security));
+    let web =
+        tokio::spawn(server::serve(listeners, app, options::server(&flags, security), stop_web.clone()));
 
     let started = tokio::select! {
         started = start(&flags, &api, &running, &clock) => started,

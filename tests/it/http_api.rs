@@ -314,3 +314,40 @@ fn targets_and_rules_are_shown() {
     assert_eq!(server.get("/api/v1/rules?type=other").status, 400);
     assert_eq!(server.get("/api/v1/rules?group_limit=1&group_next_token=stale").status, 400);
 }
+
+#[test]
+fn passwords_guard_every_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("prometheus.yml"), "global: {}\n").expect("written");
+    let hash = bcrypt::hash("secret", 4).expect("bcrypt works");
+    let web = |hash: &str| {
+        format!(
+            "basic_auth_users: {{alice: '{hash}'}}\nhttp_server_config: {{headers: {{X-Frame-Options: deny}}}}\n"
+        )
+    };
+    std::fs::write(folder.path().join("web.yml"), web(&hash)).expect("written");
+    let server = Server::start_in(folder, &["--web.config.file=web.yml"]);
+    for path in ["/-/healthy", "/metrics", "/api/v1/query?query=1", "/", "/nothing"] {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.text().as_str()), (401, "Unauthorized\n"), "{path}");
+        assert_eq!(answer.header("www-authenticate"), Some("Basic"));
+    }
+    let as_user = |pair: &str| {
+        use base64::Engine as _;
+        let value = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+        server.send("GET", "/api/v1/query?query=1", &[("Authorization", &value)], b"")
+    };
+    for wrong in ["alice:wrong", "bob:secret", "alice", ":", "alice:secret2"] {
+        assert_eq!(as_user(wrong).status, 401, "{wrong}");
+    }
+    // Twice: compared, then remembered.
+    for _ in 0..2 {
+        let answer = as_user("alice:secret");
+        assert_eq!((answer.status, answer.header("x-frame-options")), (200, Some("deny")));
+    }
+    // A changed file counts at once.
+    let other = bcrypt::hash("another", 5).expect("bcrypt works");
+    std::fs::write(server.path().join("web.yml"), format!("{}# changed\n", web(&other))).expect("written");
+    assert_eq!(as_user("alice:secret").status, 401);
+    assert_eq!(as_user("alice:another").status, 200);
+}
