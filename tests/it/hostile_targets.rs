@@ -144,7 +144,8 @@ fn hostile_targets_hurt_only_themselves() {
         let scrapes = scalar(at, "count_over_time(up{job=\"good\"}[5m])")?;
         if scrapes >= 8.0 { Ok(()) } else { Err(format!("{scrapes} scrapes")) }
     });
-    assert!(most < 1000e6, "{most} bytes resident");
+    // Two have no limit of their own: 256 MiB each, twice while a buffer grows.
+    assert!(most < 1500e6, "{most} bytes resident");
     let targets = until("each one has an outcome", PATIENCE, || {
         let targets = target_health(at)?;
         match targets.iter().find(|(_, health, _)| health == "unknown") {
