@@ -115,7 +115,7 @@ impl From<StorageError> for ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         let kind = match &error {
-            QueryError::Parse(_) => return Self::parameter("query", &error),
+            QueryError::Parse(_) | QueryError::RangeType(_) => return Self::parameter("query", &error),
             QueryError::Timeout(_) => ErrorKind::Timeout,
             QueryError::Canceled(_) => ErrorKind::Canceled,
             QueryError::Storage(_) => ErrorKind::Internal,

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,13 +18,25 @@ use tokio::time::{Instant, Sleep};
 pub struct ConnectionState {
     in_flight: AtomicUsize,
     begun: AtomicUsize,
+    multiplexed: AtomicBool,
 }
 
 impl ConnectionState {
     /// A connection without requests.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { in_flight: AtomicUsize::new(0), begun: AtomicUsize::new(0) })
+        Arc::new(Self {
+            in_flight: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            multiplexed: AtomicBool::new(false),
+        })
+    }
+}
+
+impl ConnectionState {
+    /// The connection speaks HTTP/2: bytes between requests are its own business, not unfinished headers.
+    pub fn set_multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
     }
 }
 
@@ -141,7 +153,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             return outcome;
         }
         let deadline = match this.header_since {
-            Some(since) if idle => since + this.header_deadline,
+            Some(since) if idle && !this.state.multiplexed.load(Ordering::Relaxed) => {
+                since + this.header_deadline
+            }
             _ if idle => this.read_since + this.read_timeout,
             // Whoever waits for an answer need not send anything; the answer has its own deadline.
             _ => return Poll::Pending,

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::params::{MAX_TIME_MS, MIN_TIME_MS};
+use super::params::{MAX_TIME_MS, MIN_TIME_MS, Params};
 use super::query::{TRUNCATED, series_of};
 use super::reply::stream_json;
 use super::routes::Call;
@@ -20,11 +20,14 @@ struct Window {
 }
 
 impl Window {
-    fn parse(call: &Call) -> Result<Self, ApiError> {
+    fn parse(
+        call: &Call,
+        sets: impl FnOnce(&Params) -> Result<Vec<Vec<Matcher>>, ApiError>,
+    ) -> Result<Self, ApiError> {
         let limit = call.params.limit("limit")?;
         let start_ms = call.params.time("start", MIN_TIME_MS)?;
         let end_ms = call.params.time("end", MAX_TIME_MS)?;
-        let sets = selectors::of_params(&call.params)?;
+        let sets = sets(&call.params)?;
         Ok(Self { sets, start_ms, end_ms, limit })
     }
 
@@ -61,7 +64,7 @@ pub async fn series(call: Call) -> Response {
     if call.params.all("match[]").next().is_none() {
         return ApiError::bad_data("no match[] parameter provided").into_response();
     }
-    let window = match Window::parse(&call) {
+    let window = match Window::parse(&call, selectors::of_params) {
         Ok(window) => window,
         Err(error) => return error.into_response(),
     };
@@ -100,7 +103,7 @@ fn write_strings(out: &mut super::reply::Out, all: &[String], warnings: &[String
 
 /// `/api/v1/labels`
 pub async fn names(call: Call) -> Response {
-    let window = match Window::parse(&call) {
+    let window = match Window::parse(&call, selectors::of_label_params) {
         Ok(window) => window,
         Err(error) => return error.into_response(),
     };
@@ -119,7 +122,7 @@ pub async fn values(call: Call) -> Response {
     if name.is_empty() {
         return ApiError::bad_data(format!("invalid label name: {name:?}")).into_response();
     }
-    let window = match Window::parse(&call) {
+    let window = match Window::parse(&call, selectors::of_label_params) {
         Ok(window) => window,
         Err(error) => return error.into_response(),
     };

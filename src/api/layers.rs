@@ -13,6 +13,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::context::Api;
 use super::error::ApiError;
+use super::security::Security;
 use super::{routes, ui};
 use crate::model::regex::AnchoredRegex;
 
@@ -62,7 +63,7 @@ struct Shared {
 }
 
 /// The whole application: table, user interface, prefix, layers.
-pub fn application(api: Arc<Api>, cors: Cors) -> Router {
+pub fn application(api: Arc<Api>, cors: Cors, security: Arc<Security>) -> Router {
     let shared = Shared { api: Arc::clone(&api), cors };
     let inner = routes::router(Arc::clone(&api))
         .fallback_service(axum::routing::any(ui::fallback).with_state(Arc::clone(&api)))
@@ -77,11 +78,25 @@ pub fn application(api: Arc<Api>, cors: Cors) -> Router {
             .nest(&prefix, inner)
             .fallback(|| async { super::reply::text(http::StatusCode::NOT_FOUND, "404 page not found\n") })
     };
-    outer.layer(CompressionLayer::new()).layer(CatchPanicLayer::custom(
-        |_panic: Box<dyn std::any::Any + Send>| {
+    outer
+        .layer(CompressionLayer::new())
+        .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| {
             ApiError::internal("the request failed inside the server; see its log").into_response()
-        },
-    ))
+        }))
+        .layer(from_fn_with_state(security, guard))
+}
+
+/// The outermost layer: nobody passes without the right name and password, whatever the path.
+async fn guard(State(security): State<Arc<Security>>, request: Request, next: Next) -> Response {
+    let refusal = security.admit(request.headers()).await;
+    let mut response = match refusal {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => *refusal,
+    };
+    for (name, value) in security.headers() {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 async fn around(State(shared): State<Shared>, request: Request, next: Next) -> Response {

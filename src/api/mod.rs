@@ -47,6 +47,8 @@ pub mod reply;
 pub mod routes;
 /// Rules and alerts.
 pub mod rules;
+/// TLS, passwords and headers of the web configuration file.
+pub mod security;
 /// `match[]` and selectors inside expressions.
 pub mod selectors;
 /// Listening and serving connections.

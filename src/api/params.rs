@@ -53,7 +53,8 @@ impl Params {
     pub fn time(&self, name: &str, default_ms: i64) -> Result<i64, ApiError> {
         match self.first(name) {
             "" => Ok(default_ms),
-            text => parse_time(text).map_err(|e| ApiError::parameter(name, e)),
+            text => parse_time(text)
+                .map_err(|e| ApiError::parameter(name, format!("invalid time value for '{name}': {e}"))),
         }
     }
 

@@ -46,19 +46,25 @@ pub fn of_expression(options: &EngineOptions, text: &str) -> Result<Vec<Vec<Matc
     Ok(sets)
 }
 
-/// The matcher sets of all `match[]` parameters; each needs a matcher that the empty text does not satisfy.
-pub fn of_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+fn sets_of(params: &Params) -> Result<Vec<Vec<Matcher>>, String> {
     params
         .all("match[]")
         .map(|text| {
-            let matchers = parse_metric_selector(text).map_err(|e| ApiError::parameter("match[]", e))?;
+            let matchers = parse_metric_selector(text).map_err(|e| e.to_string())?;
             if matchers.iter().all(Matcher::matches_empty) {
-                return Err(ApiError::parameter(
-                    "match[]",
-                    "match[] must contain at least one non-empty matcher",
-                ));
+                return Err("match[] must contain at least one non-empty matcher".into());
             }
             Ok(matchers)
         })
         .collect()
+}
+
+/// The matcher sets of all `match[]` parameters; each needs a matcher that the empty text does not satisfy.
+pub fn of_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    sets_of(params).map_err(|e| ApiError::parameter("match[]", e))
+}
+
+/// The same for labels and their values, where Prometheus does not name the parameter in its errors.
+pub fn of_label_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    sets_of(params).map_err(ApiError::bad_data)
 }

@@ -14,12 +14,16 @@ use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::guarded::{ConnectionState, Guarded, InFlight};
+use super::security::Security;
 
 /// Longest wait for a request's headers once their first byte came.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -31,12 +35,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Settings of the server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerOptions {
     /// `--web.max-connections`, over all listeners.
     pub max_connections: usize,
     /// `--web.read-timeout`: longest time without progress while reading or idling.
     pub read_timeout: Duration,
+    /// TLS.
+    pub security: Arc<Security>,
     /// How long requests in flight may go on after a stop was asked for.
     pub drain: Duration,
 }
@@ -93,7 +99,7 @@ async fn accept_loop(
     permits: Arc<Semaphore>,
     options: &ServerOptions,
     stop: &CancellationToken,
-    watcher: Arc<GracefulShutdown>,
+    graceful: Arc<GracefulShutdown>,
 ) {
     loop {
         // The permit comes first: above the cap, clients wait in the kernel's queue.
@@ -119,18 +125,56 @@ async fn accept_loop(
         let state = ConnectionState::new();
         let guarded =
             Guarded::new(stream, Arc::clone(&state), HEADER_DEADLINE, options.read_timeout, WRITE_STALL);
-        let service = connection_service(app.clone(), peer, state);
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
-        let connection = builder.serve_connection(TokioIo::new(guarded), service).into_owned();
-        let connection = watcher.watch(connection);
+        let service = connection_service(app.clone(), peer, Arc::clone(&state));
+        let (tls, graceful) = (options.security.tls(), Arc::clone(&graceful));
         tokio::spawn(async move {
-            if let Err(e) = connection.await {
+            let ended = match tls {
+                None => serve_stream(guarded, service, &graceful).await,
+                Some(tls) => match encrypt(guarded, tls, &state).await {
+                    Ok(stream) => serve_stream(stream, service, &graceful).await,
+                    Err(e) => Err(e.into()),
+                },
+            };
+            if let Err(e) = ended {
                 tracing::debug!(%peer, err = %e, "connection ended early");
             }
             drop(permit);
         });
     }
+}
+
+/// Shakes hands within the deadline for headers.
+async fn encrypt(
+    stream: Guarded<TcpStream>,
+    tls: Arc<rustls::ServerConfig>,
+    state: &ConnectionState,
+) -> io::Result<TlsStream<Guarded<TcpStream>>> {
+    let accepting = TlsAcceptor::from(tls).accept(stream);
+    let stream =
+        tokio::time::timeout(HEADER_DEADLINE, accepting).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        state.set_multiplexed();
+    }
+    Ok(stream)
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn serve_stream<S, V>(stream: S, service: V, graceful: &GracefulShutdown) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    V: hyper::service::Service<
+            hyper::Request<hyper::body::Incoming>,
+            Response = Response,
+            Error = Infallible,
+        > + Send
+        + 'static,
+    V::Future: Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    graceful.watch(connection).await
 }
 
 fn connection_service(

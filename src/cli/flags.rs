@@ -154,6 +154,7 @@ pub fn command() -> Command {
         .version(super::PROMETHEUS_VERSION)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
+        .subcommand(super::commands::check())
         .args_conflicts_with_subcommands(true)
         .max_term_width(110)
         .args(arguments())
@@ -237,7 +238,9 @@ impl Flags {
                 } else {
                     vec![flag.default]
                 };
-                values = default.into_iter().filter(|v| !v.is_empty()).map(str::to_owned).collect();
+                let default = default.into_iter().filter(|v| !v.is_empty());
+                // Printed as given values are.
+                values = default.map(|v| check(flag, v).unwrap_or_else(|_| v.to_owned())).collect();
             } else {
                 flags.given.insert(flag.name);
             }

@@ -4,6 +4,8 @@
 
 /// Files of alert state.
 pub mod alert_files;
+/// Commands beside serving.
+pub mod commands;
 /// The table of flags.
 pub mod flag_table;
 /// Command lines.
@@ -33,7 +35,8 @@ pub const PROMETHEUS_VERSION: &str = "3.14.0";
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let flags = match flags::parse(arguments) {
         Ok(flags::Parsed::Serve(flags)) => flags,
-        Ok(flags::Parsed::Command(_)) | Ok(flags::Parsed::Printed) => return ExitCode::SUCCESS,
+        Ok(flags::Parsed::Command(matches)) => return ExitCode::from(commands::run(&matches)),
+        Ok(flags::Parsed::Printed) => return ExitCode::SUCCESS,
         Err(code) => return ExitCode::from(code),
     };
     ExitCode::from(serve::run(flags))

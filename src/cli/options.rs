@@ -1,11 +1,13 @@
 //! What do flags mean to each room? One function per room.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::flags::Flags;
 use crate::alert::NotifierOptions;
 use crate::api::WebOptions;
+use crate::api::security::Security;
 use crate::api::server::ServerOptions;
 use crate::config::Config;
 use crate::model::Labels;
@@ -23,10 +25,11 @@ fn duration(flags: &Flags, name: &str) -> Duration {
 
 /// The HTTP server's.
 #[must_use]
-pub fn server(flags: &Flags) -> ServerOptions {
+pub fn server(flags: &Flags, security: Arc<Security>) -> ServerOptions {
     ServerOptions {
         max_connections: flags.number("web.max-connections"),
         read_timeout: duration(flags, "web.read-timeout"),
+        security,
         drain: DRAIN,
     }
 }

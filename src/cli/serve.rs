@@ -16,6 +16,7 @@ use super::{logging, options, wiring};
 use crate::alert::{ManagerOptions, NoNotifier, RuleManager};
 use crate::api::layers::{Cors, application};
 use crate::api::notifications::{RELOAD_FAILED, SHUTTING_DOWN, STARTING_UP};
+use crate::api::security::Security;
 use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
 use crate::model::clock::{Clock, SystemClock};
@@ -139,6 +140,10 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     if let Err(e) = options::web(&flags, 9090) {
         return fail(EXIT_USAGE, &e);
     }
+    let security = match Security::load(flags.text("web.config.file")) {
+        Ok(security) => security,
+        Err(e) => return fail(EXIT_USAGE, &format!("--web.config.file: {e}")),
+    };
     let mut listeners = Vec::new();
     for address in flags.list("web.listen-address") {
         match server::bind(address).await {
@@ -174,8 +179,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         tracing::info!(address = %address, "Listening on");
     }
     let stop_web = CancellationToken::new();
-    let app = application(Arc::clone(&api), cors);
-    let web = tokio::spawn(server::serve(listeners, app, options::server(&flags), stop_web.clone()));
+    let app = application(Arc::clone(&api), cors, Arc::clone(&security));
+    let web =
+        tokio::spawn(server::serve(listeners, app, options::server(&flags, security), stop_web.clone()));
 
     let started = tokio::select! {
         started = start(&flags, &api, &running, &clock) => started,

@@ -226,6 +226,23 @@ impl fmt::Debug for Labels {
 /// Writes `text` in double quotes with Go's `strconv.Quote` escapes.
 pub fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
+    write_escaped(out, text)?;
+    out.write_char('"')
+}
+
+/// Writes bytes in double quotes as [`write_quoted`] does; what is not UTF-8 becomes `\x` escapes.
+pub fn write_quoted_bytes(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
+    out.write_char('"')?;
+    for chunk in bytes.utf8_chunks() {
+        write_escaped(out, chunk.valid())?;
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}")?;
+        }
+    }
+    out.write_char('"')
+}
+
+fn write_escaped(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
     for c in text.chars() {
         match c {
             '"' => out.write_str("\\\"")?,
@@ -242,7 +259,7 @@ pub fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
             c => out.write_char(c)?,
         }
     }
-    out.write_char('"')
+    Ok(())
 }
 
 /// Whether `name` is `[a-zA-Z_][a-zA-Z0-9_]*`.

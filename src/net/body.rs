@@ -5,8 +5,9 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::error::NetError;
 
-/// What a body may have when the caller sets no limit: 1 GiB.
-pub const DEFAULT_MAX_BODY: u64 = 1 << 30;
+/// What a body may have when the caller sets no limit: 256 MiB, several times the exposition of a million series in
+/// its compact form, so that an endless body costs little more.
+pub const DEFAULT_MAX_BODY: u64 = 256 << 20;
 /// Largest window that a zstd frame may ask for: 8 MiB (RFC 9659).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Room that is added at a time while decompressing.

@@ -65,7 +65,7 @@ pub struct Request<'a> {
     pub body: bytes::Bytes,
     /// Time for everything, redirects and body included.
     pub timeout: Duration,
-    /// A body of this many bytes after decompression or more is refused; 0 means 1 GiB.
+    /// A body of this many bytes after decompression or more is refused; 0 means 256 MiB.
     pub max_body: u64,
 }
 

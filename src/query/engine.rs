@@ -10,7 +10,7 @@ use super::exec::answer::answer;
 use super::exec::build::Root;
 use super::exec::column::Axis;
 use super::exec::context::{Context, GlobalBudget, Limits, Rules};
-use super::parse::ast::Expr;
+use super::parse::ast::{Expr, ValueType};
 use super::parse::{ParseError, ParseOptions, parse_expr};
 use super::plan::{PlanOptions, plan, reach};
 use super::value::QueryValue;
@@ -108,6 +108,9 @@ pub enum QueryError {
     /// The text is not PromQL, or breaks its typing rules.
     #[error("{0}")]
     Parse(ParseError),
+    /// A range query over an expression that is neither a number nor an instant vector.
+    #[error("invalid expression type {0:?} for range query, must be Scalar or instant Vector")]
+    RangeType(&'static str),
     /// Evaluation failed: a rule of the language, or a limit (named in the text).
     #[error("{0}")]
     Execution(String),
@@ -249,6 +252,11 @@ impl Engine {
             fill_modifiers: self.options.fill_modifiers,
         };
         let expr = parse_expr(query, &parse_options).map_err(QueryError::Parse)?;
+        let kind = expr.value_type();
+        if !times.instant && !matches!(kind, ValueType::Scalar | ValueType::Vector) {
+            let name = if kind == ValueType::String { "string" } else { "range vector" };
+            return Err(QueryError::RangeType(name));
+        }
         stats.query_preparation_time = prepare.elapsed().as_secs_f64();
         let queued = Instant::now();
         let _slot = self.gate.enter(deadline, &options.cancel)?;

@@ -68,6 +68,7 @@ impl ScrapeManager {
         let discovery = DiscoveryManager::new(discovery_options, &registry, Arc::clone(&clock));
         let metrics = ScrapeMetrics::new(&registry);
         let shared = Arc::new(Shared {
+            bursts: super::settings::bursts(),
             storage,
             clock,
             metrics,

@@ -209,7 +209,18 @@ impl ScrapeLoop {
             () = sleep_until(tick + interval + interval / 10) => {}
         }
         if !self.quiet_end.load(Ordering::Acquire) {
-            blocking(|| self.end_series(stale_ms));
+            self.burst(|| self.end_series(stale_ms)).await;
+        }
+    }
+
+    /// Runs a short burst of computing and disk access, a few at a time, without holding up other tasks.
+    async fn burst<R>(&self, work: impl FnOnce() -> R) -> R {
+        // The semaphore is never closed, and without a permit the work is still right.
+        let _permit = self.pool.shared.bursts.acquire().await;
+        let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+        match flavor {
+            Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+            _ => work(),
         }
     }
 
@@ -247,7 +258,7 @@ impl ScrapeLoop {
                 fetch::fetch(client, &settings, &self.target, &mut buffers.body).await
             }
         };
-        blocking(|| self.store(&settings, fetched, &mut buffers, t_ms, started));
+        self.burst(|| self.store(&settings, fetched, &mut buffers, t_ms, started)).await;
         self.pool.buffers.give(buffers);
     }
 
@@ -452,14 +463,5 @@ fn append_stale(appender: &mut dyn Appender, ended: &[SeriesRef], t_ms: i64) {
                 return;
             }
         }
-    }
-}
-
-/// Runs a short burst of computing or disk access without holding up other tasks of the runtime.
-fn blocking<R>(work: impl FnOnce() -> R) -> R {
-    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
-    match flavor {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }

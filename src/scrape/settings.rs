@@ -64,6 +64,15 @@ pub struct Shared {
     pub hash_key: HashKey,
     /// Shares metadata between targets.
     pub interner: Interner,
+    /// Scrapes that may be parsed and stored at once, one for each core: more would only add threads, each with
+    /// an allocator heap of its own (2,000 targets once took 4 GiB that way).
+    pub bursts: tokio::sync::Semaphore,
+}
+
+/// As many bursts of work as there are cores.
+#[must_use]
+pub fn bursts() -> tokio::sync::Semaphore {
+    tokio::sync::Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))
 }
 
 /// What a job decides about how samples are taken; replaced as a whole on reload.

@@ -176,6 +176,7 @@ impl Bench {
         let registry = Registry::new();
         let storage = Arc::new(RecordingStorage::default());
         let shared = Arc::new(Shared {
+            bursts: super::settings::bursts(),
             storage: Arc::clone(&storage) as Arc<dyn Appendable>,
             clock: ManualClock::at(1_000),
             metrics: ScrapeMetrics::new(&registry),

@@ -1,13 +1,24 @@
 //! Tests that see Meerkat from outside: the real binary over HTTP, conformance data, and the tidiness of the
 //! repository itself. One test binary, so that linking is paid once.
 
+mod against_prometheus;
+mod bad_input;
 mod config_conformance;
 mod exposition_conformance;
+mod first_run;
+mod flags;
+mod hostile_targets;
+mod http_api;
+mod kill9;
 mod naive_promql;
 mod net_client;
+mod node_exporter;
 mod promqltest;
 mod relabel_conformance;
+mod remote_messages;
 mod rules_conformance;
 mod scraping;
+mod server;
 mod storage;
 mod tidy;
+mod world;

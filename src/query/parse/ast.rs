@@ -57,8 +57,10 @@ pub struct NumberLiteral {
 /// A text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StringLiteral {
-    /// The text with escapes resolved.
+    /// The text with escapes resolved; bytes that are not UTF-8 are U+FFFD here.
     pub value: Arc<str>,
+    /// All bytes, where they are not UTF-8: printing must give them back.
+    pub bytes: Option<Arc<[u8]>>,
     /// Place.
     pub span: Span,
 }

@@ -340,7 +340,11 @@ impl Lexer<'_> {
     fn close_paren(&mut self) -> Result<(), String> {
         match self.paren_depth.checked_sub(1) {
             Some(depth) => self.paren_depth = depth,
-            None => return Err("unexpected right parenthesis ')'".into()),
+            None => {
+                // Prometheus names the position behind it.
+                self.start = self.pos;
+                return Err("unexpected right parenthesis ')'".into());
+            }
         }
         Ok(())
     }

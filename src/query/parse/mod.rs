@@ -45,16 +45,20 @@ pub struct Span {
 
 /// Why a text is not PromQL. Prints as Prometheus does: `1:5: parse error: …`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{line}:{column}: parse error: {message}")]
+#[error("{}: parse error: {message}", position(*.line, *.column))]
 pub struct ParseError {
     /// What is wrong.
     pub message: String,
     /// Where.
     pub span: Span,
-    /// Line, from 1.
+    /// Line, from 1; 0 in an empty text, which has no positions.
     pub line: u32,
     /// Column in bytes, from 1.
     pub column: u32,
+}
+
+fn position(line: u32, column: u32) -> String {
+    if line == 0 { "unknown position".into() } else { format!("{line}:{column}") }
 }
 
 /// What the grammar allows beyond the stable language.

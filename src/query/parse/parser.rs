@@ -59,6 +59,7 @@ pub(super) fn error_at(text: &str, span: Span, message: impl Into<String>) -> Pa
     let before = &text.as_bytes()[..(span.start as usize).min(text.len())];
     let line = before.iter().filter(|c| **c == b'\n').count() as u32 + 1;
     let column = before.iter().rev().take_while(|c| **c != b'\n').count() as u32 + 1;
+    let line = if text.is_empty() { 0 } else { line };
     ParseError { message: message.into(), span, line, column }
 }
 
@@ -236,8 +237,14 @@ impl<'a> Parser<'a> {
             Tok::Number | Tok::Duration => Ok((Expr::Number(self.number_literal()?), 1)),
             Tok::Str => {
                 self.next();
-                let value = Arc::from(self.unquoted(token));
-                Ok((Expr::String(StringLiteral { value, span: token.span }), 1))
+                let literal = match self.unquoted_bytes(token) {
+                    Ok(text) => StringLiteral { value: text.into(), bytes: None, span: token.span },
+                    Err(bytes) => {
+                        let value = String::from_utf8_lossy(&bytes).into();
+                        StringLiteral { value, bytes: Some(bytes.into()), span: token.span }
+                    }
+                };
+                Ok((Expr::String(literal), 1))
             }
             Tok::LeftParen => {
                 self.next();
@@ -295,11 +302,17 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn unquoted(&mut self, token: Token) -> String {
+        self.unquoted_bytes(token).unwrap_or_else(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The text of a literal, or its bytes if they are not UTF-8.
+    fn unquoted_bytes(&mut self, token: Token) -> Result<String, Vec<u8>> {
         let written = self.written(token.span);
-        strings::unquote(written).unwrap_or_else(|| {
+        let Some(bytes) = strings::unquote_bytes(written) else {
             self.note(token.span, format!("error unquoting string {}: invalid syntax", quoted(written)));
-            String::new()
-        })
+            return Ok(String::new());
+        };
+        String::from_utf8(bytes).map_err(std::string::FromUtf8Error::into_bytes)
     }
 
     /// Arguments in parentheses, the opening one included; the height of the highest.

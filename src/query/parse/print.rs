@@ -5,10 +5,10 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::ast::{
     AggregateExpr, AtModifier, BinaryExpr, DurationExpr, DurationValue, Expr, MatchCardinality,
-    MatrixSelector, NumberLiteral, RangeExtension, SubqueryExpr, UnaryExpr, VectorSelector,
+    MatrixSelector, NumberLiteral, RangeExtension, StringLiteral, SubqueryExpr, UnaryExpr, VectorSelector,
 };
 use crate::model::duration::format_duration_ms;
-use crate::model::labels::{is_legacy_label_name, write_quoted};
+use crate::model::labels::{is_legacy_label_name, write_quoted, write_quoted_bytes};
 use crate::model::number::format_plain;
 use crate::model::{METRIC_NAME, MatchOp};
 
@@ -16,6 +16,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Expr::Number(e) => e.fmt(f),
+            Expr::String(StringLiteral { bytes: Some(bytes), .. }) => write_quoted_bytes(f, bytes),
             Expr::String(e) => write_quoted(f, &e.value),
             Expr::Paren(e) => write!(f, "({})", e.expr),
             Expr::Unary(e) => write!(f, "{}{}", sign(e), e.expr),

@@ -43,6 +43,14 @@ fn code_point(c: char) -> String {
 /// Resolves a quoted literal, quotation marks included. `None` if it is malformed. Bytes that are not UTF-8
 /// (`"\xff"`) become U+FFFD, which [`is_label_name`] refuses.
 pub fn unquote(literal: &str) -> Option<String> {
+    unquote_bytes(literal).map(|bytes| match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
+    })
+}
+
+/// The bytes that a quoted literal stands for, UTF-8 or not. `None` if it is malformed.
+pub(super) fn unquote_bytes(literal: &str) -> Option<Vec<u8>> {
     let bytes = literal.as_bytes();
     let quote = *bytes.first()?;
     if bytes.len() < 2 || *bytes.last()? != quote {
@@ -50,7 +58,7 @@ pub fn unquote(literal: &str) -> Option<String> {
     }
     let inner = &literal[1..literal.len() - 1];
     match quote {
-        b'`' => return (!inner.contains('`')).then(|| inner.to_owned()),
+        b'`' => return (!inner.contains('`')).then(|| inner.as_bytes().to_vec()),
         b'"' | b'\'' => {}
         _ => return None,
     }
@@ -89,10 +97,7 @@ pub fn unquote(literal: &str) -> Option<String> {
             other => out.push(other),
         }
     }
-    Some(match String::from_utf8(out) {
-        Ok(text) => text,
-        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-    })
+    Some(out)
 }
 
 /// Whether a string literal may be a label name: any text but the empty one, as long as it is UTF-8.

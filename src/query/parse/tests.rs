@@ -187,7 +187,7 @@ fn match_parameters_are_selectors() {
     assert_eq!(texts("{}").unwrap(), Vec::<String>::new());
     assert_eq!(texts("sum").unwrap(), ["__name__=\"sum\""]);
     assert_eq!(texts("up + 1").unwrap_err(), "1:4: parse error: unexpected <op:+>");
-    assert_eq!(texts("").unwrap_err(), "1:1: parse error: unexpected end of input");
+    assert_eq!(texts("").unwrap_err(), "unknown position: parse error: unexpected end of input");
     assert!(texts("up{a=~\"(\"}").unwrap_err().starts_with("1:4: parse error: error parsing regexp: "));
 }
 
@@ -469,7 +469,7 @@ fn vector() -> impl Strategy<Value = Expr> {
                 }
             ),
             (inner, number(), "\\PC{0,4}").prop_map(move |(v, n, s)| {
-                let text = Expr::String(StringLiteral { value: s.into(), span });
+                let text = Expr::String(StringLiteral { value: s.into(), bytes: None, span });
                 let rounded = Expr::Call(Call { func: "round", args: vec![v, Expr::Number(n)], span });
                 let args = vec![rounded, text.clone(), text.clone(), text.clone(), text];
                 Expr::Call(Call { func: "label_replace", args, span })

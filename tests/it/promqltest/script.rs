@@ -136,6 +136,8 @@ fn load(header: &str, rows: &[&str]) -> Parsed<Kind> {
         if !starts.is_empty() && starts.len() != parsed.values.len() {
             return Err(format!("{row}: {} values but {} start times", parsed.values.len(), starts.len()));
         }
+        // Of a series given twice in one block the last line counts.
+        series.retain(|s: &LoadSeries| s.series.labels != parsed.labels);
         series.push(LoadSeries { series: parsed, starts });
     }
     Ok(Kind::Load { step_ms, nhcb, series })
