@@ -2,7 +2,7 @@
 //! with the head written as one more block.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::super::block::files::{io_error, rename, sync_dir};
 use super::super::block::{BlockMeta, new_ulid, write_block};
@@ -68,7 +68,7 @@ impl Db {
         Ok(name)
     }
 
-    fn fill_snapshot(&self, dir: &PathBuf, with_head: bool, now_ms: i64) -> Result<(), StorageError> {
+    fn fill_snapshot(&self, dir: &Path, with_head: bool, now_ms: i64) -> Result<(), StorageError> {
         let Some(stored) = &self.stored else { return Ok(()) };
         let view = {
             let _guard = stored.at_rest();

@@ -332,7 +332,7 @@ proptest! {
                 }
                 Action::Delete(s, from, len) => {
                     let name = s.to_string();
-                    store.db.delete_series(&[Matcher::equal("s", &*name)], *from, from + len).unwrap();
+                    store.db.delete_series(&[Matcher::equal("s", &name)], *from, from + len).unwrap();
                     if let Some(samples) = want.get_mut(&name) {
                         samples.retain(|t, _| !(*from..=from + len).contains(t));
                     }
