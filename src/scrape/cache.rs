@@ -33,15 +33,15 @@ impl HashKey {
         Self(secret)
     }
 
-    #[inline]
     /// The hash of a series' text under a parse context.
+    #[inline]
     pub fn hash(&self, text: &[u8], context: u64) -> Hash96 {
         let hash = xxh3_128_with_secret(text, &self.0[..]);
         Hash96((hash as u64) ^ context, (hash >> 64) as u32)
     }
 }
 
-/// 96 bits of a keyed hash.
+/// The keyed hash of a series text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hash96(u64, u32);
 
@@ -118,21 +118,9 @@ const IN_ADDED: u32 = 1 << 31;
 
 impl SeriesCache {
     /// Number of remembered series.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Bytes of heap in use.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.retired.capacity() * size_of::<SeriesRef>()
     }
 
     /// Forgets which text means which series, because the rules for labels changed; series that do not come back
@@ -172,7 +160,9 @@ impl Pass<'_> {
     pub fn expected(&self, rest: &[u8], context: u64) -> Option<usize> {
         let entry = self.cache.entries.get(self.cursor)?;
         let text = rest.get(..entry.len())?;
-        entry.is(self.key.hash(text, context), text.len()).then_some(text.len())
+        let is_next =
+            entry.generation() != self.cache.generation && entry.is(self.key.hash(text, context), text.len());
+        is_next.then_some(text.len())
     }
 
     /// Accepts what [`Pass::expected`] just recognised.
