@@ -7,6 +7,7 @@ mod http_api;
 mod naive_promql;
 mod net_client;
 mod promqltest;
+mod query_limits;
 mod relabel_conformance;
 mod remote_messages;
 mod rules_conformance;
