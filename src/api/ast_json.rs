@@ -7,9 +7,21 @@ use crate::query::parse::ast::{
     AtModifier, DurationValue, Expr, MatchCardinality, RangeExtension, VectorMatching, VectorSelector,
 };
 use crate::query::parse::functions::function;
+use crate::query::stack::{is_high, on_large_stack};
 
-/// Writes a node; depth is bounded by the parser's own limit on trees.
-pub fn write(out: &mut Vec<u8>, expr: &Expr) {
+/// Writes a tree; its height is bounded by the parser.
+///
+/// # Errors
+/// If a high tree needs a thread of its own and none can be started.
+pub fn write_tree(out: &mut Vec<u8>, expr: &Expr) -> std::io::Result<()> {
+    if is_high(expr) {
+        return on_large_stack(|| write(out, expr));
+    }
+    write(out, expr);
+    Ok(())
+}
+
+fn write(out: &mut Vec<u8>, expr: &Expr) {
     let mut object = Object::open(out);
     match expr {
         Expr::Aggregate(e) => {

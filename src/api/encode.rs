@@ -5,7 +5,7 @@ use super::reply::Out;
 use crate::model::histogram::FloatHistogram;
 use crate::model::number::format_api;
 use crate::query::value::PointValue;
-use crate::query::{MatrixSeries, QueryStats, QueryValue, VectorSample};
+use crate::query::{Explanation, MatrixSeries, PlanNode, QueryStats, QueryValue, VectorSample};
 
 /// Points between two looks at the buffer.
 const POINTS_BETWEEN_FLUSHES: usize = 1024;
@@ -153,6 +153,29 @@ pub fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
         out.push(b']');
     }
     out.push(b'}');
+}
+
+/// Writes `{"plan":…,"stats":…}`.
+pub fn explanation(out: &mut Vec<u8>, explained: &Explanation) {
+    let mut object = json::Object::open(out);
+    plan_node(object.key("plan"), &explained.plan);
+    query_stats(object.key("stats"), &explained.stats, false);
+    object.close();
+}
+
+/// Plans are shown down to a fixed level, which bounds the recursion.
+fn plan_node(out: &mut Vec<u8>, node: &PlanNode) {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let mut object = json::Object::open(out);
+    object.text("kind", node.kind).text("name", node.name).text("text", &node.text);
+    object
+        .boolean("constant", node.constant)
+        .integer("series", whole(node.series))
+        .integer("samples", whole(node.samples))
+        .float("seconds", node.seconds)
+        .float("ownSeconds", node.own_seconds);
+    json::list(object.key("children"), &node.children, plan_node);
+    object.close();
 }
 
 fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {

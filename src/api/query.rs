@@ -127,25 +127,7 @@ pub async fn range(call: Call) -> Response {
     let prepared = || -> Result<_, ApiError> {
         let params = &call.params;
         let limit = params.limit("limit")?;
-        let start = params.required_time("start")?;
-        let end = params.required_time("end")?;
-        if end < start {
-            return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
-        }
-        let step = super::params::parse_seconds_or_duration(params.first("step"))
-            .map_err(|e| ApiError::parameter("step", e))?;
-        if step <= 0 {
-            return Err(ApiError::parameter(
-                "step",
-                "zero or negative query resolution step widths are not accepted. Try a positive integer",
-            ));
-        }
-        if end.saturating_sub(start) / step > MAX_POINTS {
-            return Err(ApiError::bad_data(
-                "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query \
-                 resolution (?step=XX)",
-            ));
-        }
+        let (start, end, step) = range_times(params)?;
         let mut wishes = Wishes::parse(params, call.api.options.per_step_stats)?;
         wishes.limit = limit;
         Ok((wishes, start, end, step, params.first("query").to_owned()))
@@ -162,6 +144,59 @@ pub async fn range(call: Call) -> Response {
         Ok(())
     })
     .await
+}
+
+/// `/api/v1/explain`: the plan of a query with series, samples and seconds of each part. With `start`, `end` and
+/// `step` the query runs as a range query, else as an instant query at `time`.
+pub async fn explain(call: Call) -> Response {
+    let prepared = || -> Result<_, ApiError> {
+        let params = &call.params;
+        let wishes = Wishes::parse(params, false)?;
+        if params.first("step").is_empty() {
+            let t_ms = params.time("time", call.api.clock.now_ms())?;
+            return Ok((wishes, t_ms, t_ms, 0));
+        }
+        let (start, end, step) = range_times(params)?;
+        Ok((wishes, start, end, step))
+    };
+    let (wishes, start, end, step) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(error) => return error.into_response(),
+    };
+    let query = call.params.first("query").to_owned();
+    let services = call.services;
+    stream_json(wishes.options.cancel.clone(), move |out| {
+        let explained =
+            services.engine.explain(&*services.queryable, &query, start, end, step, &wishes.options)?;
+        let notes = &explained.annotations;
+        out.success(&notes.warnings, &notes.infos, |out| encode::explanation(&mut out.buf, &explained));
+        Ok(())
+    })
+    .await
+}
+
+/// `start`, `end` and `step` of a range query.
+fn range_times(params: &Params) -> Result<(i64, i64, i64), ApiError> {
+    let start = params.required_time("start")?;
+    let end = params.required_time("end")?;
+    if end < start {
+        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+    }
+    let step = super::params::parse_seconds_or_duration(params.first("step"))
+        .map_err(|e| ApiError::parameter("step", e))?;
+    if step <= 0 {
+        return Err(ApiError::parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ));
+    }
+    if end.saturating_sub(start) / step > MAX_POINTS {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query \
+             resolution (?step=XX)",
+        ));
+    }
+    Ok((start, end, step))
 }
 
 /// `/api/v1/query_exemplars`
@@ -269,7 +304,13 @@ pub async fn format(call: Call) -> Response {
 /// `/api/v1/parse_query`
 pub async fn parse(call: Call) -> Response {
     match parsed(&call) {
-        Ok(expr) => super::reply::success(|out| ast_json::write(out, &expr)),
+        Ok(expr) => {
+            let mut tree = Vec::new();
+            match ast_json::write_tree(&mut tree, &expr) {
+                Ok(()) => super::reply::success(|out| out.append(&mut tree)),
+                Err(e) => ApiError::internal(format!("writing a long expression: {e}")).into_response(),
+            }
+        }
         Err(error) => error.into_response(),
     }
 }

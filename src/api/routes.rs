@@ -102,6 +102,7 @@ pub const ROUTES: &[Route] = &[
         ready!(query::exemplars),
         "Find exemplars of the series in a query",
     ),
+    route("/api/v1/explain", GET_POST, ready!(query::explain), "Show what the parts of a query cost"),
     route("/api/v1/format_query", GET_POST, ready!(query::format), "Format a query"),
     route("/api/v1/parse_query", GET_POST, ready!(query::parse), "Parse a query into its tree"),
     route("/api/v1/series", GET_POST, ready!(labels::series), "Find series by label matchers"),

@@ -10,9 +10,11 @@ use super::exec::answer::answer;
 use super::exec::build::Root;
 use super::exec::column::Axis;
 use super::exec::context::{Context, GlobalBudget, Limits, Rules};
+use super::explain::{Explanation, PlanNode, Profile, tree};
 use super::parse::ast::{Expr, ValueType};
 use super::parse::{ParseError, ParseOptions, parse_expr};
 use super::plan::{PlanOptions, plan, reach};
+use super::stack::{is_high, on_large_stack};
 use super::value::QueryValue;
 use crate::telemetry::Registry;
 use crate::tsdb::{Queryable, StorageError};
@@ -219,6 +221,33 @@ impl Engine {
         step_ms: i64,
         options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
+        let times = self.times(start_ms, end_ms, step_ms)?;
+        self.run(storage, query, times, options)
+    }
+
+    /// Evaluates `query` from `start_ms` to `end_ms` (at `start_ms` alone if `step_ms` is 0) and answers its plan
+    /// with series, samples and time of each part instead of its value.
+    pub fn explain(
+        &self,
+        storage: &dyn Queryable,
+        query: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+        options: &QueryOptions,
+    ) -> Result<Explanation, QueryError> {
+        let times = if step_ms == 0 {
+            Times { axis: Axis::instant(start_ms), step_ms: 0, instant: true }
+        } else {
+            self.times(start_ms, end_ms, step_ms)?
+        };
+        let mut plan = None;
+        let result = self.run_with(storage, query, times, options, Some(&mut plan))?;
+        let plan = plan.ok_or_else(|| QueryError::Execution("the plan was lost".into()))?;
+        Ok(Explanation { plan, stats: result.stats, annotations: result.annotations })
+    }
+
+    fn times(&self, start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Times, QueryError> {
         if step_ms <= 0 || end_ms < start_ms {
             return Err(QueryError::Execution(format!(
                 "a range query needs a positive step and an end that is not before its start, got step {step_ms} ms, start {start_ms}, end {end_ms}"
@@ -230,8 +259,7 @@ impl Engine {
                 "query processing would load too many samples into memory in query execution: {steps} steps"
             )));
         };
-        let times = Times { axis: Axis { start: start_ms, step: step_ms, n }, step_ms, instant: false };
-        self.run(storage, query, times, options)
+        Ok(Times { axis: Axis { start: start_ms, step: step_ms, n }, step_ms, instant: false })
     }
 
     fn run(
@@ -240,6 +268,17 @@ impl Engine {
         query: &str,
         times: Times,
         options: &QueryOptions,
+    ) -> Result<QueryResult, QueryError> {
+        self.run_with(storage, query, times, options, None)
+    }
+
+    fn run_with(
+        &self,
+        storage: &dyn Queryable,
+        query: &str,
+        times: Times,
+        options: &QueryOptions,
+        explained: Option<&mut Option<PlanNode>>,
     ) -> Result<QueryResult, QueryError> {
         let began = Instant::now();
         let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
@@ -263,50 +302,19 @@ impl Engine {
         stats.exec_queue_time = queued.elapsed().as_secs_f64();
         let _active = self.metrics.enter();
         let job = Job { engine: self, storage, query, expr: &expr, times, options, deadline };
-        let result = if is_high(&expr, SHALLOW) {
-            on_large_stack(|| job.evaluate(&mut stats))
+        let result = if is_high(&expr) {
+            on_large_stack(|| job.evaluate(&mut stats, explained)).unwrap_or_else(|e| {
+                Err(QueryError::Execution(format!(
+                    "evaluating a long expression in a thread of its own: {e}"
+                )))
+            })
         } else {
-            job.evaluate(&mut stats)
+            job.evaluate(&mut stats, explained)
         };
         stats.exec_total_time = began.elapsed().as_secs_f64();
         self.metrics.observe(&stats);
         let (value, annotations) = result?;
         Ok(QueryResult { value, annotations, stats })
-    }
-}
-
-/// Trees up to this height are walked on the stack of the caller.
-const SHALLOW: usize = 48;
-/// Stack for higher trees; the parser limits their height.
-const LARGE_STACK: usize = 64 << 20;
-
-fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, QueryError> + Send) -> Result<T, QueryError> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("query".into()).stack_size(LARGE_STACK);
-        match thread.spawn_scoped(scope, work) {
-            Ok(handle) => handle
-                .join()
-                .unwrap_or_else(|_| Err(QueryError::Execution("the thread of the query panicked".into()))),
-            Err(e) => Err(QueryError::Execution(format!("starting a thread for the query: {e}"))),
-        }
-    })
-}
-
-/// Whether the tree is higher than `limit`.
-fn is_high(expr: &Expr, limit: usize) -> bool {
-    if limit == 0 {
-        return true;
-    }
-    match expr {
-        Expr::Number(_) | Expr::String(_) | Expr::Vector(_) | Expr::Matrix(_) => false,
-        Expr::Paren(e) => is_high(&e.expr, limit - 1),
-        Expr::Unary(e) => is_high(&e.expr, limit - 1),
-        Expr::Subquery(e) => is_high(&e.expr, limit - 1),
-        Expr::Binary(e) => is_high(&e.lhs, limit - 1) || is_high(&e.rhs, limit - 1),
-        Expr::Aggregate(e) => {
-            is_high(&e.expr, limit - 1) || e.param.as_ref().is_some_and(|p| is_high(p, limit - 1))
-        }
-        Expr::Call(e) => e.args.iter().any(|a| is_high(a, limit - 1)),
     }
 }
 
@@ -322,7 +330,11 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn evaluate(&self, stats: &mut QueryStats) -> Result<(QueryValue, Annotations), QueryError> {
+    fn evaluate(
+        &self,
+        stats: &mut QueryStats,
+        explained: Option<&mut Option<PlanNode>>,
+    ) -> Result<(QueryValue, Annotations), QueryError> {
         let settings = &self.engine.options;
         let prepare = Instant::now();
         let axis = self.times.axis;
@@ -351,7 +363,9 @@ impl Job<'_> {
         };
         let querier = self.storage.querier(min_t, max_t)?;
         let per_step = self.options.per_step_stats && settings.per_step_stats;
-        let ctx = Context::new(querier, self.query, rules, limits, Arc::clone(&self.engine.memory), per_step);
+        let ctx = Context::new(querier, self.query, rules, limits, Arc::clone(&self.engine.memory), per_step)
+            .profiled(explained.is_some().then(Profile::default));
+        let ctx = Arc::new(ctx);
         stats.query_preparation_time += prepare.elapsed().as_secs_f64();
         let inner = Instant::now();
         let root = Root {
@@ -366,6 +380,9 @@ impl Job<'_> {
         (stats.total_queryable_samples, stats.samples_read) = (counts.0, counts.1);
         (stats.peak_samples, stats.peak_bytes) = (counts.2, counts.3);
         stats.samples_per_step = ctx.steps(axis);
+        if let (Some(explained), Some(profile)) = (explained, &ctx.profile) {
+            *explained = Some(tree(&plan, profile, self.query));
+        }
         let mut value = value?;
         let sort = Instant::now();
         if let QueryValue::Matrix(series) = &mut value {

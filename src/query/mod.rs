@@ -12,15 +12,20 @@ pub mod annotations;
 pub mod engine;
 /// Runs plans.
 pub mod exec;
+/// What the parts of a query cost.
+pub mod explain;
 /// What the functions compute.
 pub mod functions;
 /// From text to a typed tree with positions.
 pub mod parse;
 /// From tree to plan.
 pub mod plan;
+/// Room for high trees.
+pub mod stack;
 /// Results: vectors, matrices, scalars, strings.
 pub mod value;
 
 pub use annotations::Annotations;
 pub use engine::{CancelToken, Engine, EngineOptions, QueryError, QueryOptions, QueryResult, QueryStats};
+pub use explain::{Explanation, PlanNode};
 pub use value::{MatrixSeries, QueryValue, VectorSample};

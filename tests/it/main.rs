@@ -14,6 +14,7 @@ mod naive_promql;
 mod net_client;
 mod node_exporter;
 mod promqltest;
+mod query_limits;
 mod relabel_conformance;
 mod remote_messages;
 mod rules_conformance;

@@ -19,7 +19,7 @@ use crate::query::{MatrixSeries, QueryError, QueryValue, VectorSample};
 /// Runs a plan and collects its result. A matrix is not sorted yet.
 pub fn answer(ctx: &Arc<Context>, plan: &Plan, axis: Axis, root: &Root) -> Result<QueryValue, QueryError> {
     if let Kind::Window(window) = &plan.bare().kind {
-        return window_samples(ctx, &Windows::new(ctx, window, axis, root)?);
+        return window_samples(ctx, &Windows::of(ctx, plan.bare(), window, axis, root)?);
     }
     match build(ctx, plan, axis, root)? {
         Value::String(s) => Ok(QueryValue::String { t_ms: axis.start, value: s.to_string() }),

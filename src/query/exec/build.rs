@@ -2,6 +2,7 @@
 //! series of a step compute here, everything else waits until somebody asks for columns.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::across;
 use super::aggregate::{Folding, group_rule};
@@ -22,6 +23,7 @@ use crate::model::Labels;
 use crate::model::histogram::FloatHistogram;
 use crate::query::QueryError;
 use crate::query::annotations::Note;
+use crate::query::explain::Counted;
 use crate::query::functions::math::elementwise;
 use crate::query::functions::{Func, histogram};
 use crate::query::parse::ast::{AggregateOp, VectorMatching};
@@ -117,6 +119,18 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn value(&self, plan: &Plan) -> Result<Value, QueryError> {
         self.ctx.check()?;
+        let Some(profile) = &self.ctx.profile else { return self.compute(plan) };
+        let cost = profile.cost(plan);
+        let began = Instant::now();
+        let value = self.compute(plan);
+        cost.add_time(began.elapsed());
+        Ok(match value? {
+            Value::Vector(node) => Value::Vector(Box::new(Counted::new(node, cost))),
+            other => other,
+        })
+    }
+
+    fn compute(&self, plan: &Plan) -> Result<Value, QueryError> {
         Ok(match &plan.kind {
             Kind::Number(v) => Value::Scalar(Scalar::Const(*v)),
             Kind::String(s) => Value::String(Arc::clone(s)),
@@ -280,7 +294,7 @@ impl Builder<'_> {
         let (mut windows, mut span, mut param_span) = (None, None, None);
         for arg in &c.args {
             if let Kind::Window(window) = &arg.bare().kind {
-                windows = Some(Windows::new(self.ctx, window, self.axis, self.root)?);
+                windows = Some(Windows::of(self.ctx, arg.bare(), window, self.axis, self.root)?);
                 span = Some(arg.outer_span);
             } else {
                 params.push(self.scalar(arg)?);

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::model::Matcher;
 use crate::query::annotations::{ForcedMonotonicity, Note, Notes};
 use crate::query::engine::{CancelToken, QueryError};
+use crate::query::explain::Profile;
 use crate::query::parse::Span;
 use crate::tsdb::{Querier, SelectHints, SeriesSet};
 
@@ -63,6 +64,8 @@ pub struct Context {
     pub query: String,
     /// Rules of evaluation.
     pub rules: Rules,
+    /// Costs of the parts, when the query is explained.
+    pub profile: Option<Profile>,
     limits: Limits,
     global: Arc<GlobalBudget>,
     notes: Mutex<Notes>,
@@ -95,11 +98,12 @@ impl Context {
         limits: Limits,
         global: Arc<GlobalBudget>,
         per_step: bool,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    ) -> Self {
+        Self {
             querier,
             query: query.to_owned(),
             rules,
+            profile: None,
             limits,
             global,
             notes: Mutex::default(),
@@ -111,7 +115,13 @@ impl Context {
             queryable_samples: AtomicU64::new(0),
             samples_read: AtomicU64::new(0),
             per_step: per_step.then(Mutex::default),
-        })
+        }
+    }
+
+    /// The same with room for the costs of its parts.
+    #[must_use]
+    pub fn profiled(self, profile: Option<Profile>) -> Self {
+        Self { profile, ..self }
     }
 
     /// Fails when the query should stop. Called for every series, so at least every few thousand samples.
@@ -143,13 +153,13 @@ impl Context {
         }
         if held_bytes > self.limits.max_bytes {
             return Err(QueryError::Execution(format!(
-                "query processing would hold more than {} bytes in memory in query execution (limit of one query)",
+                "query processing would hold more than {} bytes in memory in query execution (limit of one query, --query.max-bytes)",
                 self.limits.max_bytes
             )));
         }
         if global > self.global.limit {
             return Err(QueryError::Execution(format!(
-                "query processing would hold more than {} bytes in memory in query execution (limit of all queries together)",
+                "query processing would hold more than {} bytes in memory in query execution (limit of all queries together, --query.max-total-bytes)",
                 self.global.limit
             )));
         }

@@ -9,6 +9,7 @@ use super::column::{Axis, Column};
 use super::context::Context;
 use super::node::{Node, Scratch};
 use crate::query::QueryError;
+use crate::query::stack::LARGE_STACK;
 
 /// Columns in one block.
 const BLOCK: usize = 32;
@@ -36,14 +37,17 @@ pub fn each_column(
         return Ok(());
     }
     std::thread::scope(|scope| {
-        let lanes: Vec<Lane> = (0..threads)
-            .map(|lane| {
-                let (send, receive) = sync_channel::<Result<Vec<Column>, QueryError>>(2);
-                let (give_back, recycled) = channel();
-                scope.spawn(move || produce(ctx, node, lane, threads, &send, &recycled));
-                Lane { receive, give_back }
-            })
-            .collect();
+        let mut lanes: Vec<Lane> = Vec::with_capacity(threads);
+        for lane in 0..threads {
+            let (send, receive) = sync_channel::<Result<Vec<Column>, QueryError>>(2);
+            let (give_back, recycled) = channel();
+            // Nodes lie as deep as the query is high, and these threads descend into them.
+            let thread = std::thread::Builder::new().name("query".into()).stack_size(LARGE_STACK);
+            thread
+                .spawn_scoped(scope, move || produce(ctx, node, lane, threads, &send, &recycled))
+                .map_err(|e| QueryError::Execution(format!("starting a thread for the query: {e}")))?;
+            lanes.push(Lane { receive, give_back });
+        }
         for block in 0..series.div_ceil(BLOCK) {
             let lane = &lanes[block % threads];
             let Ok(columns) = lane.receive.recv() else {

@@ -1,6 +1,7 @@
 //! Functions over windows: each series is decoded once, then two cursors slide over it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::build::{Scalar, Value, build};
 use super::column::{Axis, Column, Meta, Point};
@@ -12,12 +13,13 @@ use crate::model::SampleBuffer;
 use crate::model::histogram::CounterResetHint;
 use crate::query::QueryError;
 use crate::query::annotations::Note;
+use crate::query::explain::Cost;
 use crate::query::functions::rate::RateKind;
 use crate::query::functions::window::{Env, View, drop_stale, only_count_and_sum};
 use crate::query::functions::{Func, extended, histops, over_time, rate};
 use crate::query::parse::Span;
 use crate::query::parse::ast::RangeExtension;
-use crate::query::plan::{Shift, Source, Window};
+use crate::query::plan::{Plan, Shift, Source, Window};
 use crate::tsdb::SeriesSet;
 
 /// Where samples come from.
@@ -40,6 +42,7 @@ pub struct Windows {
     extension: RangeExtension,
     skip_buckets: bool,
     fixed_name: Option<Arc<str>>,
+    cost: Option<Arc<Cost>>,
 }
 
 /// The steps of a subquery: absolute multiples of `step_ms`, the first one after the left edge of the first
@@ -53,10 +56,31 @@ pub fn subquery_axis(axis: Axis, shift: Shift, range_ms: i64, step_ms: i64) -> A
     Axis { start, step: step_ms, n }
 }
 
+/// Windows that are computed between two looks at deadline and cancellation; one may hold many samples.
+const STEPS_BETWEEN_CHECKS: usize = 64;
+
 /// Steps a subquery may have: more do not fit any sensible memory.
 const MAX_SUBQUERY_STEPS: usize = 50_000_000;
 
 impl Windows {
+    /// The window of the node `plan`, which counts what it costs when the query is explained.
+    pub fn of(
+        ctx: &Arc<Context>,
+        plan: &Plan,
+        window: &Window,
+        axis: Axis,
+        root: &super::build::Root,
+    ) -> Result<Self, QueryError> {
+        let cost = ctx.profile.as_ref().map(|profile| profile.cost(plan));
+        let began = Instant::now();
+        let windows = Self::new(ctx, window, axis, root)?;
+        if let Some(cost) = &cost {
+            cost.add_time(began.elapsed());
+            cost.add_series(windows.metas.len());
+        }
+        Ok(Self { cost, ..windows })
+    }
+
     /// Selects the series; reads no sample yet (a subquery may, for its labels).
     pub fn new(
         ctx: &Arc<Context>,
@@ -106,6 +130,7 @@ impl Windows {
             extension,
             skip_buckets,
             fixed_name,
+            cost: None,
         })
     }
 
@@ -127,6 +152,15 @@ impl Windows {
 
     /// Loads series `i` without stale markers.
     pub fn load(&self, i: usize, scratch: &mut Scratch, out: &mut SampleBuffer) -> Result<(), QueryError> {
+        let Some(cost) = &self.cost else { return self.read(i, scratch, out) };
+        let began = Instant::now();
+        let result = self.read(i, scratch, out);
+        cost.add_time(began.elapsed());
+        cost.add_samples(out.len());
+        result
+    }
+
+    fn read(&self, i: usize, scratch: &mut Scratch, out: &mut SampleBuffer) -> Result<(), QueryError> {
         match &self.feed {
             Feed::Storage(set) => {
                 let (from, to) = reach(&self.ctx, self.axis, self.shift, self.range_ms, self.extension);
@@ -313,10 +347,19 @@ impl RangeNode {
         }
     }
 
-    fn slide(&self, buffer: &SampleBuffer, room: &mut Vec<f64>, env: &Env<'_>, out: &mut Column) -> u64 {
+    fn slide(
+        &self,
+        buffer: &SampleBuffer,
+        room: &mut Vec<f64>,
+        env: &Env<'_>,
+        out: &mut Column,
+    ) -> Result<u64, QueryError> {
         let (mut f, mut h) = (0..0, 0..0);
         let mut looked_at = 0u64;
         for step in 0..self.windows.axis.n {
+            if step % STEPS_BETWEEN_CHECKS == 0 {
+                self.windows.ctx.check()?;
+            }
             let (start, end, from, to) = self.windows.edges(step);
             let advance = |range: &mut std::ops::Range<usize>, len: usize, t: &dyn Fn(usize) -> i64| {
                 while range.end < len && t(range.end) <= to {
@@ -343,7 +386,7 @@ impl RangeNode {
             let view = View::of(buffer, f.clone(), h.clone(), start, end, now);
             out.push(step, self.eval(&view, step, room, env));
         }
-        looked_at
+        Ok(looked_at)
     }
 }
 
@@ -381,7 +424,7 @@ impl Node for RangeNode {
     fn fill(&self, i: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.windows.axis.n);
         let mut buffer = scratch.take_buffer();
-        let result = self.windows.load(i, scratch, &mut buffer);
+        let mut result = self.windows.load(i, scratch, &mut buffer);
         if result.is_ok() && !buffer.is_empty() {
             let ctx = &self.windows.ctx;
             self.check_counter(i, &buffer);
@@ -397,8 +440,11 @@ impl Node for RangeNode {
                 && (buffer.float_start_ts.is_empty() || !env.use_start_timestamps)
                 && !ctx.counts_steps();
             let fast = if floats_alone { slide::fast(self.func, &self.windows, &buffer, out) } else { None };
-            let looked_at = fast.unwrap_or_else(|| self.slide(&buffer, &mut scratch.floats, &env, out));
-            ctx.count_samples(0, looked_at);
+            let looked_at = match fast {
+                Some(looked_at) => Ok(looked_at),
+                None => self.slide(&buffer, &mut scratch.floats, &env, out),
+            };
+            result = looked_at.map(|looked_at| ctx.count_samples(0, looked_at));
         }
         scratch.give_buffer(buffer);
         result

@@ -173,6 +173,39 @@ pub struct BinaryExpr {
     pub span: Span,
 }
 
+impl BinaryExpr {
+    /// The leftmost operand of a chain such as `a + b + c`, and the operations of the chain from the outermost
+    /// (last) to the innermost (first). Walking a chain this way takes no stack.
+    #[must_use]
+    pub fn chain(&self) -> (&Expr, Vec<&BinaryExpr>) {
+        let mut links = vec![self];
+        let mut left = &*self.lhs;
+        while let Expr::Binary(link) = left {
+            links.push(link);
+            left = &link.lhs;
+        }
+        (left, links)
+    }
+}
+
+impl Drop for BinaryExpr {
+    /// Takes chains apart link by link: thousands of nested drops would exhaust the stack.
+    fn drop(&mut self) {
+        let cut = |e: &mut BinaryExpr| {
+            let leaf = NumberLiteral { value: 0.0, is_duration: false, span: Span::default() };
+            std::mem::replace(&mut *e.lhs, Expr::Number(leaf))
+        };
+        if !matches!(*self.lhs, Expr::Binary(_)) {
+            return;
+        }
+        let mut left = cut(self);
+        while let Expr::Binary(link) = &mut left {
+            let next = cut(link);
+            left = next;
+        }
+    }
+}
+
 /// Aggregation operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AggregateOp {

@@ -2,7 +2,8 @@
 //!
 //! `lexer` cuts the text into tokens, `parser` and `selector` build the tree, `check` verifies its types;
 //! `print` and `pretty` turn a tree back into text. Size, nesting and height are limited, so that no query can
-//! exhaust the stack of whatever walks the tree.
+//! exhaust the stack: printing and dropping take chains of operators iteratively, other walkers of a high tree
+//! run on a large stack (`query::stack`).
 
 /// The tree.
 pub mod ast;
@@ -25,6 +26,7 @@ pub use functions::{FUNCTIONS, Function, function};
 pub use pretty::pretty;
 pub use strings::{is_label_name, unquote};
 
+use super::stack::{is_high, on_large_stack};
 use crate::model::Matcher;
 
 /// Longest query in bytes.
@@ -32,7 +34,7 @@ pub const MAX_QUERY_BYTES: usize = 1 << 20;
 /// Deepest nesting of parentheses, calls, signs and right-hand sides.
 pub const MAX_NESTING: u32 = 100;
 /// Highest tree, chains of operators (`a or b or c …`) included.
-pub const MAX_TREE_HEIGHT: u32 = 500;
+pub const MAX_TREE_HEIGHT: u32 = 4_000;
 
 /// A place in a query: byte offsets, start included, end excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -78,7 +80,13 @@ pub fn parse_expr(text: &str, options: &ParseOptions) -> Result<Expr, ParseError
     if let Some(error) = semantic {
         return Err(error);
     }
-    check::check(text, &mut expr)?;
+    if is_high(&expr) {
+        on_large_stack(|| check::check(text, &mut expr)).map_err(|e| {
+            parser::error_at(text, Span::default(), format!("checking a long expression: {e}"))
+        })??;
+    } else {
+        check::check(text, &mut expr)?;
+    }
     Ok(expr)
 }
 

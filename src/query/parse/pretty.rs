@@ -51,13 +51,25 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize) -> fmt::Result {
             out.push_str(operand.trim());
             return Ok(());
         }
-        Expr::Binary(e) if !fits(expr) => {
-            write_pretty(out, &e.lhs, level + 1)?;
-            out.push('\n');
-            indent(out, level);
-            write_operator(out, e)?;
-            out.push('\n');
-            return write_pretty(out, &e.rhs, level + 1);
+        Expr::Binary(_) if !fits(expr) => {
+            // Links come off from the outside in: a loop, so that long chains need no stack.
+            let (mut links, mut rest) = (Vec::new(), expr);
+            while let Expr::Binary(link) = rest {
+                if fits(rest) {
+                    break;
+                }
+                links.push(link);
+                rest = &link.lhs;
+            }
+            write_pretty(out, rest, level + links.len())?;
+            for (depth, link) in links.into_iter().enumerate().rev() {
+                out.push('\n');
+                indent(out, level + depth);
+                write_operator(out, link)?;
+                out.push('\n');
+                write_pretty(out, &link.rhs, level + depth + 1)?;
+            }
+            return Ok(());
         }
         _ => {}
     }

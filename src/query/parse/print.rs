@@ -21,9 +21,14 @@ impl Display for Expr {
             Expr::Paren(e) => write!(f, "({})", e.expr),
             Expr::Unary(e) => write!(f, "{}{}", sign(e), e.expr),
             Expr::Binary(e) => {
-                write!(f, "{} ", e.lhs)?;
-                write_operator(f, e)?;
-                write!(f, " {}", e.rhs)
+                let (first, links) = e.chain();
+                first.fmt(f)?;
+                for link in links.into_iter().rev() {
+                    f.write_char(' ')?;
+                    write_operator(f, link)?;
+                    write!(f, " {}", link.rhs)?;
+                }
+                Ok(())
             }
             Expr::Aggregate(e) => {
                 write_aggregate_head(f, e)?;
