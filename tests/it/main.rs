@@ -1,6 +1,7 @@
 //! Tests that see Meerkat from outside: the real binary over HTTP, conformance data, and the tidiness of the
 //! repository itself. One test binary, so that linking is paid once.
 
+mod alertmanager;
 mod commands;
 mod config_conformance;
 mod exposition_conformance;
