@@ -14,6 +14,19 @@ use crate::query::parse::{ParseOptions, parse_expr};
 
 /// Reads and checks one rule file; every fault is reported.
 pub fn load_rule_file(path: &Path, options: &RuleFileOptions) -> Result<RuleFile, ConfigErrors> {
+    with_checks(options, |rule_options| RuleFile::load(path, rule_options))
+}
+
+/// Checks rules as if they stood in `origin`.
+pub fn check_rule_text(
+    text: &str,
+    origin: &Path,
+    options: &RuleFileOptions,
+) -> Result<RuleFile, ConfigErrors> {
+    with_checks(options, |rule_options| RuleFile::parse(text, origin, rule_options))
+}
+
+fn with_checks<T>(options: &RuleFileOptions, read: impl FnOnce(&RuleOptions<'_>) -> T) -> T {
     let check_expr =
         |text: &str| parse_expr(text, &options.parse).map(drop).map_err(|error| error.to_string());
     let check_template =
@@ -24,7 +37,7 @@ pub fn load_rule_file(path: &Path, options: &RuleFileOptions) -> Result<RuleFile
         check_expr: &check_expr,
         check_template: &check_template,
     };
-    RuleFile::load(path, &rule_options)
+    read(&rule_options)
 }
 
 /// How rule files are checked.

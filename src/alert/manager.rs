@@ -310,7 +310,8 @@ fn same_rules(a: &[RuleKind], b: &[RuleKind]) -> bool {
         })
 }
 
-/// Saves the alert state if it differs from what was saved last, times of saving aside; answers with what is saved.
+/// Saves the alert state if it differs from what was saved last, times of saving aside,
+/// or an alert is pending; answers with what is saved.
 async fn save_state(
     manager: &Arc<RuleManager>,
     key: &str,
@@ -318,8 +319,9 @@ async fn save_state(
     t_ms: i64,
     saved: Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
-    // Comparable form: the time of saving would differ each time.
-    let comparable = state::encode(group, 0);
+    // Comparable form: the time of saving would differ each time. A pending alert is saved each time, because the time
+    // since the last saving counts as an outage, during which nothing is pending.
+    let comparable = state::encode(group, if state::has_pending(group) { t_ms } else { 0 });
     if comparable == saved {
         return saved;
     }

@@ -63,6 +63,15 @@ pub fn encode(group: &Group, t_ms: i64) -> Option<Vec<u8>> {
     Some(format!("{MAGIC} {VERSION} {crc:08x}\n{body}").into_bytes())
 }
 
+/// Whether an alert of the group waits for its `for` to pass.
+#[must_use]
+pub fn has_pending(group: &Group) -> bool {
+    group.rules.iter().any(|rule| match &rule.kind {
+        RuleKind::Alerting(alerting) => alerting.active.values().any(|a| a.state == AlertState::Pending),
+        RuleKind::Recording(_) => false,
+    })
+}
+
 fn encode_rule(rule: &AlertingRule) -> Value {
     let alerts: Vec<Value> = rule.active.values().map(encode_alert).collect();
     json!({"name": rule.spec.name, "labels": rule.spec.labels, "alerts": alerts})

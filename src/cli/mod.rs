@@ -33,6 +33,11 @@ pub const PROMETHEUS_VERSION: &str = "3.14.0";
 
 /// Runs the program with these arguments, the program's own name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let name = arguments.first().map(std::path::Path::new).and_then(std::path::Path::file_stem);
+    if name.is_some_and(|name| name == "promtool") {
+        return commands::run_as_promtool(arguments);
+    }
     let flags = match flags::parse(arguments) {
         Ok(flags::Parsed::Serve(flags)) => flags,
         Ok(flags::Parsed::Command(matches)) => return ExitCode::from(commands::run(&matches)),

@@ -273,6 +273,17 @@ section! {
 }
 
 impl HttpClientConfig {
+    /// Reads a file that holds nothing but this block; relative paths resolve against its folder.
+    pub fn load(path: &std::path::Path) -> Result<Self, super::ConfigErrors> {
+        use super::yaml::FromYaml as _;
+        let text = super::load::read_file(path)?;
+        let dir = path.parent().unwrap_or(std::path::Path::new(""));
+        let mut cx = Context::new(&path.display().to_string(), dir, &text);
+        let root = cx.document().root;
+        let http = Self::from_yaml(&root, &mut cx).unwrap_or_default();
+        cx.finish().map(|_| http)
+    }
+
     /// The kind of authentication that is configured, if any: the name of its field.
     #[must_use]
     pub fn auth_kind(&self) -> Option<&'static str> {

@@ -29,4 +29,4 @@ pub use metadata::FamilyMetadata;
 pub use pool::{PoolSnapshot, TargetStatus};
 pub use scrape_loop::{Health, LastScrape};
 pub use settings::ScrapeOptions;
-pub use target::Target;
+pub use target::{Populated, Target, discovered_labels, populate};

@@ -3,6 +3,8 @@
 
 mod against_prometheus;
 mod bad_input;
+mod alertmanager;
+mod commands;
 mod config_conformance;
 mod exposition_conformance;
 mod first_run;

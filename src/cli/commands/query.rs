@@ -1,0 +1,226 @@
+//! `query`: what does a server answer? Asked through its HTTP API and printed as lines or as JSON.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use http::header::CONTENT_TYPE;
+use serde_json::Value;
+use url::form_urlencoded;
+
+use super::client::{Client, block_on, header, http_config};
+use super::{code, many, text, value};
+
+/// How long a server may take for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Points of a range query without `--step`.
+const DEFAULT_POINTS: f64 = 250.0;
+
+pub(super) fn command() -> Command {
+    let server = || {
+        Arg::new("server")
+            .required(true)
+            .value_name("SERVER")
+            .help("URL of the server, http://localhost:9090.")
+    };
+    let expr = || Arg::new("expr").required(true).value_name("EXPR").help("PromQL.");
+    let output = || {
+        Arg::new("format")
+            .short('o')
+            .long("format")
+            .value_parser(["promql", "json"])
+            .default_value("promql")
+            .help("How to print.")
+    };
+    let matchers = || {
+        Arg::new("match")
+            .long("match")
+            .value_name("SELECTOR")
+            .action(ArgAction::Append)
+            .help("Series selector.")
+    };
+    let time = |name: &'static str, help: &'static str| value(name, help).allow_hyphen_values(true);
+    let base = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).arg(output()).arg(header()).arg(http_config()).arg(server())
+    };
+    Command::new("query")
+        .about("Ask a server")
+        .after_help("Times are Unix seconds or RFC 3339.")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            base("instant", "Evaluate at one time").arg(expr()).arg(time("time", "When; now by default.")),
+        )
+        .subcommand(
+            base("range", "Evaluate over a range")
+                .arg(expr())
+                .arg(time("start", "First time; five minutes before the end by default."))
+                .arg(time("end", "Last time; now by default."))
+                .arg(value("step", "Distance of the points, a duration.")),
+        )
+        .subcommand(
+            base("series", "List series")
+                .arg(matchers().required(true))
+                .arg(time("start", "From when."))
+                .arg(time("end", "Until when.")),
+        )
+        .subcommand(
+            base("labels", "List the values of a label")
+                .arg(Arg::new("name").required(true).value_name("NAME").help("The label."))
+                .arg(matchers())
+                .arg(time("start", "From when."))
+                .arg(time("end", "Until when.")),
+        )
+}
+
+pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
+    code(ask(name, matches).map(|(data, warnings)| {
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+        if text(matches, "format") == "json" {
+            println!("{data}");
+        } else {
+            print_data(&data);
+        }
+    }))
+}
+
+fn now_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn seconds(matches: &ArgMatches, name: &str) -> Result<Option<f64>, String> {
+    let given = text(matches, name);
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let number = given.parse::<f64>().ok().filter(|s| s.is_finite());
+    let date = || given.parse::<jiff::Timestamp>().ok().map(|t| t.as_millisecond() as f64 / 1000.0);
+    let error = || format!("--{name}: {given:?} is neither Unix seconds nor an RFC 3339 time");
+    number.or_else(date).map(Some).ok_or_else(error)
+}
+
+fn ask(name: &str, matches: &ArgMatches) -> Result<(Value, Vec<String>), String> {
+    let server = text(matches, "server").trim_end_matches('/');
+    let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    let path = match name {
+        "instant" => {
+            form.append_pair("query", text(matches, "expr"));
+            if let Some(time) = seconds(matches, "time")? {
+                form.append_pair("time", &time.to_string());
+            }
+            "/api/v1/query".to_owned()
+        }
+        "range" => {
+            let end = seconds(matches, "end")?.unwrap_or_else(now_seconds);
+            let start = seconds(matches, "start")?.unwrap_or(end - 300.0);
+            if end < start {
+                return Err("--end is before --start".into());
+            }
+            let step = match text(matches, "step") {
+                "" => ((end - start) / DEFAULT_POINTS).floor().max(1.0).to_string(),
+                step => step.to_owned(),
+            };
+            form.append_pair("query", text(matches, "expr"));
+            form.append_pair("start", &start.to_string());
+            form.append_pair("end", &end.to_string());
+            form.append_pair("step", &step);
+            "/api/v1/query_range".to_owned()
+        }
+        _ => {
+            for matcher in many(matches, "match") {
+                form.append_pair("match[]", &matcher);
+            }
+            for bound in ["start", "end"] {
+                if let Some(time) = seconds(matches, bound)? {
+                    form.append_pair(bound, &time.to_string());
+                }
+            }
+            if name == "series" {
+                "/api/v1/series".to_owned()
+            } else {
+                let label: String =
+                    form_urlencoded::byte_serialize(text(matches, "name").as_bytes()).collect();
+                format!("/api/v1/label/{label}/values")
+            }
+        }
+    };
+    let form = form.finish();
+    let client = Client::new(matches, ANSWER_TIMEOUT)?;
+    // Label values have no form of their own to post to.
+    let answer = if name == "labels" {
+        block_on(client.send(&format!("{server}{path}?{form}"), &[], None))
+    } else {
+        let kind = [(CONTENT_TYPE, "application/x-www-form-urlencoded")];
+        block_on(client.send(&format!("{server}{path}"), &kind, Some(Bytes::from(form))))
+    };
+    let (status, body) = answer?.map_err(|e| format!("query error: {e}"))?;
+    let answer: Value = serde_json::from_str(&body)
+        .map_err(|_| format!("query error: status {status}: {}", body.trim_end()))?;
+    if answer["status"] != "success" {
+        let word = |field: &str| answer[field].as_str().unwrap_or("unknown").to_owned();
+        return Err(format!("query error: {}: {}", word("errorType"), word("error")));
+    }
+    let notes = ["warnings", "infos"].into_iter().filter_map(|k| answer[k].as_array());
+    let notes = notes.flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let data = &answer["data"];
+    Ok((data.get("result").unwrap_or(data).clone(), notes))
+}
+
+/// A label set as PromQL writes it, the metric name in front.
+fn metric(labels: &Value) -> String {
+    let mut out = labels["__name__"].as_str().unwrap_or_default().to_owned();
+    let pairs: Vec<String> = labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| *name != "__name__")
+        .map(|(name, value)| format!("{name}={:?}", value.as_str().unwrap_or_default()))
+        .collect();
+    if !pairs.is_empty() || out.is_empty() {
+        out.push_str(&format!("{{{}}}", pairs.join(", ")));
+    }
+    out
+}
+
+/// `value @[time]` from a pair of the API.
+fn point(pair: &Value) -> String {
+    let value = match &pair[1] {
+        Value::String(number) => number.clone(),
+        histogram => histogram.to_string(),
+    };
+    format!("{value} @[{}]", pair[0])
+}
+
+fn print_data(data: &Value) {
+    let Some(items) = data.as_array() else { return println!("{data}") };
+    // A scalar or a string is a pair whose first item is a time.
+    if let [Value::Number(_), Value::String(_)] = items.as_slice() {
+        return println!("{}", point(data));
+    }
+    for item in items {
+        if let Some(text) = item.as_str() {
+            println!("{text}");
+        } else if item.get("metric").is_none() {
+            println!("{}", metric(item));
+        } else {
+            let name = metric(&item["metric"]);
+            for field in ["value", "histogram"] {
+                if let Some(pair) = item.get(field) {
+                    println!("{name} => {}", point(pair));
+                }
+            }
+            let points: Vec<String> = ["values", "histograms"]
+                .into_iter()
+                .filter_map(|field| item[field].as_array())
+                .flatten()
+                .map(point)
+                .collect();
+            if !points.is_empty() {
+                println!("{name} =>\n{}", points.join("\n"));
+            }
+        }
+    }
+}

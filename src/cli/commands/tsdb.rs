@@ -1,0 +1,82 @@
+//! `tsdb list`: which blocks does a data directory hold?
+
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::{code, switch, text};
+use crate::cli::flags::format_bytes;
+use crate::tsdb::block::BlockMeta;
+
+pub(super) fn command() -> Command {
+    Command::new("tsdb")
+        .about("Look into a data directory")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("list")
+                .about("List blocks, of Meerkat's and of Prometheus's format")
+                .arg(Arg::new("path").default_value("data/").value_name("PATH").help("The data directory."))
+                .arg(switch("human-readable", "Print times and sizes for people.").short('r')),
+        )
+}
+
+pub(super) fn list(matches: &ArgMatches) -> u8 {
+    code(print_blocks(Path::new(text(matches, "path")), matches.get_flag("human-readable")))
+}
+
+fn folder_bytes(path: &Path) -> u64 {
+    let mut folders: Vec<PathBuf> = vec![path.to_owned()];
+    let mut bytes = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) => bytes += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+fn print_blocks(path: &Path, for_people: bool) -> Result<(), String> {
+    let fail = |e: std::io::Error| format!("cannot list {}: {e}", path.display());
+    let mut blocks = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        let folder = entry.map_err(fail)?.path();
+        if folder.join("meta.json").exists() {
+            let meta = BlockMeta::read(&folder).map_err(|e| e.to_string())?;
+            blocks.push((meta, folder_bytes(&folder)));
+        }
+    }
+    blocks.sort_by_key(|(meta, _)| (meta.min_time, meta.ulid));
+    let time = |ms: i64| match jiff::Timestamp::from_millisecond(ms) {
+        Ok(time) if for_people => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        _ => ms.to_string(),
+    };
+    println!(
+        "{:<28}{:<32}{:<32}{:<16}{:<14}{:<12}{:<12}SIZE",
+        "BLOCK ULID", "MIN TIME", "MAX TIME", "DURATION", "NUM SAMPLES", "NUM CHUNKS", "NUM SERIES"
+    );
+    for (meta, bytes) in blocks {
+        let duration_ms = meta.max_time.saturating_sub(meta.min_time);
+        let duration = if for_people {
+            crate::model::duration::format_duration_ms(duration_ms)
+        } else {
+            duration_ms.to_string()
+        };
+        let size = if for_people { format_bytes(bytes) } else { bytes.to_string() };
+        println!(
+            "{:<28}{:<32}{:<32}{:<16}{:<14}{:<12}{:<12}{size}",
+            meta.ulid.to_string(),
+            time(meta.min_time),
+            time(meta.max_time),
+            duration,
+            meta.stats.num_samples,
+            meta.stats.num_chunks,
+            meta.stats.num_series,
+        );
+    }
+    Ok(())
+}
