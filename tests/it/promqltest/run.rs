@@ -147,7 +147,7 @@ impl Runner {
             Some(Times::Instant(t)) => {
                 let t = eval.range_vector.map_or(t, |(_, end, _)| end);
                 self.instant_and_twin(eval, &eval.query, t, true)?;
-                let Some(pinned) = pinned(&eval.query, t)? else { return Ok(()) };
+                let Some(pinned) = pinned(&eval.query, t) else { return Ok(()) };
                 let times = if t == 0 { vec![-1_000, 0, 1_000] } else { vec![-10 * t, 0, t / 5, t, 10 * t] };
                 for at in times {
                     self.instant_and_twin(eval, &pinned, at, false)
@@ -342,12 +342,13 @@ fn matrix(want: &[SeriesDescription], got: &[MatrixSeries], start: i64, end: i64
 }
 
 /// The query with every selector and subquery pinned to `t`; `None` if it looks at the time by itself.
-fn pinned(query: &str, t: i64) -> Result<Option<String>, String> {
-    let mut expr = parse_expr(query, &OPTIONS).map_err(|e| e.to_string())?;
+fn pinned(query: &str, t: i64) -> Option<String> {
+    // A text that does not parse was judged already, as it is.
+    let mut expr = parse_expr(query, &OPTIONS).ok()?;
     if !pin(&mut expr, AtModifier::Timestamp(t)) {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(expr.to_string()))
+    Some(expr.to_string())
 }
 
 /// Pins what is not pinned to a time yet; `false` if a function depends on the time of evaluation.
