@@ -2,8 +2,8 @@
 //! repository itself. One test binary, so that linking is paid once.
 
 mod against_prometheus;
-mod bad_input;
 mod alertmanager;
+mod bad_input;
 mod commands;
 mod config_conformance;
 mod exposition_conformance;

@@ -58,6 +58,12 @@ fn ordered(bits: i64) -> i64 {
     bits ^ ((bits >> 63).cast_unsigned() >> 1).cast_signed()
 }
 
+/// Takes back a shift by common trailing zeros: in the ordered form of a negative number these are ones.
+fn unshift(ordered: i64, shift: u32) -> i64 {
+    let low = (1u64 << shift) - 1;
+    (ordered << shift) | if ordered < 0 { low.cast_signed() } else { 0 }
+}
+
 /// What has to be set after decoding.
 #[derive(Default)]
 struct Patches {
@@ -329,7 +335,7 @@ fn decode_bits(input: &mut Input<'_>, n: usize, dictionary: bool, out: &mut Vec<
                 return Err(DecodeError("impossible shift"));
             }
             ints::decode(input, n, &mut numbers)?;
-            out.extend(numbers.iter().map(|o| ordered(o << shift).cast_unsigned()));
+            out.extend(numbers.iter().map(|o| ordered(unshift(*o, shift)).cast_unsigned()));
         }
         Codec::Dictionary => {
             let count = input.count(MAX_DICTIONARY)?;
