@@ -2,6 +2,12 @@
 
 use std::fmt::Write as _;
 
+use nom::character::complete::{alpha1, digit1};
+use nom::combinator::all_consuming;
+use nom::multi::many1;
+use nom::sequence::pair;
+use nom::{IResult, Parser};
+
 const UNITS: [(&str, i64); 7] = [
     ("y", 365 * 24 * 3_600_000),
     ("w", 7 * 24 * 3_600_000),
@@ -20,36 +26,31 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, String> {
         "0" => return Ok(0),
         _ => {}
     }
-    let invalid = || format!("not a valid duration string: {text:?}");
-    let mut rest = text;
+    let (_, parts) = parts(text).map_err(|_| format!("not a valid duration string: {text:?}"))?;
     let mut next_unit = 0;
     let mut total = 0i64;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        if digits == 0 {
-            return Err(invalid());
-        }
-        let number: i64 = rest[..digits].parse().map_err(|_| "duration out of range".to_owned())?;
-        rest = &rest[digits..];
-        let unit_len = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit = &rest[..unit_len];
-        rest = &rest[unit_len..];
-        if !unit.is_empty() && !UNITS.iter().any(|(name, _)| *name == unit) {
+    for (digits, unit) in parts {
+        let number: i64 = digits.parse().map_err(|_| "duration out of range".to_owned())?;
+        let Some(at) = UNITS.iter().position(|(name, _)| *name == unit) else {
             return Err(format!("unknown unit {unit:?} in duration {text:?}"));
-        }
-        let Some(offset) = UNITS[next_unit..].iter().position(|(name, _)| *name == unit) else {
-            return Err(invalid());
         };
-        let (_, factor) = UNITS[next_unit + offset];
-        next_unit += offset + 1;
+        if at < next_unit {
+            return Err(format!("not a valid duration string: {text:?}"));
+        }
+        next_unit = at + 1;
         total = number
-            .checked_mul(factor)
+            .checked_mul(UNITS[at].1)
             .and_then(|part| total.checked_add(part))
             // Prometheus counts nanoseconds in an i64.
             .filter(|total| *total <= i64::MAX / 1_000_000)
             .ok_or_else(|| "duration out of range".to_owned())?;
     }
     Ok(total)
+}
+
+/// Numbers with their units, in the order they stand.
+fn parts(text: &str) -> IResult<&str, Vec<(&str, &str)>> {
+    all_consuming(many1(pair(digit1, alpha1))).parse(text)
 }
 
 /// Prints milliseconds as Prometheus's `model.Duration` does: `90m` is `1h30m`, whole weeks and years are used
