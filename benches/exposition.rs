@@ -1,9 +1,7 @@
 //! How fast are scraped bodies read? Once cold, every series checked and turned into labels, and once warm, as on
 //! every scrape after the first: the cache knows the series and only numbers are parsed.
 //!
-//! Reads `../shared/corpus/node.rec.zst` when it is there, otherwise a body of the same shape that it makes up.
-
-use std::fmt::Write as _;
+//! Reads `../shared/corpus/node.rec.zst` when it is there, otherwise the short recording of `testdata/recorded`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use meerkat::model::metadata::MetricType;
@@ -15,8 +13,9 @@ use meerkat::scrape::exposition::{
 use meerkat::tsdb::door::SeriesRef;
 
 fn bodies() -> Vec<Vec<u8>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/node.rec.zst");
-    let Ok(file) = std::fs::File::open(path) else { return vec![made_up()] };
+    let recorded = ["/../shared/corpus/node.rec.zst", "/testdata/recorded/node.rec.zst"];
+    let open = |path: &&str| std::fs::File::open(format!("{}{path}", env!("CARGO_MANIFEST_DIR"))).ok();
+    let file = recorded.iter().find_map(open).expect("testdata has a recording");
     let bytes = zstd::decode_all(file).expect("a recording");
     let mut rest = bytes.as_slice();
     let mut bodies = Vec::new();
@@ -26,20 +25,6 @@ fn bodies() -> Vec<Vec<u8>> {
         rest = after;
     }
     bodies
-}
-
-fn made_up() -> Vec<u8> {
-    let mut body = String::new();
-    for i in 0..500 {
-        if i % 10 == 0 {
-            let _ = writeln!(body, "# HELP machine_events_{i}_total Events of this kind.");
-            let _ = writeln!(body, "# TYPE machine_events_{i}_total counter");
-        }
-        let family = i / 10 * 10;
-        let _ =
-            writeln!(body, "machine_events_{family}_total{{cpu=\"{}\",mode=\"user\"}} {}", i % 10, i * 7919);
-    }
-    body.into_bytes()
 }
 
 /// Turns every series into labels.

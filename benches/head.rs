@@ -1,5 +1,6 @@
 //! How fast does the head pack, unpack and take samples?
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -11,8 +12,33 @@ use meerkat::tsdb::chunk::float::{FloatDecoder, FloatEncoder};
 use meerkat::tsdb::vfs::CrashVfs;
 use meerkat::tsdb::{Appendable, BatchOptions, Db, DbOptions, SeriesRef};
 
+/// Series of a recorded exporter, one body as a scrape each 15 s: from `../shared/corpus` when it is there,
+/// otherwise from the short recording of `testdata/recorded`.
+fn recorded() -> Vec<Vec<(i64, f64)>> {
+    let recorded = ["/../shared/corpus/node.rec.zst", "/testdata/recorded/node.rec.zst"];
+    let open = |path: &&str| std::fs::File::open(format!("{}{path}", env!("CARGO_MANIFEST_DIR"))).ok();
+    let file = recorded.iter().find_map(open).expect("testdata has a recording");
+    let bytes = zstd::decode_all(file).expect("a recording");
+    let mut rest = bytes.as_slice();
+    let mut columns: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
+    let mut t_ms = 0;
+    while let Some((len, after)) = rest.split_first_chunk::<4>().filter(|_| t_ms < 240 * 15_000) {
+        let (body, after) = after.split_at(u32::from_le_bytes(*len) as usize);
+        for line in String::from_utf8_lossy(body).lines().filter(|line| !line.starts_with('#')) {
+            if let Some((series, value)) = line.rsplit_once(' ')
+                && let Ok(value) = value.parse()
+            {
+                columns.entry(series.to_owned()).or_default().push((t_ms, value));
+            }
+        }
+        t_ms += 15_000;
+        rest = after;
+    }
+    columns.into_values().collect()
+}
+
 /// A counter with jitter, a constant, a gauge with decimals.
-fn columns() -> Vec<Vec<(i64, f64)>> {
+fn made_up() -> Vec<Vec<(i64, f64)>> {
     let mut random = fastrand::Rng::with_seed(1);
     let mut total = 0.0;
     let mut counter = Vec::new();
@@ -34,7 +60,7 @@ fn encode(samples: &[(i64, f64)]) -> FloatEncoder {
 fn chunks(c: &mut Criterion) {
     let mut group = c.benchmark_group("float chunk");
     group.throughput(Throughput::Elements(240));
-    for (name, column) in ["counter", "constant", "gauge"].into_iter().zip(columns()) {
+    for (name, column) in ["counter", "constant", "gauge"].into_iter().zip(made_up()) {
         group.bench_function(format!("encode {name}"), |b| b.iter(|| black_box(encode(black_box(&column)))));
         let chunk = encode(&column);
         group.bench_function(format!("decode {name}"), |b| {
@@ -45,6 +71,19 @@ fn chunks(c: &mut Criterion) {
             });
         });
     }
+    let recorded = recorded();
+    let samples: usize = recorded.iter().map(Vec::len).sum();
+    group.throughput(Throughput::Elements(samples as u64));
+    group.bench_function("encode recorded", |b| {
+        b.iter(|| recorded.iter().map(|column| encode(black_box(column)).bytes().len()).sum::<usize>());
+    });
+    let chunks: Vec<FloatEncoder> = recorded.iter().map(|column| encode(column)).collect();
+    group.bench_function("decode recorded", |b| {
+        b.iter(|| {
+            let values = chunks.iter().flat_map(|chunk| FloatDecoder::new(chunk.bytes(), chunk.count()));
+            values.map(|s| s.map_or(0.0, |s| s.value)).sum::<f64>()
+        });
+    });
     group.finish();
 }
 

@@ -1,7 +1,8 @@
 //! What does the head cost? Log bytes per sample on recorded scrapes, memory per series, time to start again.
 //!
 //! `cargo run --release --example head_figures`. `SERIES` (default 100000) sets the size of the memory and restart
-//! part, `CORPUS` the folder of recordings (default `../shared/corpus`), `SCRAPES` how many bodies are read of each.
+//! part, `CORPUS` the folder of recordings (default `../shared/corpus`, or the short one of `testdata/recorded`),
+//! `SCRAPES` how many bodies are read of each.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ use meerkat::tsdb::{Appendable, BatchOptions, Db, DbOptions, Queryable, SelectHi
 
 fn main() {
     let scrapes = env("SCRAPES", 240);
-    let corpus = std::env::var("CORPUS")
-        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"), PathBuf::from);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let corpus = std::env::var("CORPUS").map_or_else(|_| root.join("../shared/corpus"), PathBuf::from);
+    let corpus = if corpus.is_dir() { corpus } else { root.join("testdata/recorded") };
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(&corpus).map(|d| d.flatten().map(|e| e.path()).collect()).unwrap_or_default();
     files.sort();
