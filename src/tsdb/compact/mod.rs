@@ -9,8 +9,6 @@ pub mod plan;
 pub mod run;
 /// Several sources of series as one.
 pub mod sources;
-/// Head and blocks in one view.
-pub mod with_blocks;
 
 #[cfg(test)]
 mod tests;
@@ -18,4 +16,3 @@ mod tests;
 pub use block_set::{AnyBlock, BlockSet, BlockSetReport};
 pub use plan::{Retention, compaction_ranges};
 pub use run::{Compactor, CompactorOptions, Step};
-pub use with_blocks::WithBlocks;
