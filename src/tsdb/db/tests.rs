@@ -195,6 +195,24 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
 }
 
 #[test]
+fn series_are_taken_again_when_memory_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let used = Arc::new(AtomicU64::new(10));
+    let probe = Arc::clone(&used);
+    let probe = Box::new(move || Some(probe.load(Ordering::Relaxed)));
+    let memory = MemoryBudget::with_probe(100, Duration::ZERO, probe);
+    let store = open(dir.path(), |o| o.memory = memory);
+    store.append("a", 1, 1.0).unwrap();
+    used.store(95, Ordering::Relaxed);
+    store.append("a", 2, 2.0).unwrap();
+    let refused = store.append("b", 2, 2.0).unwrap_err();
+    assert!(matches!(&refused, AppendError::SeriesLimit(text) if text.contains("--storage.memory-limit")));
+    used.store(50, Ordering::Relaxed);
+    store.append("b", 3, 3.0).unwrap();
+    assert_eq!(store.db.head().limits.refused().0, 1);
+}
+
+#[test]
 fn deletions_reach_blocks_and_head() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), |_| {});
