@@ -28,6 +28,8 @@ pub mod exemplars;
 pub mod flush;
 /// Views.
 pub mod isolation;
+/// Leaving early.
+pub mod leave;
 /// Caps.
 pub mod limits;
 /// Instruments.
@@ -109,6 +111,12 @@ impl Head {
     #[must_use]
     pub fn window_ms(&self) -> i64 {
         self.limits.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    /// In-order samples before this time are in blocks.
+    #[must_use]
+    pub fn valid_from_ms(&self) -> i64 {
+        self.state.read().valid_from_ms
     }
 
     /// The oldest time that in-order samples may have.
