@@ -55,6 +55,10 @@ const FORMAT_FILE: &str = "meerkat.json";
 const WAL_DIR: &str = "meerkat-wal";
 const CHUNKS_DIR: &str = "meerkat-head";
 const LOCK_FILE: &str = "lock";
+/// A checkpoint is written when this many samples have come since the last one: they replay in well under a second.
+const CHECKPOINT_SAMPLES: u64 = 8_000_000;
+/// But not before this many have come for each series, because a checkpoint writes all series.
+const CHECKPOINT_SAMPLES_PER_SERIES: u64 = 8;
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// Refused series are logged at most this often.
@@ -146,8 +150,9 @@ pub struct Db {
     retention_bytes: AtomicU64,
     recovery: Recovery,
     closed: AtomicBool,
-    /// Log bytes at the last checkpoint; held while one is written.
-    checkpointed: Mutex<u64>,
+    /// Bytes and samples of the log at the last checkpoint, negative what was there at the start; held while one is
+    /// written.
+    checkpointed: Mutex<(i64, i64)>,
     /// Missing where files are not the machine's own.
     stored: Option<Stored>,
     background: Arc<Background>,
@@ -245,6 +250,7 @@ impl Db {
         let recovery = replay(&head, &*vfs, &wal_dir)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
+        let log_bytes = wal.metrics().bytes.get() as i64;
         let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
@@ -272,7 +278,7 @@ impl Db {
             options,
             recovery,
             closed: AtomicBool::new(false),
-            checkpointed: Mutex::new(0),
+            checkpointed: Mutex::new((-log_bytes, -recovery.samples.cast_signed())),
             stored,
             background: Arc::default(),
             refusals_told: Mutex::default(),
@@ -349,8 +355,14 @@ impl Db {
     /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
     pub fn maintain(&self) {
         self.tell_refused();
-        let since = self.wal.bytes_written() - *self.checkpointed.lock();
-        if since >= self.options.checkpoint_bytes
+        let (bytes, samples) = {
+            let last = self.checkpointed.lock();
+            let (bytes, samples) = self.wal.written();
+            (bytes.saturating_sub_signed(last.0), samples.saturating_sub_signed(last.1))
+        };
+        // What has to be replayed takes time by the sample, what is written by the series.
+        let most = CHECKPOINT_SAMPLES.max(CHECKPOINT_SAMPLES_PER_SERIES * self.head.stats().num_series);
+        if (bytes >= self.options.checkpoint_bytes || samples >= most)
             && self.wal.failure().is_none()
             && let Err(error) = self.checkpoint()
         {
@@ -361,9 +373,9 @@ impl Db {
     /// Writes the state of the head to disk, so that the log before it is not needed any more.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         let mut last = self.checkpointed.lock();
-        let written = self.wal.bytes_written();
+        let written = self.wal.written();
         self.head.checkpoint(&*self.vfs, &self.wal_dir)?;
-        *last = written;
+        *last = (written.0.cast_signed(), written.1.cast_signed());
         Ok(())
     }
 

@@ -139,6 +139,19 @@ impl Index {
         ids
     }
 
+    /// The number of a label pair that a series will have at once.
+    pub fn intern(&mut self, name: &str, value: &str) -> PairId {
+        self.intern_pair(name, value)
+    }
+
+    /// Enters a series by its pairs, which are in order of label name.
+    pub fn insert_pairs(&mut self, slot: u32, pairs: &[PairId]) {
+        self.all.insert(slot);
+        for id in pairs {
+            self.pairs[*id as usize].series.insert(slot);
+        }
+    }
+
     /// Removes a series; pairs that nobody has any more are forgotten.
     pub fn remove(&mut self, slot: u32, pairs: &[PairId]) {
         self.all.remove(slot);

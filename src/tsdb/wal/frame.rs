@@ -154,26 +154,77 @@ fn unpack(kind: u8, stored: &[u8]) -> Result<Vec<u8>, Damaged> {
     if raw.len() as u64 != len { Err(Damaged("zstd gave another length")) } else { Ok(raw) }
 }
 
-impl Iterator for Frames<'_> {
-    type Item = Found;
+/// A whole frame as it is stored, or what is in its place.
+#[derive(Debug, Clone, Copy)]
+pub enum Raw<'a> {
+    /// A whole frame.
+    Frame(RawFrame<'a>),
+    /// Bytes that belong to no whole frame, as in [`Found::Damage`].
+    Damage {
+        /// Offset of the first damaged byte.
+        offset: usize,
+        /// Number of damaged bytes.
+        len: usize,
+        /// Whether they reach to the end of the file.
+        at_end: bool,
+    },
+}
 
-    fn next(&mut self) -> Option<Found> {
+/// A whole frame that is not unpacked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct RawFrame<'a> {
+    stored_kind: u8,
+    stored: &'a [u8],
+    /// Offset of the frame in the file.
+    pub offset: usize,
+}
+
+impl<'a> RawFrame<'a> {
+    /// Kind without the compression bit.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.stored_kind & !COMPRESSED
+    }
+
+    /// The payload, copied only if it is compressed.
+    pub fn payload(&self) -> Result<std::borrow::Cow<'a, [u8]>, Damaged> {
+        if self.stored_kind & COMPRESSED == 0 {
+            return Ok(self.stored.into());
+        }
+        unpack(self.stored_kind, self.stored).map(Into::into)
+    }
+}
+
+impl<'a> Frames<'a> {
+    /// The next frame without unpacking it.
+    pub fn next_raw(&mut self) -> Option<Raw<'a>> {
         if self.at >= self.bytes.len() {
             return None;
         }
         let start = self.at;
-        if let Some((kind, stored)) = self.whole(start) {
+        if let Some((stored_kind, stored)) = self.whole(start) {
             self.at = start + HEADER + stored.len();
-            return Some(match unpack(kind, stored) {
-                Ok(payload) => Found::Frame { kind: kind & !COMPRESSED, payload, offset: start },
-                Err(_) => Found::Damage { offset: start, len: self.at - start, at_end: false },
-            });
+            return Some(Raw::Frame(RawFrame { stored_kind, stored, offset: start }));
         }
         let next = memchr::memmem::find_iter(&self.bytes[start + 1..], &MAGIC)
             .map(|i| start + 1 + i)
             .find(|at| self.whole(*at).is_some());
         self.at = next.unwrap_or(self.bytes.len());
-        Some(Found::Damage { offset: start, len: self.at - start, at_end: next.is_none() })
+        Some(Raw::Damage { offset: start, len: self.at - start, at_end: next.is_none() })
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Found;
+
+    fn next(&mut self) -> Option<Found> {
+        Some(match self.next_raw()? {
+            Raw::Frame(frame) => match unpack(frame.stored_kind, frame.stored) {
+                Ok(payload) => Found::Frame { kind: frame.kind(), payload, offset: frame.offset },
+                Err(_) => Found::Damage { offset: frame.offset, len: self.at - frame.offset, at_end: false },
+            },
+            Raw::Damage { offset, len, at_end } => Found::Damage { offset, len, at_end },
+        })
     }
 }
 

@@ -125,6 +125,7 @@ struct Inner {
     unsynced_samples: usize,
     failure: Option<Failure>,
     bytes: u64,
+    samples: u64,
 }
 
 #[derive(Default)]
@@ -174,6 +175,7 @@ impl Wal {
                 unsynced_samples: 0,
                 failure: None,
                 bytes: 0,
+                samples: 0,
             }),
             durable: Mutex::default(),
             wake: Condvar::new(),
@@ -241,6 +243,7 @@ impl Wal {
             }
         }
         inner.sequence = sequence;
+        inner.samples += (batch.floats.len() + batch.out_of_order.len() + batch.histograms.len()) as u64;
         inner.unsynced_samples += samples_of(&batch);
         inner.unsynced.push_back((sequence, batch));
         Ok(sequence)
@@ -468,6 +471,13 @@ impl Wal {
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.inner.lock().bytes
+    }
+
+    /// Bytes and samples appended since the start.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.bytes, inner.samples)
     }
 
     /// Why nothing can be written now, if so.
