@@ -472,6 +472,13 @@ impl Db {
         }
     }
 
+    /// Shows at `/metrics` which share of the disk the size of the retention stands for, percent; 0 = none.
+    pub fn note_retention_percentage(&self, percent: f64) {
+        if let Some(stored) = &self.stored {
+            stored.note_percentage(percent);
+        }
+    }
+
     /// The retention: milliseconds and bytes, 0 = no limit.
     #[must_use]
     pub fn retention(&self) -> (i64, u64) {
