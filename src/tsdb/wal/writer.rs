@@ -49,6 +49,8 @@ pub struct WalMetrics {
     pub segment: Gauge,
     /// Bytes of all files of the log.
     pub bytes: Gauge,
+    /// Bytes ever written.
+    pub written: Counter,
     /// Failed writes.
     pub writes_failed: Counter,
     /// Failed syncs.
@@ -89,6 +91,10 @@ impl WalMetrics {
                 "Duration of write log fsync.",
                 &[0.5, 0.9, 0.99],
                 &[],
+            ),
+            written: counter(
+                "meerkat_tsdb_wal_written_bytes_total",
+                "Bytes written to the log, those that were dropped again included.",
             ),
             unsynced: registry.gauge(
                 "meerkat_tsdb_wal_unsynced_batches",
@@ -350,6 +356,7 @@ impl Wal {
         segment.len += frame.len() as u64;
         inner.bytes += frame.len() as u64;
         self.metrics.bytes.add(frame.len() as f64);
+        self.metrics.written.add(frame.len() as f64);
         Ok(())
     }
 
