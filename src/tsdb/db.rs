@@ -56,9 +56,11 @@ const WAL_DIR: &str = "meerkat-wal";
 const CHUNKS_DIR: &str = "meerkat-head";
 const LOCK_FILE: &str = "lock";
 /// A checkpoint is written when this many samples have come since the last one: they replay in well under a second.
-const CHECKPOINT_SAMPLES: u64 = 8_000_000;
+const CHECKPOINT_SAMPLES: u64 = 5_000_000;
 /// But not before this many have come for each series, because a checkpoint writes all series.
-const CHECKPOINT_SAMPLES_PER_SERIES: u64 = 8;
+const CHECKPOINT_SAMPLES_PER_SERIES: u64 = 5;
+/// Also after so many new series, and a quarter of all: to create them takes longer than to read them.
+const CHECKPOINT_CREATED: u64 = 200_000;
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// Refused series are logged at most this often.
@@ -138,6 +140,13 @@ struct Background {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// How far everything was at the last checkpoint; negative what was replayed at the start.
+struct Checkpointed {
+    bytes: i64,
+    samples: i64,
+    created: i64,
+}
+
 /// The storage.
 pub struct Db {
     head: Arc<Head>,
@@ -150,9 +159,8 @@ pub struct Db {
     retention_bytes: AtomicU64,
     recovery: Recovery,
     closed: AtomicBool,
-    /// Bytes and samples of the log at the last checkpoint, negative what was there at the start; held while one is
-    /// written.
-    checkpointed: Mutex<(i64, i64)>,
+    /// Held while a checkpoint is written.
+    checkpointed: Mutex<Checkpointed>,
     /// Missing where files are not the machine's own.
     stored: Option<Stored>,
     background: Arc<Background>,
@@ -278,7 +286,11 @@ impl Db {
             options,
             recovery,
             closed: AtomicBool::new(false),
-            checkpointed: Mutex::new((-log_bytes, -recovery.samples.cast_signed())),
+            checkpointed: Mutex::new(Checkpointed {
+                bytes: -log_bytes,
+                samples: -recovery.samples.cast_signed(),
+                created: 0,
+            }),
             stored,
             background: Arc::default(),
             refusals_told: Mutex::default(),
@@ -355,14 +367,7 @@ impl Db {
     /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
     pub fn maintain(&self) {
         self.tell_refused();
-        let (bytes, samples) = {
-            let last = self.checkpointed.lock();
-            let (bytes, samples) = self.wal.written();
-            (bytes.saturating_sub_signed(last.0), samples.saturating_sub_signed(last.1))
-        };
-        // What has to be replayed takes time by the sample, what is written by the series.
-        let most = CHECKPOINT_SAMPLES.max(CHECKPOINT_SAMPLES_PER_SERIES * self.head.stats().num_series);
-        if (bytes >= self.options.checkpoint_bytes || samples >= most)
+        if self.is_checkpoint_due()
             && self.wal.failure().is_none()
             && let Err(error) = self.checkpoint()
         {
@@ -370,12 +375,28 @@ impl Db {
         }
     }
 
+    /// What has to be replayed takes time by the sample and by the new series, what is written by the series.
+    fn is_checkpoint_due(&self) -> bool {
+        let last = self.checkpointed.lock();
+        let (bytes, samples) = self.wal.written();
+        let (series, created) = self.head.series_and_created();
+        bytes.saturating_sub_signed(last.bytes) >= self.options.checkpoint_bytes
+            || samples.saturating_sub_signed(last.samples)
+                >= CHECKPOINT_SAMPLES.max(CHECKPOINT_SAMPLES_PER_SERIES * series)
+            || created.saturating_sub_signed(last.created) >= CHECKPOINT_CREATED.max(series / 4)
+    }
+
     /// Writes the state of the head to disk, so that the log before it is not needed any more.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         let mut last = self.checkpointed.lock();
-        let written = self.wal.written();
+        let (bytes, samples) = self.wal.written();
+        let (_, created) = self.head.series_and_created();
         self.head.checkpoint(&*self.vfs, &self.wal_dir)?;
-        *last = (written.0.cast_signed(), written.1.cast_signed());
+        *last = Checkpointed {
+            bytes: bytes.cast_signed(),
+            samples: samples.cast_signed(),
+            created: created.cast_signed(),
+        };
         Ok(())
     }
 

@@ -323,11 +323,20 @@ pub enum Saved {
     End,
 }
 
-/// The parts of a checkpoint that has start and end: what the start says, the frames after it, and how many places are
-/// damaged; each is logged with `path`.
+/// What is known of a checkpoint when all of it was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Number of series, as far as it can be true.
+    pub series: usize,
+    /// Damaged places.
+    pub damaged: u64,
+}
+
+/// The parts of a checkpoint that has start and end: what the start says, the frames between, and what is known at the
+/// end. Damaged places are logged with `path`.
 #[must_use]
-pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, u64)> {
-    let (mut start, mut end, mut damaged) = (None, false, 0);
+pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, Ending)> {
+    let (mut start, mut end, mut damaged) = (None, None, 0);
     let mut rest = Vec::new();
     let mut frames = Frames::new(bytes, salt, 0);
     while let Some(found) = frames.next_raw() {
@@ -337,7 +346,11 @@ pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, V
                     start = Some(found);
                 }
             }
-            Raw::Frame(frame) if frame.kind() == kind::END => end = true,
+            Raw::Frame(frame) if frame.kind() == kind::END => {
+                let series = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
+                // Each series takes more than a byte.
+                end = Some(usize::try_from(series).unwrap_or(usize::MAX).min(bytes.len()));
+            }
             Raw::Frame(frame) => rest.push(frame),
             Raw::Damage { offset, len, .. } => {
                 tracing::error!(path = %path.display(), offset, len, "damage in a checkpoint");
@@ -345,7 +358,7 @@ pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, V
             }
         }
     }
-    start.filter(|_| end).map(|start| (start, rest, damaged))
+    Some((start?, rest, Ending { series: end?, damaged }))
 }
 
 /// Reads one frame.

@@ -66,7 +66,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     let mut covered = ChunkRef::NONE;
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
         let Ok(bytes) = vfs.sealed(&file.path, true) else { continue };
-        let Some((start, frames, damaged)) = complete(&bytes, file.salt, &file.path) else {
+        let Some((start, frames, end)) = complete(&bytes, file.salt, &file.path) else {
             tracing::error!(path = %file.path.display(), "a checkpoint is damaged, using the one before");
             recovery.damaged += 1;
             continue;
@@ -74,7 +74,8 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
         (first, covered) = (start.segment, start.chunks);
         state.next_id = start.next_id;
         state.valid_from_ms = start.valid_from_ms;
-        recovery.damaged += damaged;
+        recovery.damaged += end.damaged;
+        state.reserve(end.series);
         load(head, &mut state, &frames, file, &mut recovery);
         break;
     }
@@ -222,12 +223,12 @@ fn take_in_group(state: &mut State, group: SavedGroup) {
     let SavedGroup { names, pairs, numbers, series } = group;
     let ids: Vec<PairId> =
         pairs.iter().map(|(name, value)| state.index.intern(&names[*name as usize], value)).collect();
-    state.reserve(series.len());
+    let (mut slots, mut by_pair) = (Vec::with_capacity(series.len()), vec![Vec::new(); pairs.len()]);
     for saved in series {
-        let pairs: Box<[PairId]> = numbers[saved.numbers].iter().map(|n| ids[*n as usize]).collect();
+        let numbers = &numbers[saved.numbers];
+        let pairs: Box<[PairId]> = numbers.iter().map(|n| ids[*n as usize]).collect();
         state.counts.chunks_created += u64::from(saved.open.content().is_some());
         state.late_samples += saved.late.len() as u64;
-        let known = state.find_pairs(&pairs, saved.hash);
         let mut restored = Series::new(saved.id, pairs, saved.hash);
         restored.sealed = saved.sealed;
         restored.open = saved.open;
@@ -236,20 +237,23 @@ fn take_in_group(state: &mut State, group: SavedGroup) {
         restored.late = (!saved.late.is_empty()).then(|| Box::new(saved.late));
         state.min_t_ms = state.min_t_ms.min(restored.min_t_ms);
         state.max_t_ms = state.max_t_ms.max(restored.max_t_ms());
-        match known.and_then(|slot| state.series_mut(slot)) {
+        match state.restore(restored) {
             // Removed and created again while the checkpoint was written: the later state counts.
-            Some(series) => {
-                let before = std::mem::replace(series, restored);
-                state.late_samples -= before.late().len() as u64;
+            (_, Some(before)) => state.late_samples -= before.late().len() as u64,
+            (slot, None) => {
+                slots.push(slot);
+                numbers.iter().for_each(|n| by_pair[*n as usize].push(slot));
             }
-            None => drop(state.restore(restored)),
         }
+    }
+    state.index.extend_all(&slots);
+    for (id, slots) in ids.iter().zip(&by_pair) {
+        state.index.extend(*id, slots);
     }
 }
 
 /// Chunks that were closed after the checkpoint replace the open chunks that it has.
 fn attach_chunks(head: &Head, state: &mut State, from: ChunkRef, recovery: &mut Recovery) -> Waiting {
-    let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
     let mut waiting = Waiting::default();
     let mut found = Vec::new();
     let damage = |path: &Path, offset, len| {
@@ -257,6 +261,10 @@ fn attach_chunks(head: &Head, state: &mut State, from: ChunkRef, recovery: &mut 
         recovery.damaged += 1;
     };
     head.chunks.scan(from, |place, meta| found.push((place, *meta)), damage);
+    if found.is_empty() {
+        return waiting;
+    }
+    let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
     for (place, meta) in found {
         match by_id.get(&meta.series) {
             Some(slot) => attach(state, *slot, place, &meta),

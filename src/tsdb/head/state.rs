@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 
 use super::super::Map;
 use super::super::door::{SeriesRef, StorageError};
-use super::super::index::{Index, PairId};
+use super::super::index::Index;
 use super::chunks::{ChunkMeta, ChunkRef, ChunkStore};
 use super::flush::FlushRange;
 use super::series::{LateSample, Open, Series};
@@ -166,13 +166,6 @@ impl State {
         self.series(slot).map(|s| self.index.labels(&s.pairs)).unwrap_or_default()
     }
 
-    /// The slot of a series with these pairs and this hash.
-    #[must_use]
-    pub fn find_pairs(&self, pairs: &[PairId], hash: u32) -> Option<u32> {
-        let same = |slot: &u32| self.series(*slot).is_some_and(|s| s.hash == hash && *s.pairs == *pairs);
-        self.by_labels.find(u64::from(hash).wrapping_mul(SPREAD), same).copied()
-    }
-
     /// Makes room for so many more series.
     pub fn reserve(&mut self, series: usize) {
         self.by_labels.reserve(series, spread_of(&self.pieces));
@@ -187,12 +180,24 @@ impl State {
         slot
     }
 
-    /// Adds a series that is not there yet, by its pairs.
-    pub fn restore(&mut self, series: Series) -> u32 {
+    /// Takes in a series by its pairs, which the index must be told of if the series was not there: answers with its slot
+    /// and the state that it replaces.
+    pub fn restore(&mut self, series: Series) -> (u32, Option<Series>) {
+        let hash = series.hash;
+        let pieces = &self.pieces;
+        let same = |slot: &u32| {
+            let found = pieces.get(*slot as usize / PIECE).and_then(|p| p.get(*slot as usize % PIECE));
+            let found = found.and_then(|s| s.series.as_ref());
+            found.is_some_and(|s| s.hash == hash && s.pairs == series.pairs)
+        };
+        let spread = u64::from(hash).wrapping_mul(SPREAD);
+        if let Some(slot) = self.by_labels.find(spread, same).copied() {
+            let known = self.series_mut(slot).map(|known| std::mem::replace(known, series));
+            return (slot, known);
+        }
         let slot = self.free_slot();
-        self.index.insert_pairs(slot, &series.pairs);
         self.place(slot, series);
-        slot
+        (slot, None)
     }
 
     fn free_slot(&mut self) -> u32 {

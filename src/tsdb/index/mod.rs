@@ -144,11 +144,15 @@ impl Index {
         self.intern_pair(name, value)
     }
 
-    /// Enters a series by its pairs, which are in order of label name.
-    pub fn insert_pairs(&mut self, slot: u32, pairs: &[PairId]) {
-        self.all.insert(slot);
-        for id in pairs {
-            self.pairs[*id as usize].series.insert(slot);
+    /// Enters series, in ascending order, that have a label pair, which was interned before.
+    pub fn extend(&mut self, pair: PairId, slots: &[u32]) {
+        self.pairs[pair as usize].series.extend(slots);
+    }
+
+    /// Enters series, in ascending order, whose pairs are entered apart.
+    pub fn extend_all(&mut self, slots: &[u32]) {
+        if self.all.append(slots.iter().copied()).is_err() {
+            self.all.extend(slots);
         }
     }
 

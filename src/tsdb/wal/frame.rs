@@ -1,5 +1,7 @@
 //! Frames: how does a reader find the next whole record after damage, and know that it is whole?
 
+use std::cell::RefCell;
+
 use super::super::chunk::Damaged;
 use super::super::chunk::bytes::{Cursor, put_uvarint};
 
@@ -141,6 +143,11 @@ impl<'a> Frames<'a> {
     }
 }
 
+thread_local! {
+    /// Making one costs more than unpacking a record.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 fn unpack(kind: u8, stored: &[u8]) -> Result<Vec<u8>, Damaged> {
     if kind & COMPRESSED == 0 {
         return Ok(stored.to_vec());
@@ -150,7 +157,13 @@ fn unpack(kind: u8, stored: &[u8]) -> Result<Vec<u8>, Damaged> {
     if len > MAX_PAYLOAD as u64 {
         return Err(Damaged("the record is larger than 256 MiB"));
     }
-    let raw = zstd::bulk::decompress(cursor.rest(), len as usize).map_err(|_| Damaged("zstd"))?;
+    let unpacked = DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        if decompressor.is_none() {
+            *decompressor = zstd::bulk::Decompressor::new().ok();
+        }
+        decompressor.as_mut().map(|d| d.decompress(cursor.rest(), len as usize))
+    });
+    let raw = unpacked.and_then(Result::ok).ok_or(Damaged("zstd"))?;
     if raw.len() as u64 != len { Err(Damaged("zstd gave another length")) } else { Ok(raw) }
 }
 
