@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::body::{BodyBuffer, DEFAULT_MAX_BODY, check_size};
+use super::cloud::{Authenticator, Outgoing};
 use super::error::NetError;
 use super::oauth2::TokenSource;
 use super::secrets::{Fingerprint, SecretSource};
@@ -38,6 +39,8 @@ pub struct ClientOptions {
     pub connect_timeout: Option<Duration>,
     /// Connect to this socket whatever the URL says.
     pub unix_socket: Option<PathBuf>,
+    /// Signs each request, last of all; for the credentials of cloud providers.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 impl Default for ClientOptions {
@@ -48,6 +51,7 @@ impl Default for ClientOptions {
             max_idle_per_host: 1000,
             connect_timeout: None,
             unix_socket: None,
+            authenticator: None,
         }
     }
 }
@@ -383,6 +387,11 @@ impl HttpClient {
             }
             if trusted {
                 self.credentials(&mut headers).await?;
+                if let Some(authenticator) = &self.0.options.authenticator {
+                    let outgoing =
+                        Outgoing { method: &method, url: &url, headers: &mut headers, body: &payload };
+                    authenticator.authorize(outgoing).await?;
+                }
             } else {
                 for name in ["authorization", "www-authenticate", "cookie", "cookie2", "host"] {
                     headers.remove(name);
