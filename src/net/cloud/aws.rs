@@ -488,7 +488,7 @@ pub(super) fn endpoint_of(service: &str, region: &str) -> String {
 impl AwsSigner {
     /// The usual endpoint of `host` (the service's name in host names) in the region of this signer.
     pub async fn endpoint(&self, host: &str) -> Result<String, NetError> {
-        Ok(endpoint_of(host, &*self.region().await?))
+        Ok(endpoint_of(host, &self.region().await?))
     }
 }
 

@@ -60,13 +60,13 @@ impl GoogleToken {
                     std::fs::read(&path).map_err(|e| fail(format!("cannot read {}: {e}", path.display())))?;
                 let json: Value = serde_json::from_slice(&text)
                     .map_err(|e| fail(format!("{} is no JSON: {e}", path.display())))?;
-                self.from_file(&json).await
+                self.exchange(&json).await
             }
             None => self.metadata().await,
         }
     }
 
-    async fn from_file(&self, file: &Value) -> Result<Token, NetError> {
+    async fn exchange(&self, file: &Value) -> Result<Token, NetError> {
         let get = |name: &str| file[name].as_str().unwrap_or_default();
         let url = match get("token_uri") {
             "" => TOKEN_URL,

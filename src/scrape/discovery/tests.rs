@@ -252,7 +252,7 @@ async fn cloud_apis_are_read_page_by_page() {
     else {
         panic!("a Hetzner section");
     };
-    let mut discovery = super::hetzner::HetznerDiscovery::new(&hetzner, &address).unwrap();
+    let mut discovery = super::hetzner::HetznerDiscovery::at(&hetzner, &address).unwrap();
     let labels = &discovery.refresh().await.unwrap()[0].targets[0];
     assert_eq!(labels["__meta_hetzner_hcloud_private_ipv4_my_net"], "10.0.0.4");
     assert_eq!(labels["__meta_hetzner_hcloud_label_a_b"], "c");
