@@ -23,6 +23,6 @@ pub mod sigv4;
 pub mod tls;
 
 pub use body::BodyBuffer;
-pub use client::{ClientOptions, Fetched, HttpClient, Request};
+pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
 pub use error::NetError;
 pub use tls::install_crypto_provider;

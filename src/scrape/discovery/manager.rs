@@ -37,7 +37,7 @@ struct Provider {
     sets: Vec<String>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     options: DiscoveryOptions,
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
@@ -48,6 +48,8 @@ struct Inner {
     shutdown: CancellationToken,
     tasks: TaskTracker,
     runtime: Handle,
+    /// Watches of Kubernetes objects, shared by all sections.
+    pub(super) kubernetes: Arc<super::kubernetes_watch::WatchPool>,
     failed_configs: Gauge,
     received: Counter,
     updates: Counter,
@@ -55,7 +57,7 @@ struct Inner {
 }
 
 /// Runs mechanisms and publishes what they find.
-pub struct DiscoveryManager(Arc<Inner>);
+pub struct DiscoveryManager(pub(super) Arc<Inner>);
 
 impl DiscoveryManager {
     /// A manager without sets. Must be called inside a tokio runtime.
@@ -91,6 +93,7 @@ impl DiscoveryManager {
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
+            kubernetes: super::kubernetes_watch::WatchPool::new(registry),
         });
         inner.tasks.spawn(publish(Arc::clone(&inner)));
         Self(inner)
@@ -193,7 +196,9 @@ impl Inner {
             SdConfig::Http(c) => ask!("http", c, super::http::HttpDiscovery::new(c, registry)?),
             SdConfig::Dns(c) => ask!("dns", c, super::dns::DnsDiscovery::new(c, registry)),
             SdConfig::Consul(c) => follow!(super::consul::ConsulDiscovery::new(c, registry)),
-            SdConfig::Kubernetes(c) => follow!(super::kubernetes::KubernetesDiscovery::new(c, registry)?),
+            SdConfig::Kubernetes(c) => {
+                follow!(super::kubernetes::KubernetesDiscovery::new(c, &self.kubernetes)?)
+            }
             SdConfig::Docker(c) => ask!("docker", c, super::docker::DockerDiscovery::new(c)?),
             SdConfig::DockerSwarm(c) => ask!("dockerswarm", c, super::swarm::SwarmDiscovery::new(c)?),
             SdConfig::Ec2(c) => ask!("ec2", c, super::ec2::Ec2Discovery::new(c)?),

@@ -22,6 +22,7 @@ mod ionos;
 mod kubernetes;
 mod kubernetes_objects;
 mod kubernetes_targets;
+mod kubernetes_watch;
 mod kuma;
 mod linode;
 mod manager;

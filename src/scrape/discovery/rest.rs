@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::HttpClientConfig;
 use crate::net::cloud::Authenticator;
-use crate::net::{BodyBuffer, ClientOptions, HttpClient, Request};
+use crate::net::{BodyBuffer, ClientOptions, HttpClient, Lines, Request};
 
 /// Largest answer that is read.
 const MAX_BODY: u64 = 256 << 20;
@@ -95,6 +95,14 @@ impl Rest {
         };
         let fetched = self.client.fetch(request, &mut self.buffer).await.map_err(|e| e.to_string())?;
         Ok((fetched.status, self.buffer.bytes(), fetched.headers))
+    }
+
+    /// Begins to read an answer that comes line by line.
+    pub(super) async fn open(&mut self, path: &str) -> Result<Lines, String> {
+        let url = format!("{}{path}", self.base);
+        let request =
+            Request { headers: self.headers.clone(), max_body: MAX_BODY, ..Request::get(&url, self.timeout) };
+        self.client.open(request).await.map_err(|e| e.to_string())
     }
 
     /// Fetches bytes and the headers of the answer.
