@@ -108,6 +108,7 @@ fn bench(
         },
         resend_delay_ms: 60_000,
         template_failures: registry.counter("template_failures_total", "Failed templates.", &[]),
+        concurrency: None,
     };
     let rule_options = RuleFileOptions {
         parse: options.parse,

@@ -255,6 +255,7 @@ async fn start(
         outage_tolerance_ms: flags.duration_ms("rules.alert.for-outage-tolerance"),
         grace_ms: flags.duration_ms("rules.alert.for-grace-period"),
     };
+    let concurrency = options::concurrent_rules(flags);
     let context = crate::alert::GroupContext {
         evaluator: Arc::new(crate::alert::EngineEvaluator::new(Arc::clone(&engine), Arc::clone(&db) as _)),
         storage: Arc::clone(&db) as _,
@@ -262,6 +263,7 @@ async fn start(
         external: crate::alert::ExternalContext::default(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures: template_failures.clone(),
+        concurrency: concurrency.clone(),
     };
     let store = Arc::new(super::alert_files::AlertFiles::new(Arc::new(RealVfs), &path));
     let rules = RuleManager::new(context, manager_options, Arc::clone(clock), store, registry);
@@ -275,6 +277,7 @@ async fn start(
         external_url: api.options.external_url.clone(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures,
+        concurrency,
     };
     api.set_ready(Services {
         engine,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::notify::AlertDelivery;
 use super::running::RunningConfig;
-use crate::alert::{Alert, AlertState, RuleKind, RuleManager};
+use crate::alert::{Alert, AlertState, GroupSnapshot, Rule, RuleKind, RuleManager};
 use crate::api::json::{self, Object};
 use crate::api::sources::{
     ActiveTarget, AlertView, AlertingView, ConfigSource, DroppedTarget, HeadStats, NamedCount, RelabelStep,
@@ -190,59 +190,58 @@ fn is_active(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Pending | AlertState::Firing)
 }
 
+fn rule_view(rule: &Rule) -> RuleView {
+    let alerting = match &rule.kind {
+        RuleKind::Recording(_) => None,
+        RuleKind::Alerting(alerting) => Some(AlertingView {
+            state: rule.alert_state().as_str(),
+            duration: alerting.spec.hold_ms as f64 / 1000.0,
+            keep_firing_for: alerting.spec.keep_firing_ms as f64 / 1000.0,
+            annotations: Labels::from_pairs(&alerting.spec.annotations),
+            alerts: alerting.active.values().filter(|a| is_active(a)).map(alert_view).collect(),
+        }),
+    };
+    RuleView {
+        name: rule.name().to_owned(),
+        query: rule.expr().to_owned(),
+        labels: Labels::from_pairs(rule.labels()),
+        health: rule.health.as_str(),
+        last_error: rule.last_error.clone().unwrap_or_default(),
+        evaluation_time: rule.evaluation_seconds,
+        last_evaluation_ms: rule.last_evaluation_ms,
+        alerting,
+    }
+}
+
+fn group_view(snapshot: &GroupSnapshot) -> RuleGroupView {
+    RuleGroupView {
+        name: snapshot.group.spec.name.clone(),
+        file: snapshot.group.spec.file.clone(),
+        interval: snapshot.group.spec.interval_ms as f64 / 1000.0,
+        limit: snapshot.group.spec.limit,
+        evaluation_time: snapshot.evaluation_seconds,
+        last_evaluation_ms: snapshot.last_evaluation_ms,
+        rules: snapshot.group.rules.iter().map(rule_view).collect(),
+    }
+}
+
 impl RulesSource for Rules {
     fn groups(&self) -> Vec<RuleGroupView> {
-        let snapshots = self.manager.groups().into_iter();
-        snapshots
-            .map(|snapshot| RuleGroupView {
-                name: snapshot.group.spec.name.clone(),
-                file: snapshot.group.spec.file.clone(),
-                interval: snapshot.group.spec.interval_ms as f64 / 1000.0,
-                limit: snapshot.group.spec.limit,
-                evaluation_time: snapshot.evaluation_seconds,
-                last_evaluation_ms: snapshot.last_evaluation_ms,
-                rules: snapshot
-                    .group
-                    .rules
-                    .iter()
-                    .map(|rule| RuleView {
-                        name: rule.name().to_owned(),
-                        query: rule.expr().to_owned(),
-                        labels: Labels::from_pairs(rule.labels()),
-                        health: rule.health.as_str(),
-                        last_error: rule.last_error.clone().unwrap_or_default(),
-                        evaluation_time: rule.evaluation_seconds,
-                        last_evaluation_ms: rule.last_evaluation_ms,
-                        alerting: match &rule.kind {
-                            RuleKind::Recording(_) => None,
-                            RuleKind::Alerting(alerting) => Some(AlertingView {
-                                state: rule.alert_state().as_str(),
-                                duration: alerting.spec.hold_ms as f64 / 1000.0,
-                                keep_firing_for: alerting.spec.keep_firing_ms as f64 / 1000.0,
-                                annotations: Labels::from_pairs(&alerting.spec.annotations),
-                                alerts: alerting
-                                    .active
-                                    .values()
-                                    .filter(|a| is_active(a))
-                                    .map(alert_view)
-                                    .collect(),
-                            }),
-                        },
-                    })
-                    .collect(),
-            })
-            .collect()
+        let mut views = Vec::new();
+        self.manager.visit(&mut |snapshot| views.push(group_view(snapshot)));
+        views
     }
 
     fn alerts(&self) -> Vec<AlertView> {
-        let rules = self.manager.groups().into_iter().flat_map(|snapshot| snapshot.group.rules);
-        rules
-            .filter_map(|rule| match rule.kind {
-                RuleKind::Alerting(alerting) => Some(alerting.active),
-                RuleKind::Recording(_) => None,
-            })
-            .flat_map(|active| active.values().filter(|a| is_active(a)).map(alert_view).collect::<Vec<_>>())
-            .collect()
+        let mut views = Vec::new();
+        self.manager.visit(&mut |snapshot| {
+            for rule in &snapshot.group.rules {
+                if let RuleKind::Alerting(alerting) = &rule.kind {
+                    views.extend(alerting.active.values().filter(|a| is_active(a)).map(alert_view));
+                }
+            }
+        });
+        views
     }
 
     fn alertmanagers(&self) -> (Vec<String>, Vec<String>) {
