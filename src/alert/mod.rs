@@ -5,6 +5,10 @@
 pub mod alerting;
 /// From discovered targets to Alertmanagers.
 pub mod alertmanager;
+/// Recording rules over stored history.
+pub mod backfill;
+/// Alerting rules over stored history.
+pub mod backtest;
 /// Which rules of a group may be evaluated at the same time.
 pub mod dependencies;
 /// What rules return at a moment.

@@ -186,6 +186,8 @@ pub struct Governed {
     pub template_failures: Counter,
     /// Permits of the feature `concurrent-rule-eval`, `None` without it.
     pub concurrency: Option<Arc<crate::alert::EvalPermits>>,
+    /// Recording rules over the past.
+    pub backfills: Arc<crate::alert::backfill::Backfills>,
 }
 
 impl Governed {

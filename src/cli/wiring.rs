@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::notify::AlertDelivery;
 use super::running::RunningConfig;
+use crate::alert::backfill::{BackfillWish, Backfills, BlockSink, JobStatus};
 use crate::alert::{Alert, AlertState, GroupSnapshot, Rule, RuleKind, RuleManager};
 use crate::api::json::{self, Object};
 use crate::api::sources::{
@@ -16,6 +17,7 @@ use crate::model::relabel::RelabelRule;
 use crate::model::{Labels, Matcher};
 use crate::query::value::PointValue;
 use crate::scrape::ScrapeManager;
+use crate::tsdb::block::SeriesSource;
 use crate::tsdb::{Db, StorageError};
 
 /// Scraping as the API sees it.
@@ -158,6 +160,17 @@ pub struct Rules {
     pub manager: Arc<RuleManager>,
     /// Delivery to Alertmanagers.
     pub delivery: Arc<AlertDelivery>,
+    /// Recording rules over the past.
+    pub backfills: Arc<Backfills>,
+}
+
+/// Storage as the place of backfilled blocks.
+pub struct AddedBlocks(pub Arc<Db>);
+
+impl BlockSink for AddedBlocks {
+    fn write(&self, min_t_ms: i64, max_t_ms: i64, series: &mut dyn SeriesSource) -> Result<(), StorageError> {
+        self.0.add_block(min_t_ms, max_t_ms, series, &|| false).map(drop)
+    }
 }
 
 /// A value in Go's exponent form: `1e+00`.
@@ -246,6 +259,42 @@ impl RulesSource for Rules {
 
     fn alertmanagers(&self) -> (Vec<String>, Vec<String>) {
         self.delivery.urls()
+    }
+
+    fn start_backfill(
+        &self,
+        group: &str,
+        file: &str,
+        rules: &[String],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<u64, String> {
+        let mut found = Vec::new();
+        self.manager.visit(&mut |snapshot| {
+            let spec = &snapshot.group.spec;
+            if spec.name != group || !(file.is_empty() || spec.file == file) {
+                return;
+            }
+            let wanted = snapshot.group.rules.iter().filter_map(|rule| match &rule.kind {
+                RuleKind::Recording(recording) => Some(Arc::clone(recording)),
+                RuleKind::Alerting(_) => None,
+            });
+            let wanted = wanted.filter(|rule| rules.is_empty() || rules.contains(&rule.name)).collect();
+            found.push(BackfillWish { group: spec.clone(), rules: wanted, start_ms, end_ms });
+        });
+        match found.len() {
+            0 => Err(format!("there is no rule group {group:?}")),
+            1 => self.backfills.start(found.remove(0)),
+            n => Err(format!("{n} files have a group {group:?}: name the file")),
+        }
+    }
+
+    fn backfills(&self) -> Vec<JobStatus> {
+        self.backfills.list()
+    }
+
+    fn cancel_backfill(&self, id: u64) -> bool {
+        self.backfills.cancel(id)
     }
 }
 

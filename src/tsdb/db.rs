@@ -35,6 +35,8 @@ use crate::model::sample::HistogramValue;
 use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
 
+/// History that comes as blocks.
+mod added;
 /// Instruments of blocks.
 mod metrics;
 /// Copies of the storage.

@@ -1,5 +1,5 @@
 //! How do labels and annotations of alerts become text? Go's `text/template` language with Prometheus's functions:
-//! parsed once into a tree ([`parse`]), executed over [`Value`]s ([`exec`]) with Go's printing ([`format`]) and
+//! parsed once into a tree ([`parse`]), executed over [`Value`]s ([`exec`]) with Go's printing ([`format`], [`printf`]) and
 //! the function table ([`functions`]).
 //!
 //! Errors read as Go's do, because users search for them. Execution is bounded: depth of calls, steps of loops
@@ -7,12 +7,16 @@
 
 /// Running a parsed template.
 pub mod exec;
-/// Go's `fmt`: `Print`, `Printf`, `%v` of every value.
+/// Go's `fmt.Print`: `%v` of every value.
 pub mod format;
 /// The functions that templates may call.
 pub mod functions;
 /// `humanize` and its kin.
 mod humanize;
+/// Methods of times and durations.
+mod methods;
+/// Go's `fmt.Printf`.
+pub mod printf;
 /// From text to tokens.
 mod lex;
 /// From tokens to a tree.

@@ -1,6 +1,7 @@
 //! The commands beside serving: what does promtool do for Prometheus, and how is it asked for here? Each module
 //! describes its command lines and runs them; names, flags and exit codes are promtool's.
 
+mod backfill;
 mod check;
 mod client;
 mod discovery;
@@ -139,6 +140,10 @@ pub fn run(matches: &ArgMatches) -> u8 {
         ("query", _) => query::run(name, m),
         ("push", "metrics") => push::run(m),
         ("tsdb", "list") => tsdb::list(m),
+        ("tsdb", "create-blocks-from") => match m.subcommand() {
+            Some(("rules", m)) => backfill::run_rules(m),
+            _ => EXIT_FAILURE,
+        },
         _ => EXIT_FAILURE,
     }
 }
