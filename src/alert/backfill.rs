@@ -181,7 +181,8 @@ pub fn run(wish: &BackfillWish, doors: &BackfillDoors, progress: &Progress) -> R
             break;
         }
         held += group.eval(t_ms, &context).samples;
-        if let Some((rule, error)) = group.rules.iter().find_map(|r| Some((r.name(), r.last_error.as_ref()?))) {
+        if let Some((rule, error)) = group.rules.iter().find_map(|r| Some((r.name(), r.last_error.as_ref()?)))
+        {
             return Err(format!("rule {rule} at {t_ms} ms: {error}"));
         }
         progress.slots_done.fetch_add(1, Ordering::Relaxed);
@@ -212,7 +213,8 @@ fn flush(
     let (mut written, mut present) = (0u64, 0u64);
     for name in names {
         let matchers = [Matcher::equal(METRIC_NAME, name)];
-        let there = timestamps(doors.stored.as_ref(), &matchers, min_t_ms, max_t_ms).map_err(|e| e.to_string())?;
+        let there =
+            timestamps(doors.stored.as_ref(), &matchers, min_t_ms, max_t_ms).map_err(|e| e.to_string())?;
         let found = read(results, &matchers, min_t_ms, max_t_ms).map_err(|e| e.to_string())?;
         for (labels, mut columns) in found {
             let before = columns.len();
@@ -301,7 +303,9 @@ impl Backfills {
             let outcome = run(&job_wish, &this.doors, &job_progress);
             match &outcome {
                 Ok(()) => tracing::info!(id, group = %job_wish.group.name, "Backfill of rules ended"),
-                Err(error) => tracing::error!(id, group = %job_wish.group.name, %error, "Backfill of rules failed"),
+                Err(error) => {
+                    tracing::error!(id, group = %job_wish.group.name, %error, "Backfill of rules failed")
+                }
             }
             if let Some(job) = this.jobs.lock().iter_mut().find(|job| job.id == id) {
                 job.outcome = Some(outcome);

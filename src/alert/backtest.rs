@@ -97,7 +97,8 @@ pub fn run(
         let mut vector = Vec::new();
         for (i, (floats, histograms)) in columns.iter_mut().enumerate() {
             let float = floats.next_if(|(t, _)| *t == t_ms).map(|(_, v)| PointValue::Float(*v));
-            let histogram = || histograms.next_if(|(t, _)| *t == t_ms).map(|(_, h)| PointValue::Histogram(h.clone()));
+            let histogram =
+                || histograms.next_if(|(t, _)| *t == t_ms).map(|(_, h)| PointValue::Histogram(h.clone()));
             if let Some(value) = float.or_else(histogram) {
                 vector.push(VectorSample { labels: series[i].labels.clone(), t_ms, value });
             }

@@ -88,7 +88,9 @@ impl Ledger {
             Reads::Selectors(sets) => {
                 for set in sets {
                     match exact_name(&set) {
-                        Some(name) => self.read_by_name.entry(name.to_owned()).or_default().push((set, stage)),
+                        Some(name) => {
+                            self.read_by_name.entry(name.to_owned()).or_default().push((set, stage))
+                        }
                         None => self.read_by_pattern.push((set, stage)),
                     }
                 }
@@ -112,8 +114,10 @@ impl Ledger {
             }
         };
         let alerts = if [ALERTS_METRIC, ALERTS_FOR_STATE_METRIC].iter().any(|m| may_select(set, m, None)) {
-            let told = self.alerts.iter().filter(|(alert, _)| may_select(set, ALERTS_METRIC, Some(alert))
-                || may_select(set, ALERTS_FOR_STATE_METRIC, Some(alert)));
+            let told = self.alerts.iter().filter(|(alert, _)| {
+                may_select(set, ALERTS_METRIC, Some(alert))
+                    || may_select(set, ALERTS_FOR_STATE_METRIC, Some(alert))
+            });
             told.map(|(_, stage)| *stage).max()
         } else {
             None
@@ -198,7 +202,11 @@ mod tests {
     use super::*;
 
     fn record(name: &str, expr: &str) -> RuleKind {
-        RuleKind::Recording(Arc::new(RecordingSpec { name: name.into(), expr: expr.into(), labels: BTreeMap::new() }))
+        RuleKind::Recording(Arc::new(RecordingSpec {
+            name: name.into(),
+            expr: expr.into(),
+            labels: BTreeMap::new(),
+        }))
     }
 
     fn alert(name: &str, expr: &str, annotation: &str) -> RuleKind {
@@ -217,22 +225,51 @@ mod tests {
     fn rules_wait_for_what_they_depend_on_and_for_nothing_else() {
         for (rules, want) in [
             (vec![record("a", "x"), record("b", "y"), record("c", "x + y")], vec![vec![0, 1, 2]]),
-            (vec![record("a", "x"), record("b", "a"), record("c", "b"), record("d", "x")], vec![vec![0, 3], vec![1], vec![2]]),
+            (
+                vec![record("a", "x"), record("b", "a"), record("c", "b"), record("d", "x")],
+                vec![vec![0, 3], vec![1], vec![2]],
+            ),
             // A rule reads what a later one writes: it must see the value of the iteration before.
             (vec![record("b", "rate(a[5m])"), record("a", "x")], vec![vec![0], vec![1]]),
             (vec![record("a", "x"), record("a", "y")], vec![vec![0], vec![1]]),
-            (vec![record("a", "x"), record("b", "{__name__=~\"a.*\"}"), record("c", "{__name__=~\"z.*\"}")], vec![vec![0, 2], vec![1]]),
-            (vec![record("a", "x"), record("b", "{job=\"j\"}"), record("c", "x")], vec![vec![0], vec![1], vec![2]]),
+            (
+                vec![
+                    record("a", "x"),
+                    record("b", "{__name__=~\"a.*\"}"),
+                    record("c", "{__name__=~\"z.*\"}"),
+                ],
+                vec![vec![0, 2], vec![1]],
+            ),
+            (
+                vec![record("a", "x"), record("b", "{job=\"j\"}"), record("c", "x")],
+                vec![vec![0], vec![1], vec![2]],
+            ),
             (vec![record("a", "x"), record("b", "sum_over_time(max(a)[5m:1m])")], vec![vec![0], vec![1]]),
             (vec![record("b", "{\"a\", job=\"j\"}"), record("a", "x")], vec![vec![0], vec![1]]),
             (
-                vec![alert("One", "x", ""), alert("Two", "ALERTS{alertname=\"One\"}", ""), alert("Three", "ALERTS{alertname=\"Other\"}", "")],
+                vec![
+                    alert("One", "x", ""),
+                    alert("Two", "ALERTS{alertname=\"One\"}", ""),
+                    alert("Three", "ALERTS{alertname=\"Other\"}", ""),
+                ],
                 vec![vec![0, 2], vec![1]],
             ),
-            (vec![alert("One", "x", ""), record("n", "count(ALERTS)"), alert("Two", "x", "")], vec![vec![0], vec![1], vec![2]]),
-            (vec![alert("One", "x", ""), alert("Two", "x", ""), alert("One", "y", "")], vec![vec![0, 1], vec![2]]),
-            (vec![record("a", "x"), alert("One", "x", "{{ query \"a\" }}"), record("b", "x")], vec![vec![0], vec![1], vec![2]]),
-            (vec![record("a", "x"), alert("One", "x", "no query here"), record("b", "x")], vec![vec![0, 1, 2]]),
+            (
+                vec![alert("One", "x", ""), record("n", "count(ALERTS)"), alert("Two", "x", "")],
+                vec![vec![0], vec![1], vec![2]],
+            ),
+            (
+                vec![alert("One", "x", ""), alert("Two", "x", ""), alert("One", "y", "")],
+                vec![vec![0, 1], vec![2]],
+            ),
+            (
+                vec![record("a", "x"), alert("One", "x", "{{ query \"a\" }}"), record("b", "x")],
+                vec![vec![0], vec![1], vec![2]],
+            ),
+            (
+                vec![record("a", "x"), alert("One", "x", "no query here"), record("b", "x")],
+                vec![vec![0, 1, 2]],
+            ),
         ] {
             let kinds: Vec<&RuleKind> = rules.iter().collect();
             assert_eq!(stages(&kinds), want, "{rules:?}");

@@ -425,8 +425,9 @@ impl Group {
         t_ms: i64,
         batch: &mut dyn Appender,
     ) -> Result<Vec<super::written::Fresh>, AppendError> {
-        let appended =
-            results.iter().map(|(position, samples)| self.rules[*position].written.append(samples, t_ms, batch));
+        let appended = results
+            .iter()
+            .map(|(position, samples)| self.rules[*position].written.append(samples, t_ms, batch));
         appended.collect()
     }
 

@@ -446,7 +446,12 @@ async fn run_group(
             let (now_ms, options) = (manager.clock.now_ms(), manager.options);
             let restored = tokio::task::spawn_blocking(move || {
                 let evaluator = context.evaluator.as_ref();
-                handle.write().group.restore(now_ms, options.outage_tolerance_ms, options.grace_ms, evaluator);
+                handle.write().group.restore(
+                    now_ms,
+                    options.outage_tolerance_ms,
+                    options.grace_ms,
+                    evaluator,
+                );
             })
             .await;
             if restored.is_err() {

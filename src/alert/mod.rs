@@ -17,6 +17,8 @@ mod evaluation;
 pub mod evaluator;
 /// Groups: order, timestamps, staleness, restoration.
 pub mod group;
+/// What is valid but hardly meant.
+pub mod lint;
 /// From rule files to groups.
 pub mod load;
 /// Schedules, reloads, restarts.

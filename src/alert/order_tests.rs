@@ -54,13 +54,8 @@ fn group(drafts: &[Draft]) -> Group {
         };
         Rule::new(kind)
     });
-    let spec = GroupSpec {
-        name: "g".into(),
-        file: "f".into(),
-        interval_ms: STEP_MS,
-        limit: 0,
-        query_offset_ms: 0,
-    };
+    let spec =
+        GroupSpec { name: "g".into(), file: "f".into(), interval_ms: STEP_MS, limit: 0, query_offset_ms: 0 };
     Group::new(spec, rules.collect())
 }
 
@@ -95,11 +90,17 @@ fn run(mut group: Group, concurrency: Option<Arc<EvalPermits>>) -> Vec<String> {
             let alerts = match &rule.kind {
                 RuleKind::Alerting(alerting) => {
                     let each = alerting.active.values();
-                    each.map(|a| format!("{} {:?} {:?} {:?}", a.labels, a.state, a.annotations, a.value)).collect()
+                    each.map(|a| format!("{} {:?} {:?} {:?}", a.labels, a.state, a.annotations, a.value))
+                        .collect()
                 }
                 RuleKind::Recording(_) => Vec::new(),
             };
-            trace.push(format!("{t_ms} {} {:?} {:?} {alerts:?}", rule.name(), rule.last_error, rule.last_samples));
+            trace.push(format!(
+                "{t_ms} {} {:?} {:?} {alerts:?}",
+                rule.name(),
+                rule.last_error,
+                rule.last_samples
+            ));
         }
     }
     let querier = storage.querier(i64::MIN, i64::MAX).expect("memory opens");

@@ -367,9 +367,14 @@ fn damaged_or_foreign_alert_state_is_refused() {
         }
     }
     target.spec.name = "other".into();
-    assert_eq!(state::restore(&mut target, &good, None, 61_000, 1).unwrap_err(), "it belongs to another group");
+    assert_eq!(
+        state::restore(&mut target, &good, None, 61_000, 1).unwrap_err(),
+        "it belongs to another group"
+    );
     target.spec.name = "g".into();
     assert!(
-        state::restore(&mut target, &good, None, 10_000_000, 3_600_000).unwrap_err().contains("outage tolerance")
+        state::restore(&mut target, &good, None, 10_000_000, 3_600_000)
+            .unwrap_err()
+            .contains("outage tolerance")
     );
 }

@@ -99,7 +99,11 @@ pub async fn backtest(call: Call) -> Response {
 fn write_job(out: &mut Vec<u8>, job: &JobStatus) {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let mut object = Object::open(out);
-    object.integer("id", count(job.id)).text("state", job.state).text("group", &job.group).text("file", &job.file);
+    object
+        .integer("id", count(job.id))
+        .text("state", job.state)
+        .text("group", &job.group)
+        .text("file", &job.file);
     json::strings(object.key("rules"), job.rules.iter().map(String::as_str));
     object
         .float("start", seconds(job.start_ms))

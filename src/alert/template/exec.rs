@@ -266,8 +266,11 @@ impl<'a> Run<'a> {
                 if let Some(value) = self.method(command, dot, piped)? {
                     return Ok(value);
                 }
-                let message = format!("can't give argument to non-function {}", command.source);
-                return Err(self.error(first.offset, &command.source, &message));
+                let end = command.words.get(1).map_or(usize::MAX, |second| second.offset);
+                let text = &self.template.text;
+                let word = text.get(first.offset..end.min(text.len())).map_or(&*command.source, str::trim_end);
+                let word = if command.words.len() > 1 { word } else { &*command.source };
+                return Err(self.error(first.offset, word, &format!("can't give argument to non-function {word}")));
             }
             return self.operand(first, dot, &command.source);
         };
@@ -403,7 +406,8 @@ impl<'a> Run<'a> {
                     return Err(self.error(offset, source, &message));
                 }
                 other => {
-                    let unknown = || Err(format!("can't evaluate field {field} in type {}", other.type_name()));
+                    let unknown =
+                        || Err(format!("can't evaluate field {field} in type {}", other.type_name()));
                     let called = methods::call(other, field, &[]).unwrap_or_else(unknown);
                     called.map_err(|message| self.error(offset, source, &message))?
                 }

@@ -235,8 +235,8 @@ fn pure(name: &str, arguments: &[Value]) -> Called {
         ))),
         "reReplaceAll" => {
             let pattern = text(a(0))?;
-            let regex = GoRegex::new(pattern)
-                .map_err(|e| failed(format!("regexp: Compile(`{pattern}`): {e}")))?;
+            let regex =
+                GoRegex::new(pattern).map_err(|e| failed(format!("regexp: Compile(`{pattern}`): {e}")))?;
             string(regex.replace_all(text(a(2))?, text(a(1))?))
         }
         "match" => {
@@ -402,7 +402,8 @@ fn title(text: &str) -> String {
         let after = chars.get(i + 1).copied().unwrap_or(' ');
         let joins = match c {
             '\'' | '.' | '\u{2018}' | '\u{2019}' | '\u{2024}' => {
-                (before.is_alphabetic() && after.is_alphabetic()) || (before.is_numeric() && after.is_numeric())
+                (before.is_alphabetic() && after.is_alphabetic())
+                    || (before.is_numeric() && after.is_numeric())
             }
             ':' | '\u{b7}' | '\u{387}' | '\u{2027}' => before.is_alphabetic() && after.is_alphabetic(),
             ',' | ';' => before.is_numeric() && after.is_numeric(),

@@ -4,7 +4,17 @@ use super::format::{duration_text, time_text};
 use super::value::Value;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -20,8 +30,28 @@ pub(super) fn call(value: &Value, name: &str, arguments: &[Value]) -> Option<Res
 
 fn time_method(ms: i64, name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
     let known = [
-        "Format", "Unix", "UnixMilli", "UnixMicro", "UnixNano", "Year", "Month", "Day", "Hour", "Minute", "Second",
-        "Nanosecond", "Weekday", "YearDay", "UTC", "String", "IsZero", "Add", "Sub", "Before", "After", "Equal",
+        "Format",
+        "Unix",
+        "UnixMilli",
+        "UnixMicro",
+        "UnixNano",
+        "Year",
+        "Month",
+        "Day",
+        "Hour",
+        "Minute",
+        "Second",
+        "Nanosecond",
+        "Weekday",
+        "YearDay",
+        "UTC",
+        "String",
+        "IsZero",
+        "Add",
+        "Sub",
+        "Before",
+        "After",
+        "Equal",
     ];
     if !known.contains(&name) {
         return None;

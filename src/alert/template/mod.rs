@@ -13,14 +13,14 @@ pub mod format;
 pub mod functions;
 /// `humanize` and its kin.
 mod humanize;
-/// Methods of times and durations.
-mod methods;
-/// Go's `fmt.Printf`.
-pub mod printf;
 /// From text to tokens.
 mod lex;
+/// Methods of times and durations.
+mod methods;
 /// From tokens to a tree.
 pub mod parse;
+/// Go's `fmt.Printf`.
+pub mod printf;
 /// Values that templates compute with.
 pub mod value;
 

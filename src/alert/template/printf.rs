@@ -183,7 +183,11 @@ fn verb_text(verb: char, flags: &Flags, value: &Value) -> String {
         ('v', Value::Int(i)) => int_text('d', flags, *i),
         ('v', Value::String(s)) => cut(s, flags),
         ('v', Value::Sample(sample)) if flags.plus => {
-            format!("&{{Labels:{} Value:{}}}", default_text(&Value::from_labels(&sample.0)), format_g(sample.1))
+            format!(
+                "&{{Labels:{} Value:{}}}",
+                default_text(&Value::from_labels(&sample.0)),
+                format_g(sample.1)
+            )
         }
         ('v', v) => default_text(v),
         ('t', Value::Bool(b)) => b.to_string(),
@@ -415,7 +419,8 @@ fn hex_float(f: f64, precision: Option<usize>) -> String {
 /// The zeros that `#` keeps: so many significant digits, and a point.
 fn with_zeros(text: &str, digits: usize) -> String {
     let (number, tail) = text.find('e').map_or((text, ""), |at| text.split_at(at));
-    let significant = number.trim_start_matches(['-', '+', '0', '.']).chars().filter(char::is_ascii_digit).count();
+    let significant =
+        number.trim_start_matches(['-', '+', '0', '.']).chars().filter(char::is_ascii_digit).count();
     let point = if number.contains('.') { "" } else { "." };
     format!("{number}{point}{}{tail}", "0".repeat(digits.saturating_sub(significant)))
 }

@@ -124,7 +124,12 @@ fn create(matches: &ArgMatches) -> Result<(), String> {
             let meta = BlockMeta::new(new_ulid(now_ms()), window.0, window.1 + 1);
             let written = write_prometheus_block(&dir, meta, &mut source(series), &|| false);
             if let Some((path, meta)) = written.map_err(|e| e.to_string())? {
-                println!("{}: {} samples of {} series", path.display(), meta.stats.num_samples, meta.stats.num_series);
+                println!(
+                    "{}: {} samples of {} series",
+                    path.display(),
+                    meta.stats.num_samples,
+                    meta.stats.num_series
+                );
             }
         }
         begin_ms += BLOCK_MS;
@@ -185,7 +190,8 @@ fn add(
         let columns = series.entry(labels).or_default();
         let mut added = SeriesColumns::default();
         for point in item["values"].as_array().into_iter().flatten() {
-            let (Some(t), Some(v)) = (point[0].as_f64(), point[1].as_str().and_then(|v| v.parse().ok())) else {
+            let (Some(t), Some(v)) = (point[0].as_f64(), point[1].as_str().and_then(|v| v.parse().ok()))
+            else {
                 return Err(format!("rule {}: {point} is not a point", rule.name));
             };
             added.push_float((t * 1000.0).round() as i64, 0, v);

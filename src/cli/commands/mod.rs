@@ -83,6 +83,13 @@ pub fn all() -> Vec<Command> {
         .subcommands([client::healthy(), client::ready(), discovery::command()]);
     let test = Command::new("test")
         .about("Unit tests")
+        .arg(
+            Arg::new("junit")
+                .long("junit")
+                .value_name("FILE")
+                .global(true)
+                .help("Write the results to this file in the JUnit format too."),
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(unit_tests::command());
