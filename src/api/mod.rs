@@ -45,6 +45,8 @@ pub mod query;
 pub mod reply;
 /// The table of paths.
 pub mod routes;
+/// Rules over the past.
+pub mod rule_history;
 /// Rules and alerts.
 pub mod rules;
 /// TLS, passwords and headers of the web configuration file.

@@ -184,6 +184,10 @@ pub struct Governed {
     pub resend_delay_ms: i64,
     /// Counts failed template expansions.
     pub template_failures: Counter,
+    /// Permits of the feature `concurrent-rule-eval`, `None` without it.
+    pub concurrency: Option<Arc<crate::alert::EvalPermits>>,
+    /// Recording rules over the past.
+    pub backfills: Arc<crate::alert::backfill::Backfills>,
 }
 
 impl Governed {
@@ -200,6 +204,7 @@ impl Governed {
             },
             resend_delay_ms: self.resend_delay_ms,
             template_failures: self.template_failures.clone(),
+            concurrency: self.concurrency.clone(),
         }
     }
 

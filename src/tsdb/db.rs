@@ -36,6 +36,8 @@ use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
 
+/// History that comes as blocks.
+mod added;
 /// What leaves the head early.
 mod early;
 /// Instruments of blocks.
