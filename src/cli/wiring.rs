@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::notify::AlertDelivery;
 use super::running::RunningConfig;
+use crate::alert::silences::SilenceDoor;
 use crate::alert::{Alert, AlertState, RuleKind, RuleManager};
 use crate::api::json::{self, Object};
 use crate::api::sources::{
@@ -248,6 +249,10 @@ impl RulesSource for Rules {
     fn alertmanagers(&self) -> (Vec<String>, Vec<String>) {
         self.delivery.urls()
     }
+
+    fn silences(&self, alertmanager: &str) -> Option<SilenceDoor> {
+        self.delivery.silences(alertmanager)
+    }
 }
 
 /// Storage as the status and admin endpoints see it.
@@ -298,6 +303,10 @@ impl StorageAdmin for Storage {
 impl ConfigSource for RunningConfig {
     fn yaml(&self) -> String {
         self.current().to_yaml()
+    }
+
+    fn yaml_on_disk(&self, now_ms: i64) -> Result<String, String> {
+        self.read(now_ms).map(|config| config.to_yaml())
     }
 
     fn external_labels(&self) -> Labels {
