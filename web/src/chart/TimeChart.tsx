@@ -146,7 +146,9 @@ export function TimeChart(props: TimeChartProps) {
           ? { show: true, size: 4, fill: colour }
           : { show: (u, n) => alone(u, n).length > 0, filter: alone, size: 4, fill: colour },
         ...(mode === "stacked" ? { fill: `${colour}38` } : {}),
-        ...(spark ? { ...(frame.lines.length === 1 ? { fill: `${colour}22` } : {}), points: { show: false } } : {}),
+        ...(spark
+          ? { ...(frame.lines.length === 1 ? { fill: `${colour}22` } : {}), points: { show: false } }
+          : {}),
       };
     });
     const past = (ghost ?? []).map((g, i): uPlot.Series => {
