@@ -67,7 +67,7 @@ export function RulesPage() {
           ]}
           onChange={(v) => setParams({ view: v === "rules" ? "" : v })}
         />
-        {view !== "groups" && (
+        {view === "rules" && (
           <Segments<Health>
             label="Health"
             value={health}

@@ -8,6 +8,7 @@ import type { Labels, QueryData } from "../lib/types";
 import { LabelText } from "../ui/labels";
 import { Segments } from "../ui/parts";
 import { type Node, operator, say } from "./ast";
+import { Busy } from "./Busy";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
 import { type Explanation, type Part, type PlanNode, pair, unmatched } from "./plan";
@@ -61,7 +62,7 @@ export function ExplainTab(props: TabProps) {
           </span>
         )}
       </div>
-      <div class={`busy-line${run.busy ? " on" : ""}`} />
+      <Busy run={run} />
       {e && <Notes answer={e.answer} />}
       {e ? (
         <ul class="tree" aria-label="Parts of the query">

@@ -12,6 +12,7 @@ import type { MatrixItem, QueryData } from "../lib/types";
 import { useNarrow } from "../ui/DataTable";
 import { lazy } from "../ui/lazy";
 import { copyText, download, Menu, Segments } from "../ui/parts";
+import { Busy } from "./Busy";
 import { askExemplars, type Exemplar, marksOf, thin } from "./exemplars";
 import { alertRule, frameToCsv, grafanaPanel } from "./export";
 import { Legend } from "./Legend";
@@ -222,7 +223,7 @@ export function GraphTab(props: TabProps) {
           ]}
         />
       </div>
-      <div class={`busy-line${run.busy ? " on" : ""}`} />
+      <Busy run={run} />
       {g && <Notes answer={g.answer} />}
       {heat ? (
         <>

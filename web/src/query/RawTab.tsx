@@ -12,6 +12,7 @@ import { LabelText } from "../ui/labels";
 import { lazy } from "../ui/lazy";
 import { download, Menu } from "../ui/parts";
 import { flatten, type Node, type SelectorNode, selectorText } from "./ast";
+import { Busy } from "./Busy";
 import { vectorToCsv } from "./export";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
@@ -118,7 +119,7 @@ export function RawTab(props: TabProps) {
           ]}
         />
       </div>
-      <div class={`busy-line${run.busy ? " on" : ""}`} />
+      <Busy run={run} />
       {r && <Notes answer={r.answer} />}
       {r && now ? (
         <>

@@ -4,6 +4,7 @@ import { bytes, full, short, visible } from "../lib/format";
 import { formatDuration, humanDuration } from "../lib/time";
 import type { QueryData, QueryStats } from "../lib/types";
 import { CopyButton } from "../ui/parts";
+import { Busy } from "./Busy";
 import type { TabProps } from "./PanelView";
 import { type Explanation, flat, type Part, pair } from "./plan";
 import { stepOf } from "./state";
@@ -45,7 +46,7 @@ export function StatsTab(props: TabProps) {
   if (!s)
     return (
       <div class="tab">
-        <div class={`busy-line${run.busy ? " on" : ""}`} />
+        <Busy run={run} />
         {!props.failed && <div class="placeholder" />}
       </div>
     );
@@ -66,7 +67,7 @@ export function StatsTab(props: TabProps) {
   const result = s.plain.data.result as { values?: unknown[]; histograms?: unknown[] }[];
   return (
     <div class="tab">
-      <div class={`busy-line${run.busy ? " on" : ""}`} />
+      <Busy run={run} />
       <ul class="tiles small stat-tiles">
         <Fact name="Series in the result" value={full(result.length)} />
         <Fact name="Points" value={short(result.reduce((n, r) => n + (r.values?.length ?? 0), 0))} />

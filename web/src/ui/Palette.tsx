@@ -3,6 +3,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { call } from "../lib/api";
 import { quote, selector, visible } from "../lib/format";
 import { go } from "../lib/router";
+import { searchMetrics } from "../lib/search";
 import type { QueryData, RulesData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { Icon, type IconName } from "./icons";
@@ -189,13 +190,12 @@ async function search(text: string, signal: AbortSignal): Promise<Entry[]> {
     .map((w) => w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
     .join(".*");
   const regex = quote(`(?i).*${words}.*`);
-  const start = Math.floor(Date.now() / 1000) - 3600;
   const [names, targets] = await Promise.allSettled([
-    call<string[]>("label/__name__/values", { "match[]": `{__name__=~${regex}}`, start, limit: 200 }, signal),
+    searchMetrics(text, 50, signal),
     call<QueryData>("query", { query: `up{instance=~${regex}}`, limit: MOST_OF_A_KIND }, signal),
   ]);
   if (signal.aborted) throw new DOMException("aborted", "AbortError");
-  const metrics = names.status === "fulfilled" ? (names.value.data ?? []) : [];
+  const metrics = names.status === "fulfilled" ? names.value : [];
   const up =
     targets.status === "fulfilled" && targets.value.data.resultType === "vector"
       ? targets.value.data.result
