@@ -27,6 +27,8 @@ pub mod manager;
 pub mod notifier;
 /// Recording rules.
 pub mod recording;
+/// Silences of Alertmanagers.
+pub mod silences;
 /// Alert state over restarts.
 pub mod state;
 /// Go's `text/template` as alerts use it.

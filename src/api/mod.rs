@@ -55,6 +55,8 @@ pub mod security;
 pub mod selectors;
 /// Listening and serving connections.
 pub mod server;
+/// Silences of the configured Alertmanagers.
+pub mod silences;
 /// What the API asks of other rooms.
 pub mod sources;
 /// Status endpoints.

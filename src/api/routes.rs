@@ -16,8 +16,8 @@ use super::context::{Api, Services};
 use super::error::ApiError;
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
-    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rule_history, rules, status,
-    targets, write,
+    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rule_history, rules, silences,
+    status, targets, write,
 };
 
 /// A request as handlers of the table see it.
@@ -134,7 +134,20 @@ pub const ROUTES: &[Route] = &[
     ),
     route("/api/v1/alerts", GET, ready!(rules::alerts), "Active alerts"),
     route("/api/v1/alertmanagers", GET, ready!(rules::alertmanagers), "Alertmanagers, active and dropped"),
+    route(
+        "/api/v1/alertmanagers/silences",
+        GET_POST,
+        ready!(silences::silences),
+        "Silences of the configured Alertmanagers; POST adds one",
+    ),
+    route("/api/v1/alertmanagers/silences/expire", POST, ready!(silences::expire), "End a silence"),
     route("/api/v1/status/config", GET, ready!(status::config), "The running configuration"),
+    route(
+        "/api/v1/status/config/disk",
+        GET,
+        ready!(status::config_on_disk),
+        "The configuration as its file stands now",
+    ),
     route("/api/v1/status/flags", GET, ready!(status::flags), "Flags and their values"),
     route("/api/v1/status/buildinfo", GET, ready!(status::build_info), "What this program is"),
     route("/api/v1/status/runtimeinfo", GET, ready!(status::runtime_info), "How this process is"),

@@ -2,6 +2,7 @@
 //! implements them, so that a handler never depends on how scraping, rules or storage are built.
 
 use crate::alert::backfill::JobStatus;
+use crate::alert::silences::SilenceDoor;
 use crate::model::metadata::Metadata;
 use crate::model::{Labels, Matcher};
 use crate::tsdb::StorageError;
@@ -182,6 +183,10 @@ pub trait RulesSource: Send + Sync {
     fn cancel_backfill(&self, _id: u64) -> bool {
         false
     }
+    /// The silences of an active Alertmanager, by its URL.
+    fn silences(&self, _alertmanager: &str) -> Option<SilenceDoor> {
+        None
+    }
 }
 
 /// A process without rules.
@@ -299,6 +304,9 @@ pub trait StorageAdmin: Send + Sync {
 pub trait ConfigSource: Send + Sync {
     /// As YAML, defaults filled in, secrets hidden.
     fn yaml(&self) -> String;
+    /// The configuration as it stands on disk now, printed like [`ConfigSource::yaml`]; the error says why it could
+    /// not be read.
+    fn yaml_on_disk(&self, now_ms: i64) -> Result<String, String>;
     /// `global.external_labels`.
     fn external_labels(&self) -> Labels;
     /// Storage retention as text: `15d or 1GiB`.

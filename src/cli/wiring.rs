@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::notify::AlertDelivery;
 use super::running::RunningConfig;
 use crate::alert::backfill::{BackfillWish, Backfills, BlockSink, JobStatus};
+use crate::alert::silences::SilenceDoor;
 use crate::alert::{Alert, AlertState, GroupSnapshot, Rule, RuleKind, RuleManager};
 use crate::api::json::{self, Object};
 use crate::api::sources::{
@@ -296,6 +297,10 @@ impl RulesSource for Rules {
     fn cancel_backfill(&self, id: u64) -> bool {
         self.backfills.cancel(id)
     }
+
+    fn silences(&self, alertmanager: &str) -> Option<SilenceDoor> {
+        self.delivery.silences(alertmanager)
+    }
 }
 
 /// Storage as the status and admin endpoints see it.
@@ -346,6 +351,10 @@ impl StorageAdmin for Storage {
 impl ConfigSource for RunningConfig {
     fn yaml(&self) -> String {
         self.current().to_yaml()
+    }
+
+    fn yaml_on_disk(&self, now_ms: i64) -> Result<String, String> {
+        self.read(now_ms).map(|config| config.to_yaml())
     }
 
     fn external_labels(&self) -> Labels {
