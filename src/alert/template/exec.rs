@@ -268,9 +268,14 @@ impl<'a> Run<'a> {
                 }
                 let end = command.words.get(1).map_or(usize::MAX, |second| second.offset);
                 let text = &self.template.text;
-                let word = text.get(first.offset..end.min(text.len())).map_or(&*command.source, str::trim_end);
+                let word =
+                    text.get(first.offset..end.min(text.len())).map_or(&*command.source, str::trim_end);
                 let word = if command.words.len() > 1 { word } else { &*command.source };
-                return Err(self.error(first.offset, word, &format!("can't give argument to non-function {word}")));
+                return Err(self.error(
+                    first.offset,
+                    word,
+                    &format!("can't give argument to non-function {word}"),
+                ));
             }
             return self.operand(first, dot, &command.source);
         };
