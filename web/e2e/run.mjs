@@ -2,12 +2,12 @@
 // bundle of web/dist is served from here (under a route prefix, with the production headers) and only the API comes
 // from that server. An argument picks the tests whose name contains it; with a leading "!" those whose name does not.
 import { api, runAll, until } from "./harness.mjs";
-import "./pages.mjs";
 import "./query.mjs";
 import "./alerting.mjs";
 import "./scraping.mjs";
 import "./manage.mjs";
 import "./hostile.mjs";
+import "./pages.mjs";
 import "./scale.mjs";
 
 // A young server: the first scrapes and evaluations must be in.

@@ -21,6 +21,8 @@ export interface SortOrder {
 }
 
 const OVERSCAN = 8;
+// Columns wider than this give up their width on narrow screens.
+const SHARED = 120;
 // Below this many rows everything is drawn: find-in-page and printing then reach all of it.
 const SMALL = 120;
 
@@ -69,7 +71,10 @@ export function DataTable<T>(props: {
   const all = ordered.length <= SMALL;
   const first = all ? 0 : Math.max(0, Math.min(view.first, ordered.length) - OVERSCAN);
   const end = all ? ordered.length : Math.min(ordered.length, view.end + OVERSCAN);
-  const minWidth = shown.reduce((sum, c) => sum + (c.width ?? 140), 0);
+  // On a narrow screen texts share what the figures leave.
+  const widthOf = (c: Column<T>) =>
+    narrow && c.align !== "right" && (c.width ?? 0) > SHARED ? undefined : c.width;
+  const minWidth = shown.reduce((sum, c) => sum + (widthOf(c) ?? (narrow ? SHARED : 140)), 0);
 
   if (rows.length === 0 && props.empty) return <div class="empty">{props.empty}</div>;
   return (
@@ -83,7 +88,7 @@ export function DataTable<T>(props: {
       <table class="data" aria-rowcount={ordered.length + 1} style={{ minWidth: `${minWidth}px` }}>
         <colgroup>
           {shown.map((c) => (
-            <col key={c.key} style={c.width ? { width: `${c.width}px` } : {}} />
+            <col key={c.key} style={widthOf(c) ? { width: `${widthOf(c)}px` } : {}} />
           ))}
         </colgroup>
         <thead>
