@@ -68,6 +68,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Refused series are logged at most this often.
 const TELL_REFUSED: Duration = Duration::from_secs(60);
 const COMPACT_THREAD: &str = "tsdb-compact";
+/// How much less urgent compaction is than the rest of the process.
+const COMPACT_NICE: i32 = 10;
 /// Longest time that closing waits for compaction.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -314,6 +316,13 @@ impl Db {
                     tracing::error!(%error, "compaction failed; it is tried again later");
                 }
             });
+            let compact = move || {
+                // Scrapes and queries go first, so that a range that is over is no cliff; on Linux this is the thread's alone.
+                if let Err(error) = rustix::process::nice(COMPACT_NICE) {
+                    tracing::debug!(%error, "compaction keeps the priority of the process");
+                }
+                compact();
+            };
             threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
         }
     }
