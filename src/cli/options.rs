@@ -75,6 +75,7 @@ pub fn storage(flags: &Flags, (retention_ms, retention_bytes): (i64, u64)) -> Db
         retention_bytes,
         block_range_ms: flags.duration_ms("storage.tsdb.min-block-duration").max(1000),
         no_lockfile: flags.bool("storage.tsdb.no-lockfile"),
+        max_held_log_bytes: flags.bytes("storage.remote.log-hold-size"),
         ..DbOptions::default()
     };
     if flags.is_given("storage.tsdb.max-block-duration") {
@@ -84,6 +85,12 @@ pub fn storage(flags: &Flags, (retention_ms, retention_bytes): (i64, u64)) -> Db
         options.wal_segment_bytes = flags.bytes("storage.tsdb.wal-segment-size");
     }
     options
+}
+
+/// How long remote write may flush when it stops.
+#[must_use]
+pub fn flush_deadline(flags: &Flags) -> Duration {
+    duration(flags, "storage.remote.flush-deadline")
 }
 
 /// Scraping's.

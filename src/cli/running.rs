@@ -17,6 +17,7 @@ use crate::model::Labels;
 use crate::model::duration::format_duration_ms;
 use crate::query::Engine;
 use crate::query::parse::ParseOptions;
+use crate::remote::send::RemoteWriter;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Counter;
 use crate::tsdb::Db;
@@ -168,6 +169,8 @@ impl RunningConfig {
 pub struct Governed {
     /// Storage.
     pub db: Arc<Db>,
+    /// Remote write to others.
+    pub sender: Arc<RemoteWriter>,
     /// Scraping.
     pub scrape: ScrapeManager,
     /// Rules.
@@ -215,6 +218,13 @@ impl Governed {
             self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
         }
         running.set(Arc::clone(&config));
+        let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
+        let runtime = tokio::runtime::Handle::current();
+        match tokio::task::spawn_blocking(move || sender.apply(&sending, &runtime)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => errors.push(e),
+            Err(_) => errors.push("starting remote write failed inside the server".into()),
+        }
         if let Err(e) = self.scrape.apply(&config).await {
             errors.push(e.to_string());
         }
@@ -240,7 +250,6 @@ impl Governed {
 /// Sections that are valid but have no effect yet.
 fn unused_sections(config: &Config) -> Vec<&'static str> {
     let sections: BTreeMap<&'static str, bool> = BTreeMap::from([
-        ("remote_write", !config.remote_write.is_empty()),
         ("remote_read", !config.remote_read.is_empty()),
         ("tracing", config.tracing.is_some()),
     ]);

@@ -22,6 +22,7 @@ use crate::api::{Api, BuildInfo, Command, Services};
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
 use crate::remote::receive::RemoteWriteReceiver;
+use crate::remote::send::{RemoteWriter, SendParts};
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Registry;
 use crate::tsdb::Db;
@@ -265,8 +266,17 @@ async fn start(
     };
     let store = Arc::new(super::alert_files::AlertFiles::new(Arc::new(RealVfs), &path));
     let rules = RuleManager::new(context, manager_options, Arc::clone(clock), store, registry);
+    let sender = RemoteWriter::new(SendParts {
+        tails: Arc::clone(&db) as _,
+        newest: Arc::new(wiring::Storage(Arc::clone(&db))),
+        metadata: Arc::new(wiring::Families { scrape: scrape.clone(), db: Arc::clone(&db) }),
+        registry: Arc::clone(registry),
+        clock: Arc::clone(clock),
+        flush_deadline: options::flush_deadline(flags),
+    });
     let governed = Governed {
         db: Arc::clone(&db),
+        sender,
         scrape: scrape.clone(),
         rules: Arc::clone(&rules),
         delivery: Arc::clone(&delivery),
@@ -400,6 +410,10 @@ async fn stop(governed: Governed) {
         late("rules");
     }
     governed.delivery.stop(STOP_DEADLINE).await;
+    let sender = Arc::clone(&governed.sender);
+    if tokio::task::spawn_blocking(move || sender.stop()).await.is_err() {
+        tracing::error!("stopping remote write failed inside the server");
+    }
     let db = Arc::clone(&governed.db);
     match tokio::task::spawn_blocking(move || db.close()).await {
         Ok(Ok(())) => {}

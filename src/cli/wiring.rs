@@ -1,5 +1,6 @@
 //! Which rooms stand behind the API's small traits? Each room is adapted here, so that neither side knows the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::notify::AlertDelivery;
@@ -12,11 +13,14 @@ use crate::api::sources::{
 };
 use crate::config::yaml::ToYaml as _;
 use crate::model::duration::format_duration_ms;
+use crate::model::metadata::Metadata;
 use crate::model::relabel::RelabelRule;
 use crate::model::{Labels, Matcher};
 use crate::query::value::PointValue;
+use crate::remote::send::families::MetadataSource;
+use crate::remote::send::queue::Newest;
 use crate::scrape::ScrapeManager;
-use crate::tsdb::{Db, StorageError};
+use crate::tsdb::{Db, MetadataStore as _, StorageError};
 
 /// Scraping as the API sees it.
 pub struct Targets {
@@ -292,6 +296,31 @@ impl StorageAdmin for Storage {
 
     fn clean_tombstones(&self) -> Result<(), StorageError> {
         self.0.clean_tombstones().map(|_| ())
+    }
+}
+
+impl Newest for Storage {
+    fn newest_ms(&self) -> i64 {
+        self.0.head_stats().max_time
+    }
+}
+
+/// What targets and storage know of metric families.
+pub struct Families {
+    /// The scraper.
+    pub scrape: ScrapeManager,
+    /// Storage.
+    pub db: Arc<Db>,
+}
+
+impl MetadataSource for Families {
+    fn families(&self) -> Vec<(String, Metadata)> {
+        let mut out: BTreeMap<String, Metadata> = self.db.metadata(None).into_iter().collect();
+        self.scrape.visit_metadata(&mut |_, family| {
+            out.entry(family.name.clone()).or_insert_with(|| family.metadata.clone());
+            true
+        });
+        out.into_iter().collect()
     }
 }
 

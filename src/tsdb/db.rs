@@ -41,6 +41,8 @@ mod metrics;
 mod snapshot;
 /// What lies in blocks, and how it gets there.
 mod stored;
+/// Readers of the log.
+mod tails;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +53,7 @@ const FORMAT_VERSION: u64 = 1;
 const FORMAT_FILE: &str = "meerkat.json";
 const WAL_DIR: &str = "meerkat-wal";
 const CHUNKS_DIR: &str = "meerkat-head";
+const TAILS_DIR: &str = "meerkat-tails";
 const LOCK_FILE: &str = "lock";
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -82,6 +85,8 @@ pub struct DbOptions {
     pub retry_interval: Duration,
     /// Whether to compress the log.
     pub wal_compression: bool,
+    /// Most log that is kept for readers that are behind, bytes.
+    pub max_held_log_bytes: u64,
     /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
     pub out_of_order_window_ms: i64,
     /// Most series in memory.
@@ -107,6 +112,7 @@ impl Default for DbOptions {
             checkpoint_bytes: 192 << 20,
             retry_interval: Duration::from_secs(1),
             wal_compression: true,
+            max_held_log_bytes: 4 << 30,
             out_of_order_window_ms: 0,
             max_series: None,
             exemplar_capacity: 100_000,
@@ -210,6 +216,8 @@ impl Db {
             sync_interval: options.wal_sync_interval,
             retry_interval: options.retry_interval,
             compress: options.wal_compression,
+            tails_dir: dir.join(TAILS_DIR),
+            max_held_bytes: options.max_held_log_bytes,
         };
         let wal = Wal::new(Arc::clone(&vfs), wal_options, WalMetrics::new(registry), next);
         wal.metrics().bytes.set(numbers.iter().map(|f| f.len as f64).sum());
@@ -325,6 +333,7 @@ impl Db {
             let most = if used >= limit { 0 } else { self.options.max_series.unwrap_or(u64::MAX) };
             self.head.limits.max_series.store(most, Ordering::Relaxed);
         }
+        self.release_log();
         let since = self.wal.bytes_written() - *self.checkpointed.lock();
         if since >= self.options.checkpoint_bytes
             && self.wal.failure().is_none()

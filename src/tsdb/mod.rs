@@ -21,6 +21,8 @@ pub mod memory;
 pub mod merge;
 /// Prometheus's own blocks.
 pub mod prometheus;
+/// The door to the log.
+pub mod tail;
 /// The seam to the disk.
 pub mod vfs;
 /// The write-ahead log.
@@ -32,6 +34,7 @@ pub use door::{
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,
     StorageError,
 };
+pub use tail::{LogPosition, LogTail, LogTails, TailBatch, TailMarks};
 
 /// Hash maps inside storage: fast, seeded at random so that nobody can aim at one bucket.
 pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

@@ -19,6 +19,7 @@ mod promqltest;
 mod query_limits;
 mod relabel_conformance;
 mod remote_messages;
+mod remote_write;
 mod rules_conformance;
 mod scraping;
 mod server;
