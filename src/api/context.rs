@@ -13,6 +13,7 @@ use super::notifications::Notifications;
 use super::sources::{ConfigSource, ReplayProgress, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
+use crate::remote::read::server::ReadLimits;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
 use crate::tsdb::{Appendable, ExemplarQuerier, Queryable};
@@ -108,6 +109,10 @@ pub struct Services {
     pub rules: Arc<dyn RulesSource>,
     /// The running configuration.
     pub config: Arc<dyn ConfigSource>,
+    /// Limits of remote read.
+    pub read_limits: ReadLimits,
+    /// Lets so many remote-read requests in at a time.
+    pub read_gate: Arc<tokio::sync::Semaphore>,
     /// Remote-write receiver.
     pub receiver: Arc<RemoteWriteReceiver>,
 }

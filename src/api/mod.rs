@@ -41,6 +41,8 @@ pub mod params;
 pub mod process;
 /// Query endpoints.
 pub mod query;
+/// The remote-read endpoint.
+pub mod read;
 /// Streamed answers.
 pub mod reply;
 /// The table of paths.

@@ -16,7 +16,8 @@ use super::context::{Api, Services};
 use super::error::ApiError;
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
-    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rules, status, targets, write,
+    admin, features, federate, labels, lifecycle, live, openapi, query, read, reply, rules, status, targets,
+    write,
 };
 
 /// A request as handlers of the table see it.
@@ -143,6 +144,7 @@ pub const ROUTES: &[Route] = &[
         "Messages for the user interface as they come",
     ),
     route("/api/v1/openapi.yaml", GET, always!(openapi::document), "This interface as an OpenAPI document"),
+    route("/api/v1/read", POST, ready!(read::read), "Answer remote read"),
     route("/api/v1/write", POST, ready!(write::write), "Receive remote write"),
     route("/api/v1/admin/tsdb/snapshot", POST_PUT, ready!(admin::snapshot), "Take a snapshot of storage"),
     route("/api/v1/admin/tsdb/delete_series", POST_PUT, ready!(admin::delete_series), "Delete series"),

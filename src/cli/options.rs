@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::model::Labels;
 use crate::query::EngineOptions;
 use crate::query::parse::ParseOptions;
+use crate::remote::read::server::ReadLimits;
 use crate::scrape::ScrapeOptions;
 use crate::tsdb::DbOptions;
 
@@ -91,6 +92,16 @@ pub fn storage(flags: &Flags, (retention_ms, retention_bytes): (i64, u64)) -> Db
 #[must_use]
 pub fn flush_deadline(flags: &Flags) -> Duration {
     duration(flags, "storage.remote.flush-deadline")
+}
+
+/// The limits of remote read.
+#[must_use]
+pub fn read_limits(flags: &Flags) -> ReadLimits {
+    ReadLimits {
+        samples: flags.number("storage.remote.read-sample-limit"),
+        concurrent: flags.number("storage.remote.read-concurrent-limit"),
+        frame_bytes: flags.number("storage.remote.read-max-bytes-in-frame"),
+    }
 }
 
 /// Scraping's.

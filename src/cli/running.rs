@@ -17,6 +17,7 @@ use crate::model::Labels;
 use crate::model::duration::format_duration_ms;
 use crate::query::Engine;
 use crate::query::parse::ParseOptions;
+use crate::remote::read::Fanout;
 use crate::remote::send::RemoteWriter;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Counter;
@@ -171,6 +172,8 @@ pub struct Governed {
     pub db: Arc<Db>,
     /// Remote write to others.
     pub sender: Arc<RemoteWriter>,
+    /// Storage with remote read.
+    pub fanout: Arc<Fanout>,
     /// Scraping.
     pub scrape: ScrapeManager,
     /// Rules.
@@ -194,7 +197,10 @@ impl Governed {
     #[must_use]
     pub fn rule_context(&self, config: &Config) -> GroupContext {
         GroupContext {
-            evaluator: Arc::new(EngineEvaluator::new(Arc::clone(&self.engine), Arc::clone(&self.db) as _)),
+            evaluator: Arc::new(EngineEvaluator::new(
+                Arc::clone(&self.engine),
+                Arc::clone(&self.fanout) as _,
+            )),
             storage: Arc::clone(&self.db) as _,
             notifier: Arc::clone(&self.delivery.notifier) as _,
             external: ExternalContext {
@@ -220,6 +226,9 @@ impl Governed {
         running.set(Arc::clone(&config));
         let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
         let runtime = tokio::runtime::Handle::current();
+        if let Err(e) = self.fanout.apply(&config, &runtime) {
+            errors.push(e);
+        }
         match tokio::task::spawn_blocking(move || sender.apply(&sending, &runtime)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => errors.push(e),
@@ -249,9 +258,6 @@ impl Governed {
 
 /// Sections that are valid but have no effect yet.
 fn unused_sections(config: &Config) -> Vec<&'static str> {
-    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([
-        ("remote_read", !config.remote_read.is_empty()),
-        ("tracing", config.tracing.is_some()),
-    ]);
+    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([("tracing", config.tracing.is_some())]);
     sections.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
 }

@@ -21,6 +21,7 @@ use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
+use crate::remote::read::Fanout;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::remote::send::{RemoteWriter, SendParts};
 use crate::scrape::ScrapeManager;
@@ -274,8 +275,15 @@ async fn start(
         clock: Arc::clone(clock),
         flush_deadline: options::flush_deadline(flags),
     });
+    let local_start = wiring::Covered {
+        db: Arc::clone(&db),
+        margin_ms: 2 * flags.duration_ms("storage.tsdb.min-block-duration"),
+    };
+    let fanout = Fanout::new(Arc::clone(&db) as _, Arc::new(local_start), registry);
+    let read_limits = options::read_limits(flags);
     let governed = Governed {
         db: Arc::clone(&db),
+        fanout: Arc::clone(&fanout),
         sender,
         scrape: scrape.clone(),
         rules: Arc::clone(&rules),
@@ -288,7 +296,7 @@ async fn start(
     };
     api.set_ready(Services {
         engine,
-        queryable: Arc::clone(&db) as _,
+        queryable: fanout,
         appendable: Arc::clone(&db) as _,
         exemplars: Some(Arc::clone(&db) as _),
         storage: Arc::new(wiring::Storage(Arc::clone(&db))),
@@ -299,6 +307,11 @@ async fn start(
         }),
         rules: Arc::new(wiring::Rules { manager: rules, delivery }),
         config: Arc::clone(running) as _,
+        read_gate: Arc::new(tokio::sync::Semaphore::new(match read_limits.concurrent {
+            0 => tokio::sync::Semaphore::MAX_PERMITS,
+            n => n,
+        })),
+        read_limits,
         receiver: RemoteWriteReceiver::new(db, Arc::clone(clock), registry),
     });
     let first = running.read(clock.now_ms())?;

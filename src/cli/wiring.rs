@@ -17,6 +17,7 @@ use crate::model::metadata::Metadata;
 use crate::model::relabel::RelabelRule;
 use crate::model::{Labels, Matcher};
 use crate::query::value::PointValue;
+use crate::remote::read::LocalStart;
 use crate::remote::send::families::MetadataSource;
 use crate::remote::send::queue::Newest;
 use crate::scrape::ScrapeManager;
@@ -302,6 +303,22 @@ impl StorageAdmin for Storage {
 impl Newest for Storage {
     fn newest_ms(&self) -> i64 {
         self.0.head_stats().max_time
+    }
+}
+
+/// From when on storage has everything, with a margin for what a restart may have missed.
+pub struct Covered {
+    /// Storage.
+    pub db: Arc<Db>,
+    /// The margin.
+    pub margin_ms: i64,
+}
+
+impl LocalStart for Covered {
+    fn local_from_ms(&self) -> i64 {
+        let head = self.db.head_stats().min_time;
+        let oldest = self.db.blocks().iter().map(|b| b.min_time).fold(head, i64::min);
+        oldest.saturating_add(self.margin_ms)
     }
 }
 

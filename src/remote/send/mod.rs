@@ -81,7 +81,8 @@ pub struct RemoteWriter {
     running: Mutex<BTreeMap<String, Running>>,
 }
 
-fn short_hash(text: &str) -> String {
+/// A short name for a section that has none.
+pub(super) fn short_hash(text: &str) -> String {
     use sha2::Digest as _;
     sha2::Sha256::digest(text).iter().take(3).map(|b| format!("{b:02x}")).collect()
 }
