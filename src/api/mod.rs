@@ -35,6 +35,8 @@ pub mod live;
 pub mod notifications;
 /// The OpenAPI document.
 pub mod openapi;
+/// The OTLP endpoint.
+pub mod otlp;
 /// Request parameters.
 pub mod params;
 /// Figures of the process.

@@ -21,11 +21,13 @@ use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
+use crate::remote::otlp::OtlpReceiver;
 use crate::remote::read::Fanout;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::remote::send::{RemoteWriter, SendParts};
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::Db;
 use crate::tsdb::vfs::RealVfs;
 
@@ -66,9 +68,6 @@ pub fn run(mut flags: Flags) -> u8 {
     }
     for name in flags.given_no_ops() {
         tracing::info!(flag = name, "this flag is accepted for compatibility and has no effect");
-    }
-    if flags.bool("agent") {
-        return fail(EXIT_FAILURE, "agent mode is not available in this version");
     }
     let without_config = !flags.is_given("config.file") && !Path::new(flags.text("config.file")).exists();
     if without_config && !flags.is_given("web.listen-address") {
@@ -112,7 +111,7 @@ impl Signals {
 async fn serve(flags: Flags, without_config: bool) -> u8 {
     let build = build_info();
     tracing::info!(
-        mode = "server",
+        mode = if flags.bool("agent") { "agent" } else { "server" },
         version = build.own_version,
         compatible_with = build.version,
         revision = build.revision,
@@ -146,6 +145,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         Ok(security) => security,
         Err(e) => return fail(EXIT_USAGE, &format!("--web.config.file: {e}")),
     };
+    if let Err(e) = options::storage(&flags, (0, 0), MemoryBudget::unlimited()) {
+        return fail(EXIT_USAGE, &e);
+    }
     let mut listeners = Vec::new();
     for address in flags.list("web.listen-address") {
         match server::bind(address).await {
@@ -223,7 +225,9 @@ async fn start(
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
-    let db_options = options::storage(flags, running.retention(&config));
+    let memory = options::memory(flags);
+    memory.register(registry);
+    let db_options = options::storage(flags, running.retention(&config), Arc::clone(&memory))?;
     let path = db_options.path.clone();
     let (opening_clock, opening_registry) = (Arc::clone(clock), Arc::clone(registry));
     let begun = std::time::Instant::now();
@@ -232,10 +236,17 @@ async fn start(
     })
     .await
     .map_err(|_| "opening storage failed inside the server".to_owned())?
-    .map_err(|e| format!("opening storage failed: {e} (--storage.tsdb.path={})", path.display()))?;
-    tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "TSDB started");
+    .map_err(|e| {
+        format!(
+            "opening storage failed: {e} (--storage.{}.path={})",
+            if flags.bool("agent") { "agent" } else { "tsdb" },
+            path.display()
+        )
+    })?;
+    let what = if flags.bool("agent") { "Agent WAL storage started" } else { "TSDB started" };
+    tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "{what}");
 
-    let engine = Arc::new(Engine::new(options::engine(flags, &config), registry));
+    let engine = Arc::new(Engine::new(options::engine(flags, &config), registry).within(memory));
     let delivery = AlertDelivery::start(
         options::notifier(flags),
         flags.duration_ms("scrape.discovery-reload-interval").unsigned_abs(),
@@ -280,10 +291,12 @@ async fn start(
         margin_ms: 2 * flags.duration_ms("storage.tsdb.min-block-duration"),
     };
     let fanout = Fanout::new(Arc::clone(&db) as _, Arc::new(local_start), registry);
+    let otlp = OtlpReceiver::new(Arc::clone(&db) as _, Arc::clone(clock), options::otlp(flags, &config)?);
     let read_limits = options::read_limits(flags);
     let governed = Governed {
         db: Arc::clone(&db),
         fanout: Arc::clone(&fanout),
+        otlp: Arc::clone(&otlp),
         sender,
         scrape: scrape.clone(),
         rules: Arc::clone(&rules),
@@ -312,6 +325,7 @@ async fn start(
             n => n,
         })),
         read_limits,
+        otlp,
         receiver: RemoteWriteReceiver::new(db, Arc::clone(clock), registry),
     });
     let first = running.read(clock.now_ms())?;

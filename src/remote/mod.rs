@@ -2,6 +2,8 @@
 //! ([`send`]); the wire format is read in place, without copies, and checked against limits before anything is
 //! allocated.
 
+/// Metrics of OpenTelemetry.
+pub mod otlp;
 /// Remote read in both directions.
 pub mod read;
 /// The receiver of remote write.

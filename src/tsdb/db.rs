@@ -3,6 +3,7 @@
 //! Own files have names that Prometheus does not use (`docs/format/README.md` lists them), so that a directory of
 //! Prometheus is never damaged by being opened.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -23,7 +24,7 @@ use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, replay};
 use super::head::truncate::{Cardinality, HeadStats};
-use super::head::{Head, Limits};
+use super::head::{Head, JobLimits, Limits};
 use super::merge::MergedQuerier;
 use super::vfs::{LockGuard, Vfs, io_error, replace_file};
 use super::wal::segment::remove_leftovers;
@@ -34,7 +35,10 @@ use crate::model::metadata::{Exemplar, Metadata};
 use crate::model::sample::HistogramValue;
 use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 
+/// What leaves the head early.
+mod early;
 /// Instruments of blocks.
 mod metrics;
 /// Copies of the storage.
@@ -57,9 +61,22 @@ const TAILS_DIR: &str = "meerkat-tails";
 const LOCK_FILE: &str = "lock";
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+/// Refused series are logged at most this often.
+const TELL_REFUSED: Duration = Duration::from_secs(60);
 const COMPACT_THREAD: &str = "tsdb-compact";
 /// Longest time that closing waits for compaction.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How an agent keeps samples.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentOptions {
+    /// How often samples are forgotten.
+    pub truncate_every: Duration,
+    /// Samples younger than this stay, milliseconds.
+    pub min_age_ms: i64,
+    /// Log older than this goes even if somebody has not read it.
+    pub max_age: Duration,
+}
 
 /// How a storage is opened.
 #[derive(Debug, Clone)]
@@ -89,12 +106,18 @@ pub struct DbOptions {
     pub max_held_log_bytes: u64,
     /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
     pub out_of_order_window_ms: i64,
-    /// Most series in memory.
-    pub max_series: Option<u64>,
+    /// Most series in memory; 0 = any number.
+    pub max_series: u64,
+    /// Most series of one job in memory.
+    pub max_series_per_job: JobLimits,
+    /// Series that have ended leave memory when they are more than this share of all; 0 = with their range only.
+    pub ended_series_share: f64,
     /// Exemplars kept, 0 = none.
     pub exemplar_capacity: usize,
-    /// Heap bytes of series and index after which new series are refused, by estimate.
-    pub memory_limit: Option<u64>,
+    /// The memory limit of the process, under which new series are refused first.
+    pub memory: Arc<MemoryBudget>,
+    /// An agent: samples are only kept for those who pass them on, and no blocks are written.
+    pub agent: Option<AgentOptions>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
 }
@@ -114,9 +137,12 @@ impl Default for DbOptions {
             wal_compression: true,
             max_held_log_bytes: 4 << 30,
             out_of_order_window_ms: 0,
-            max_series: None,
+            max_series: 0,
+            max_series_per_job: JobLimits::default(),
+            ended_series_share: 0.05,
             exemplar_capacity: 100_000,
-            memory_limit: None,
+            memory: MemoryBudget::unlimited(),
+            agent: None,
             no_lockfile: false,
         }
     }
@@ -145,7 +171,11 @@ pub struct Db {
     checkpointed: Mutex<u64>,
     /// Missing where files are not the machine's own.
     stored: Option<Stored>,
+    /// When an agent cut its log, and which segment it was in then, oldest first.
+    cuts: Mutex<VecDeque<(Instant, u32)>>,
     background: Arc<Background>,
+    /// How many refused series the log knows of, and since when.
+    refusals_told: Mutex<(u64, Option<Instant>)>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -222,11 +252,14 @@ impl Db {
         let wal = Wal::new(Arc::clone(&vfs), wal_options, WalMetrics::new(registry), next);
         wal.metrics().bytes.set(numbers.iter().map(|f| f.len as f64).sum());
         let chunks = ChunkStore::open(Arc::clone(&vfs), &chunks_dir)?;
-        let limits = Limits {
-            out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
-            max_series: AtomicU64::new(options.max_series.unwrap_or(u64::MAX)),
-            block_range_ms: options.block_range_ms.max(2),
-        };
+        let limits = Limits::new(
+            options.block_range_ms.max(2),
+            options.out_of_order_window_ms,
+            options.max_series,
+            options.max_series_per_job.clone(),
+            Arc::clone(&options.memory),
+            registry,
+        );
         let head = Head::new(
             chunks,
             Arc::clone(&wal),
@@ -237,7 +270,11 @@ impl Db {
         let recovery = replay(&head, &*vfs, &wal_dir)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
-        let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
+        let stored = if vfs.is_machine() && options.agent.is_none() {
+            Some(Stored::open(&options, &head, registry)?)
+        } else {
+            None
+        };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
         registry.gauge("prometheus_tsdb_data_replay_duration_seconds", help, &[]).set(took.as_secs_f64());
@@ -266,7 +303,9 @@ impl Db {
             closed: AtomicBool::new(false),
             checkpointed: Mutex::new(0),
             stored,
+            cuts: Mutex::default(),
             background: Arc::default(),
+            refusals_told: Mutex::default(),
             lock: Mutex::new(lock),
         });
         db.start();
@@ -326,14 +365,22 @@ impl Db {
         self.stored.as_ref().map_or(Ok(0), |stored| stored.clean_tombstones(self.clock.now_ms()))
     }
 
-    /// What is due: a checkpoint when much log has gathered, the memory limit. Called each second.
-    pub fn maintain(&self) {
-        if let Some(limit) = self.options.memory_limit {
-            let used = self.head.heap_bytes() as u64;
-            let most = if used >= limit { 0 } else { self.options.max_series.unwrap_or(u64::MAX) };
-            self.head.limits.max_series.store(most, Ordering::Relaxed);
+    /// Logs that series were refused, not more than once a minute.
+    fn tell_refused(&self) {
+        let (number, reason) = self.head.limits.refused();
+        let mut told = self.refusals_told.lock();
+        if number > told.0 && told.1.is_none_or(|at| at.elapsed() >= TELL_REFUSED) {
+            let refused = number - told.0;
+            tracing::warn!(refused, reason, "new series are refused, those that exist go on");
+            *told = (number, Some(Instant::now()));
         }
+    }
+
+    /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
+    pub fn maintain(&self) {
+        self.tell_refused();
         self.release_log();
+        self.cut_agent_log();
         let since = self.wal.bytes_written() - *self.checkpointed.lock();
         if since >= self.options.checkpoint_bytes
             && self.wal.failure().is_none()
@@ -427,6 +474,13 @@ impl Db {
     /// Changes the out-of-order window, milliseconds; 0 refuses out-of-order samples.
     pub fn set_out_of_order_window(&self, window_ms: i64) {
         self.head.limits.out_of_order_window_ms.store(window_ms.max(0), Ordering::Relaxed);
+    }
+
+    /// Changes which share of ended series is worth a block of their own before their range is over; 0 = none.
+    pub fn set_ended_series_share(&self, share: f64) {
+        if let Some(stored) = &self.stored {
+            stored.early.set_share(share);
+        }
     }
 
     /// Changes the retention: milliseconds and bytes, 0 = no limit.

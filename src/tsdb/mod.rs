@@ -28,7 +28,7 @@ pub mod vfs;
 /// The write-ahead log.
 pub mod wal;
 
-pub use db::{Db, DbOptions};
+pub use db::{AgentOptions, Db, DbOptions};
 pub use door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries,
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,

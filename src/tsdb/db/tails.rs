@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Db;
 use crate::tsdb::door::StorageError;
@@ -21,6 +22,37 @@ impl Db {
             && let Err(error) = self.wal.holds().sweep(&self.wal_dir, replaced)
         {
             tracing::warn!(%error, "the log cannot be cut");
+        }
+    }
+}
+
+impl Db {
+    /// In an agent, now and then: forgets samples that are old enough, and log that is too old.
+    pub(super) fn cut_agent_log(&self) {
+        let Some(agent) = self.options.agent else { return };
+        let current = self.wal.current();
+        {
+            let mut cuts = self.cuts.lock();
+            if cuts.is_empty() {
+                cuts.push_back((Instant::now(), current));
+                return;
+            }
+            if cuts.back().is_some_and(|(at, _)| at.elapsed() < agent.truncate_every) {
+                return;
+            }
+            let mut expired = None;
+            while cuts.len() > 1 && cuts.front().is_some_and(|(at, _)| at.elapsed() > agent.max_age) {
+                expired = cuts.pop_front();
+            }
+            if let Some((_, segment)) = expired {
+                self.wal.holds().expire(segment);
+            }
+            cuts.push_back((Instant::now(), current));
+        }
+        let before_ms = self.clock.now_ms() - agent.min_age_ms;
+        let cut = self.head.forget_before(before_ms, &|| false).and_then(|()| self.checkpoint());
+        if let Err(error) = cut {
+            tracing::error!(%error, "the agent's log cannot be cut; it is tried again later");
         }
     }
 }

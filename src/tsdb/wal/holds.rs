@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,6 +30,8 @@ pub struct Holds {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     max_bytes: AtomicU64,
+    /// Segments before this one are too old to be kept for anybody.
+    expired: AtomicU32,
     readers: Mutex<BTreeMap<String, Held>>,
 }
 
@@ -98,7 +100,13 @@ impl Holds {
                 }
             }
         }
-        Self { vfs, dir, max_bytes: AtomicU64::new(max_bytes), readers: Mutex::new(readers) }
+        Self {
+            vfs,
+            dir,
+            max_bytes: AtomicU64::new(max_bytes),
+            expired: AtomicU32::new(0),
+            readers: Mutex::new(readers),
+        }
     }
 
     /// The saved marks of a reader.
@@ -148,6 +156,11 @@ impl Holds {
         });
     }
 
+    /// Segments before this one are too old to be kept for anybody.
+    pub fn expire(&self, segment: u32) {
+        self.expired.fetch_max(segment, Ordering::Relaxed);
+    }
+
     /// Takes the number of samples that a reader lost.
     pub fn take_lost(&self, name: &str) -> u64 {
         self.readers.lock().get_mut(name).map_or(0, |held| std::mem::take(&mut held.lost))
@@ -165,7 +178,7 @@ impl Holds {
         let mut waiting: u64 = files.iter().filter(|f| Some(f.number) >= floor).map(|f| f.len).sum();
         for file in &files {
             let needed = floor.is_some_and(|floor| file.number >= floor);
-            if needed && waiting <= limit {
+            if needed && waiting <= limit && file.number >= self.expired.load(Ordering::Relaxed) {
                 break;
             }
             if needed {
@@ -204,7 +217,7 @@ impl Holds {
                 reader = name,
                 segment = file.number,
                 samples = lost,
-                "log that a slow remote peer had not taken yet was deleted to keep to --storage.remote.log-hold-size"
+                "log that a slow remote peer had not taken yet was deleted: it was over --storage.remote.log-hold-size, or too old for an agent"
             );
         }
     }
