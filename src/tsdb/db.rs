@@ -18,7 +18,6 @@ use super::door::{
 };
 use super::head::append::HeadAppender;
 use super::head::chunks::ChunkStore;
-use super::head::flush::{FlushRange, FlushSource, FlushView};
 use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, replay};
@@ -137,8 +136,7 @@ pub struct Db {
     closed: AtomicBool,
     /// Log bytes at the last checkpoint; held while one is written.
     checkpointed: Mutex<u64>,
-    /// Missing where files are not the machine's own.
-    stored: Option<Stored>,
+    stored: Stored,
     background: Arc<Background>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
@@ -182,8 +180,23 @@ impl Db {
         let begun = Instant::now();
         let (dir, wal_dir, chunks_dir) =
             (options.path.clone(), options.path.join(WAL_DIR), options.path.join(CHUNKS_DIR));
+        let fresh = !vfs.exists(&dir);
         for dir in [&dir, &wal_dir, &chunks_dir] {
             vfs.create_dir_all(dir).map_err(|e| io_error("create directory", dir, &e))?;
+        }
+        // What is acknowledged in a directory whose own name is lost by a power cut is lost, too.
+        vfs.sync_dir(&dir).map_err(|e| io_error("sync directory", &dir, &e))?;
+        if fresh {
+            for parent in dir.ancestors().skip(1) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                match vfs.sync_dir(parent) {
+                    // Whoever made directories that are closed to us has to care for them.
+                    Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+                        return Err(io_error("sync directory", parent, &e));
+                    }
+                    _ => {}
+                }
+            }
         }
         let lock_path = dir.join(LOCK_FILE);
         let lock = if options.no_lockfile {
@@ -229,7 +242,7 @@ impl Db {
         let recovery = replay(&head, &*vfs, &wal_dir)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
-        let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
+        let stored = Stored::open(&options, &vfs, &head, registry)?;
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
         registry.gauge("prometheus_tsdb_data_replay_duration_seconds", help, &[]).set(took.as_secs_f64());
@@ -271,14 +284,12 @@ impl Db {
         threads.push(sync);
         let tick = self.each(TICK, Self::maintain);
         threads.extend(std::thread::Builder::new().name("tsdb".into()).spawn(tick).ok());
-        if let Some(stored) = &self.stored {
-            let compact = self.each(stored.interval(), |db| {
-                if let Err(error) = db.compact() {
-                    tracing::error!(%error, "compaction failed; it is tried again later");
-                }
-            });
-            threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
-        }
+        let compact = self.each(self.stored.interval(), |db| {
+            if let Err(error) = db.compact() {
+                tracing::error!(%error, "compaction failed; it is tried again later");
+            }
+        });
+        threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
     }
 
     /// A loop that does something again and again as long as the storage is there and not closed.
@@ -303,19 +314,18 @@ impl Db {
     /// Writes blocks of what is old enough, merges and drops blocks: everything that is due now. Returns the number
     /// of steps done. The background thread calls this each minute.
     pub fn compact(&self) -> Result<usize, StorageError> {
-        self.stored.as_ref().map_or(Ok(0), |stored| stored.cycle(self))
+        self.stored.cycle(self)
     }
 
     /// `meta.json` of each block, oldest first.
     #[must_use]
     pub fn blocks(&self) -> Vec<BlockMeta> {
-        let Some(stored) = &self.stored else { return Vec::new() };
-        stored.blocks.blocks().iter().map(|b| b.meta().clone()).collect()
+        self.stored.blocks.blocks().iter().map(|b| b.meta().clone()).collect()
     }
 
     /// Removes deleted samples from blocks. Returns how many blocks were rewritten.
     pub fn clean_tombstones(&self) -> Result<usize, StorageError> {
-        self.stored.as_ref().map_or(Ok(0), |stored| stored.clean_tombstones(self.clock.now_ms()))
+        self.stored.clean_tombstones(self.clock.now_ms())
     }
 
     /// What is due: a checkpoint when much log has gathered, the memory limit. Called each second.
@@ -351,9 +361,7 @@ impl Db {
         }
         *self.background.stop.lock() = true;
         self.background.wake.notify_all();
-        if let Some(stored) = &self.stored {
-            stored.stop();
-        }
+        self.stored.stop();
         self.wal.stop();
         let threads = std::mem::take(&mut *self.background.threads.lock());
         let patience = Instant::now() + CLOSE_PATIENCE;
@@ -424,9 +432,7 @@ impl Db {
     pub fn set_retention(&self, retention_ms: i64, retention_bytes: u64) {
         self.retention_ms.store(retention_ms, Ordering::Relaxed);
         self.retention_bytes.store(retention_bytes, Ordering::Relaxed);
-        if let Some(stored) = &self.stored {
-            stored.set_retention(retention_ms, retention_bytes);
-        }
+        self.stored.set_retention(retention_ms, retention_bytes);
     }
 
     /// The retention: milliseconds and bytes, 0 = no limit.
@@ -447,11 +453,10 @@ impl Db {
         min_t_ms: i64,
         max_t_ms: i64,
     ) -> Result<(), StorageError> {
-        let Some(stored) = &self.stored else { return self.head.delete(matchers, min_t_ms, max_t_ms) };
         // What is on its way from the head to a block must not escape.
-        let _guard = stored.at_rest();
+        let _guard = self.stored.at_rest();
         self.head.delete(matchers, min_t_ms, max_t_ms)?;
-        stored.delete(matchers, min_t_ms, max_t_ms)
+        self.stored.delete(matchers, min_t_ms, max_t_ms)
     }
 
     /// The head, for compaction.
@@ -467,29 +472,12 @@ impl Db {
     }
 }
 
-impl FlushSource for Db {
-    fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange> {
-        self.head.range_to_flush(now_ms)
-    }
-
-    fn flush_view(&self, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
-        self.head.flush_view(range)
-    }
-
-    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
-        self.head.forget_before(t_ms, &|| false)?;
-        self.checkpoint()
-    }
-}
-
 impl Drop for Db {
     fn drop(&mut self) {
         // A storage that is dropped without `close` must look like a crash to the next start, nothing more.
         *self.background.stop.lock() = true;
         self.background.wake.notify_all();
-        if let Some(stored) = &self.stored {
-            stored.stop();
-        }
+        self.stored.stop();
         self.wal.stop();
     }
 }
@@ -552,8 +540,7 @@ impl Queryable for Db {
     fn querier(&self, min_t_ms: i64, max_t_ms: i64) -> Result<Box<dyn Querier>, StorageError> {
         // The head first: a block is shown before the head forgets its range, so no sample is in neither.
         let head = Box::new(HeadQuerier(HeadView::open(&self.head, min_t_ms, max_t_ms)));
-        let Some(stored) = &self.stored else { return Ok(head) };
-        let mut sources = stored.blocks.queriers(min_t_ms, max_t_ms);
+        let mut sources = self.stored.blocks.queriers(min_t_ms, max_t_ms);
         if sources.is_empty() {
             return Ok(head);
         }

@@ -1,13 +1,10 @@
 //! What does `meta.json` say? Prometheus's fields, so that its tools can list our blocks, and our format version.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::tsdb::StorageError;
-
-use super::files;
+use crate::tsdb::vfs::Place;
 
 /// Name of the file.
 pub const META_FILE: &str = "meta.json";
@@ -147,12 +144,11 @@ impl BlockMeta {
     }
 
     /// Reads the file of a block directory.
-    pub fn read(dir: &Path) -> Result<Self, StorageError> {
-        let path = dir.join(META_FILE);
+    pub fn read(dir: impl Into<Place>) -> Result<Self, StorageError> {
+        let path = dir.into().join(META_FILE);
         let corrupt =
             |message: String| StorageError::Corrupt { path: path.display().to_string(), offset: 0, message };
-        let bytes =
-            files::read_small(&path, MAX_META)?.ok_or_else(|| corrupt("the file is missing".into()))?;
+        let bytes = path.read_small(MAX_META)?.ok_or_else(|| corrupt("the file is missing".into()))?;
         let meta: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         if meta.version != 1 {
             return Err(corrupt(format!("unexpected meta file version {}", meta.version)));
@@ -164,15 +160,15 @@ impl BlockMeta {
     }
 
     /// Writes the file of a block directory, durably.
-    pub fn write(&self, dir: &Path) -> Result<(), StorageError> {
-        let path = dir.join(META_FILE);
+    pub fn write(&self, dir: impl Into<Place>) -> Result<(), StorageError> {
+        let path = dir.into().join(META_FILE);
         let mut text = serde_json::to_vec_pretty(self).map_err(|e| StorageError::Corrupt {
             path: path.display().to_string(),
             offset: 0,
             message: e.to_string(),
         })?;
         text.push(b'\n');
-        files::write_atomically(&path, &text)
+        path.write_atomically(&text)
     }
 }
 

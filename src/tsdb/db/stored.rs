@@ -5,7 +5,6 @@
 //! Whatever ends the process in between, each sample is in the log, in a block, or in both, and queries return it once.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use super::super::compact::sources::FlushSeries;
 use super::super::compact::{AnyBlock, BlockSet, Compactor, CompactorOptions, Retention, Step};
 use super::super::door::{SelectHints, StorageError};
 use super::super::head::Head;
+use super::super::vfs::{Place, Vfs};
 use super::metrics::StoredMetrics;
 use super::{Db, DbOptions};
 use crate::model::Matcher;
@@ -65,10 +65,11 @@ impl Stored {
     /// Opens the blocks below the data directory.
     pub(super) fn open(
         options: &DbOptions,
+        vfs: &Arc<dyn Vfs>,
         head: &Arc<Head>,
         registry: &Registry,
     ) -> Result<Self, StorageError> {
-        let (blocks, report) = BlockSet::open(&options.path)?;
+        let (blocks, report) = BlockSet::open(Place::new(Arc::clone(vfs), &options.path))?;
         for path in &report.cleaned {
             tracing::info!(path = %path.display(), "an unfinished block was removed");
         }
@@ -301,11 +302,6 @@ impl Stored {
         let cleaned = self.compactor.clean_tombstones(now_ms, &|| self.stopped())?;
         self.metrics.tombstone_cleanup.observe(begun.elapsed().as_secs_f64());
         Ok(cleaned)
-    }
-
-    /// The data directory.
-    pub(super) fn dir(&self) -> &Path {
-        self.blocks.dir()
     }
 }
 

@@ -160,12 +160,12 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), |_| {});
     let want = store.fill(0, 26_000);
-    let range = store.db.range_to_flush(0).unwrap();
+    let range = store.db.head().range_to_flush(0).unwrap();
     // Killed while the block is written.
     std::fs::create_dir(dir.path().join("01ARZ3NDEKTSV4RRFFQ69G5FAV.tmp-for-creation")).unwrap();
     let writing = store.killed(dir.path());
     // Killed after the block was renamed, before anything was forgotten.
-    let view = store.db.flush_view(range).unwrap();
+    let view = store.db.head().flush_view(range).unwrap();
     let meta = BlockMeta::new(crate::tsdb::block::new_ulid(1), range.min_t_ms, range.max_t_ms + 1);
     let mut series = crate::tsdb::compact::sources::FlushSeries::new(&*view);
     write_block(dir.path(), meta, &mut series, &|| false).unwrap().unwrap();
