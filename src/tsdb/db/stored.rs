@@ -112,7 +112,7 @@ impl Stored {
     /// How often a cycle should run: each minute, more often where blocks are short.
     pub(super) fn interval(&self) -> Duration {
         let part = u64::try_from(self.block_range_ms / 120).unwrap_or(0);
-        Duration::from_millis(part).clamp(Duration::from_secs(1), Duration::from_secs(60))
+        Duration::from_millis(part).clamp(Duration::from_millis(200), Duration::from_secs(60))
     }
 
     /// Gives up the step that runs, and begins none.

@@ -195,6 +195,33 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
 }
 
 #[test]
+fn chunks_are_not_mistaken_for_those_of_files_that_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut want = Samples::new();
+    let all = |want: &mut Samples, more: Samples| {
+        more.into_iter().for_each(|(name, samples)| want.entry(name).or_default().extend(samples));
+    };
+    // Full chunks whose file is closed by a restart, then in a block, so that the file is deleted.
+    let store = open(dir.path(), |_| {});
+    all(&mut want, store.fill_each(0, 8_000, 20));
+    all(&mut want, store.fill_each(12_000, 12_001, 1));
+    store.db.checkpoint().unwrap();
+    drop(store);
+    let store = open(dir.path(), |_| {});
+    all(&mut want, store.fill_each(15_500, 15_501, 1));
+    store.db.compact().unwrap();
+    let chunk_files = || std::fs::read_dir(dir.path().join(CHUNKS_DIR)).unwrap().count();
+    assert_eq!(chunk_files(), 0);
+    let killed = store.killed(dir.path());
+    // New chunks go to a new file; what the checkpoint says of the old one must not lead there.
+    let again = open(killed.path(), |_| {});
+    all(&mut want, again.fill_each(16_000, 24_000, 20));
+    again.db.checkpoint().unwrap();
+    assert_eq!(again.all(), want);
+    assert_eq!(open(again.killed(killed.path()).path(), |_| {}).all(), want);
+}
+
+#[test]
 fn deletions_reach_blocks_and_head() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), |_| {});

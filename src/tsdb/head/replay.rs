@@ -71,6 +71,8 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
         load(head, &mut state, &bytes, file, &mut recovery);
         break;
     }
+    let newest = state.used_slots().map(|(_, s)| s.sealed.file()).max().unwrap_or(0);
+    head.chunks.reserve(newest.max(covered.file()));
     let mut waiting = attach_chunks(head, &mut state, covered, &mut recovery);
     let segments: Vec<&LogFile> =
         files.iter().filter(|f| f.kind == FileKind::Segment && f.number >= first).collect();
