@@ -23,5 +23,6 @@ mod rules_conformance;
 mod scraping;
 mod server;
 mod storage;
+mod storage_faults;
 mod tidy;
 mod world;

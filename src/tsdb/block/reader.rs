@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use ulid::Ulid;
 
 use crate::model::{Labels, Matcher};
 use crate::tsdb::StorageError;
@@ -61,6 +62,20 @@ impl Block {
     pub fn open(dir: impl Into<Place>) -> Result<Arc<Self>, StorageError> {
         let dir = dir.into();
         let meta = BlockMeta::read(&dir)?;
+        Self::open_as(dir, |_| meta)
+    }
+
+    /// Opens the native block in `dir` whose `meta.json` is damaged; what it said comes from the footer as far as it
+    /// can.
+    pub fn open_without_meta(dir: impl Into<Place>, ulid: Ulid) -> Result<Arc<Self>, StorageError> {
+        Self::open_as(dir.into(), |footer| {
+            let mut meta = BlockMeta::new(ulid, i64::MAX, i64::MIN);
+            meta.describe(footer);
+            meta
+        })
+    }
+
+    fn open_as(dir: Place, meta: impl FnOnce(&Footer) -> BlockMeta) -> Result<Arc<Self>, StorageError> {
         let path = dir.join(BLOCK_FILE);
         let bytes = path.map()?;
         let footer = Footer::read(&bytes).map_err(|e| StorageError::Corrupt {
@@ -73,7 +88,7 @@ impl Block {
         Ok(Arc::new(Self {
             dir,
             path,
-            meta,
+            meta: meta(&footer),
             bytes,
             footer,
             parts: Default::default(),

@@ -16,7 +16,7 @@ use super::format::{
     BLOCK_FILE, CHUNK_SAMPLES, ChunkKind, ChunkRef, Extent, FOOT_MAGIC, Footer, HEAD_MAGIC, HEADER_LEN,
     PAGE_BYTES, PAGE_ENTRY_LEN, PAGE_SERIES, PageEntry, Part, TRAILER_LEN, VERSION,
 };
-use super::meta::{BLOCK_FORMAT, BlockMeta};
+use super::meta::BlockMeta;
 use super::source::{SeriesColumns, SeriesSource};
 use super::times::TimeWriter;
 use super::values::Codec;
@@ -67,17 +67,7 @@ pub fn write_block(
         }
         writer.finish()?
     };
-    let footer = &report.footer;
-    meta.version = 1;
-    meta.format = BLOCK_FORMAT.to_owned();
-    meta.format_version = VERSION;
-    meta.min_time = meta.min_time.min(footer.min_t_ms);
-    meta.max_time = meta.max_time.max(footer.max_t_ms.saturating_add(1));
-    meta.stats.num_series = u64::from(footer.series);
-    meta.stats.num_chunks = footer.chunks;
-    meta.stats.num_float_samples = footer.float_samples;
-    meta.stats.num_histogram_samples = footer.histogram_samples;
-    meta.stats.num_samples = footer.float_samples + footer.histogram_samples;
+    meta.describe(&report.footer);
     meta.write(&temp)?;
     temp.sync_dir()?;
     super::reader::verify_dir(&temp)?;

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
 use crate::model::Matcher;
+use crate::tsdb::block::meta::META_FILE;
 use crate::tsdb::block::{Block, BlockMeta, BlockQuerier, BlockSource, SeriesSource, writer::TEMP_SUFFIX};
 use crate::tsdb::door::{Querier, StorageError};
 use crate::tsdb::prometheus::{PrometheusBlock, PrometheusQuerier, PrometheusSource};
@@ -17,6 +18,9 @@ use crate::tsdb::vfs::{Entry, Place};
 pub const DELETED_SUFFIX: &str = ".tmp-for-deletion";
 /// Directories with this end are damaged and kept for a person to look at.
 pub const QUARANTINE_SUFFIX: &str = ".quarantine";
+
+/// What was the `meta.json` of a block before it was damaged.
+const DAMAGED_META_FILE: &str = "meta.json.damaged";
 
 /// A block of either format.
 #[derive(Debug, Clone)]
@@ -135,6 +139,21 @@ fn dir_size(dir: &Place) -> u64 {
     entries.into_iter().map(|e| if e.is_dir { dir_size(&dir.join(e.name)) } else { e.len }).sum()
 }
 
+/// A native block whose `meta.json` alone is damaged. That is kept beside a new one made from the block's footer.
+fn without_meta(dir: &Place, ulid: Ulid) -> Option<AnyBlock> {
+    let Err(StorageError::Corrupt { .. }) = BlockMeta::read(dir) else { return None };
+    let block = Block::open_without_meta(dir, ulid).ok()?;
+    let file = dir.join(META_FILE);
+    // A damaged file that cannot be replaced now is found damaged again at the next start.
+    if file.exists_here() && file.rename(&dir.join(DAMAGED_META_FILE)).is_err() {
+        return Some(AnyBlock::Native(block));
+    }
+    if let Err(error) = block.meta().write(dir) {
+        tracing::warn!(block = %ulid, %error, "the description of a block cannot be written");
+    }
+    Some(AnyBlock::Native(block))
+}
+
 /// What opening or reloading found besides sound blocks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockSetReport {
@@ -142,8 +161,18 @@ pub struct BlockSetReport {
     pub cleaned: Vec<PathBuf>,
     /// Damaged blocks, under their new names, with the reason.
     pub quarantined: Vec<(PathBuf, String)>,
+    /// Blocks whose `meta.json` was damaged and was written again from what the block itself says, with the reason.
+    pub repaired: Vec<(PathBuf, String)>,
     /// Blocks that could not be opened for another reason and are not shown; they stay where they are.
     pub unreadable: Vec<(PathBuf, String)>,
+}
+
+impl BlockSetReport {
+    /// How many files of blocks were found damaged.
+    #[must_use]
+    pub fn damaged(&self) -> usize {
+        self.quarantined.len() + self.repaired.len()
+    }
 }
 
 /// The blocks of a data directory.
@@ -172,6 +201,7 @@ impl BlockSet {
         }
         let found = this.reload()?;
         report.quarantined = found.quarantined;
+        report.repaired = found.repaired;
         report.unreadable = found.unreadable;
         Ok((this, report))
     }
@@ -220,6 +250,12 @@ impl BlockSet {
             match AnyBlock::open(&path) {
                 Ok(block) => blocks.push(block),
                 Err(e @ StorageError::Corrupt { .. }) => {
+                    if let Some(block) = without_meta(&path, ulid) {
+                        tracing::error!(block = %ulid, err = %e, "damaged description of a block written again");
+                        report.repaired.push((path.to_path_buf(), e.to_string()));
+                        blocks.push(block);
+                        continue;
+                    }
                     let aside = self.dir.join(format!("{}{QUARANTINE_SUFFIX}", entry.name));
                     match path.rename(&aside) {
                         Ok(()) => {

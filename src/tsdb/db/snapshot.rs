@@ -33,6 +33,18 @@ fn link_block(from: &Place, to: &Place, levels: u32) -> Result<(), StorageError>
     to.sync_dir()
 }
 
+/// Removes what a crash left of snapshots.
+pub(super) fn remove_unfinished(data: &Place) {
+    let all = data.join(SNAPSHOTS_DIR);
+    // Mostly there is no such directory.
+    for entry in all.list().unwrap_or_default().iter().filter(|e| e.name.ends_with(UNFINISHED)) {
+        match all.join(&entry.name).remove_dir_all() {
+            Ok(()) => tracing::info!(snapshot = entry.name, "an unfinished snapshot was removed"),
+            Err(error) => tracing::warn!(snapshot = entry.name, %error, "an unfinished snapshot stays"),
+        }
+    }
+}
+
 impl Db {
     /// Copies all blocks, and the head as a block if asked for, into a new directory below `snapshots/`, whose name
     /// is returned. Links where the file system can: it costs hardly any space.

@@ -73,9 +73,11 @@ impl Stored {
         for path in &report.cleaned {
             tracing::info!(path = %path.display(), "an unfinished block was removed");
         }
+        super::snapshot::remove_unfinished(blocks.dir());
         let blocks = Arc::new(blocks);
         let metrics = StoredMetrics::new(registry, &blocks, head);
         metrics.reloads.inc();
+        metrics.damaged.add(report.damaged() as f64);
         let this = Self {
             compactor: Compactor::new(Arc::clone(&blocks), CompactorOptions::default()),
             blocks,
@@ -173,7 +175,9 @@ impl Stored {
     fn reload(&self) -> Result<(), StorageError> {
         let _guard = self.work.lock();
         self.metrics.reloads.inc();
-        self.blocks.reload().map(|_| ()).inspect_err(|_| self.metrics.reloads_failed.inc())
+        let report = self.blocks.reload().inspect_err(|_| self.metrics.reloads_failed.inc())?;
+        self.metrics.damaged.add(report.damaged() as f64);
+        Ok(())
     }
 
     /// Applies retention.

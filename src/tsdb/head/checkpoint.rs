@@ -141,6 +141,7 @@ impl Head {
         }
         put_ivarint(&mut payload, valid_from_ms);
         out.put(kind::START, &payload)?;
+        let start = payload.clone();
         let mut total = 0;
         let mut deletions: Vec<(u64, i64, i64)> = Vec::new();
         for first in (0..slots).step_by(GROUP as usize) {
@@ -169,6 +170,8 @@ impl Head {
         out.put(kind::DELETIONS, &payload)?;
         payload.clear();
         put_uvarint(&mut payload, total);
+        // The start once more: nothing of a checkpoint can be used without it.
+        out.put(kind::START, &start)?;
         out.put(kind::END, &payload)?;
         out.flush()?;
         // Chunks that were closed meanwhile are named by the series too.
@@ -267,8 +270,8 @@ pub enum Saved {
     End,
 }
 
-/// Whether the bytes are a checkpoint with start and end, and what the start says.
-pub fn complete(bytes: &[u8], salt: u32) -> Option<Start> {
+/// What the start of a checkpoint says, and whether its end is there; `None` when it cannot be used at all.
+pub fn opening(bytes: &[u8], salt: u32) -> Option<(Start, bool)> {
     let (mut start, mut end) = (None, false);
     for found in Frames::new(bytes, salt, 0) {
         match found {
@@ -281,7 +284,7 @@ pub fn complete(bytes: &[u8], salt: u32) -> Option<Start> {
             _ => {}
         }
     }
-    start.filter(|_| end)
+    start.map(|start| (start, end))
 }
 
 /// Reads one frame.

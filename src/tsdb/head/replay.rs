@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::super::Map;
 use super::super::door::StorageError;
-use super::super::vfs::Vfs;
+use super::super::vfs::{FileBytes, Vfs};
 use super::super::wal::batch::{BatchDecoder, ReadBatch};
 use super::super::wal::frame::{Found, Frames, kind};
 use super::super::wal::segment::{FileKind, LogFile, list};
 use super::Head;
-use super::checkpoint::{Saved, complete, take};
+use super::checkpoint::{Saved, Start, opening, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
 use super::series::{LateSample, Open};
@@ -58,18 +58,25 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     let mut state = head.state.write();
     let mut first = 0;
     let mut covered = ChunkRef::NONE;
+    // The newest complete checkpoint; if all are damaged, what is left of the newest that says where it begins.
+    let mut best: Option<(Start, &LogFile, FileBytes)> = None;
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
-        let Ok(bytes) = vfs.sealed(&file.path, true) else { continue };
-        let Some(start) = complete(&bytes, file.salt) else {
-            tracing::error!(path = %file.path.display(), "a checkpoint is damaged, using the one before");
-            recovery.damaged += 1;
-            continue;
-        };
+        let found = vfs.sealed(&file.path, true).ok().and_then(|b| Some((opening(&b, file.salt)?, b)));
+        if let Some(((start, true), bytes)) = found {
+            best = Some((start, file, bytes));
+            break;
+        }
+        tracing::error!(path = %file.path.display(), "a checkpoint is damaged");
+        recovery.damaged += 1;
+        if let (None, Some(((start, _), bytes))) = (&best, found) {
+            best = Some((start, file, bytes));
+        }
+    }
+    if let Some((start, file, bytes)) = best {
         (first, covered) = (start.segment, start.chunks);
         state.next_id = start.next_id;
         state.valid_from_ms = start.valid_from_ms;
         load(head, &mut state, &bytes, file, &mut recovery);
-        break;
     }
     let newest = state.used_slots().map(|(_, s)| s.sealed.file()).max().unwrap_or(0);
     head.chunks.reserve(newest.max(covered.file()));

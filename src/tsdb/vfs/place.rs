@@ -107,6 +107,12 @@ impl Place {
         replace_file(&*self.vfs, &self.path, bytes)
     }
 
+    /// Whether there is something here.
+    #[must_use]
+    pub fn exists_here(&self) -> bool {
+        self.vfs.exists(&self.path)
+    }
+
     /// Creates a file; there must be none.
     pub fn create(&self) -> Result<NewFile, StorageError> {
         let file = self.check("create", self.vfs.create(&self.path))?;
