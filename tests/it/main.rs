@@ -24,5 +24,6 @@ mod scraping;
 mod server;
 mod storage;
 mod storage_faults;
+mod storage_limits;
 mod tidy;
 mod world;
