@@ -163,6 +163,7 @@ impl Head {
         }
         put_ivarint(&mut payload, valid_from_ms);
         out.put(kind::START, &payload)?;
+        let start = payload.clone();
         let mut total = 0;
         let mut deletions: Vec<(u64, i64, i64)> = Vec::new();
         for first in (0..slots).step_by(GROUP as usize) {
@@ -191,6 +192,8 @@ impl Head {
         out.put(kind::DELETIONS, &payload)?;
         payload.clear();
         put_uvarint(&mut payload, total);
+        // The start once more: nothing of a checkpoint can be used without it.
+        out.put(kind::START, &start)?;
         out.put(kind::END, &payload)?;
         out.flush()?;
         // Chunks that were closed meanwhile are named by the series too.
@@ -323,23 +326,25 @@ pub enum Saved {
     End,
 }
 
-/// What is known of a checkpoint when all of it was seen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ending {
-    /// Number of series, as far as it can be true.
-    pub series: usize,
-    /// Damaged places.
-    pub damaged: u64,
+/// A checkpoint whose frames are told apart but not read yet.
+pub struct Opened<'a> {
+    /// What its start says.
+    pub start: Start,
+    /// The frames between start and end.
+    pub frames: Vec<RawFrame<'a>>,
+    /// Number of series as the end says, as far as it can be true; `None` when the end is missing.
+    pub series: Option<usize>,
+    /// Damaged places: offset and length.
+    pub damage: Vec<(usize, usize)>,
 }
 
-/// The parts of a checkpoint that has start and end: what the start says, the frames between, and what is known at the
-/// end. Damaged places are logged with `path`.
+/// Tells the frames of a checkpoint apart; `None` when it does not say where it begins and cannot be used at all.
 #[must_use]
-pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, Ending)> {
-    let (mut start, mut end, mut damaged) = (None, None, 0);
-    let mut rest = Vec::new();
-    let mut frames = Frames::new(bytes, salt, 0);
-    while let Some(found) = frames.next_raw() {
+pub fn opening(bytes: &[u8], salt: u32) -> Option<Opened<'_>> {
+    let (mut start, mut series) = (None, None);
+    let (mut frames, mut damage) = (Vec::new(), Vec::new());
+    let mut all = Frames::new(bytes, salt, 0);
+    while let Some(found) = all.next_raw() {
         match found {
             Raw::Frame(frame) if frame.kind() == kind::START => {
                 if let Ok(Saved::Start(found)) = frame.payload().and_then(|p| take(kind::START, &p)) {
@@ -347,18 +352,15 @@ pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, V
                 }
             }
             Raw::Frame(frame) if frame.kind() == kind::END => {
-                let series = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
+                let said = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
                 // Each series takes more than a byte.
-                end = Some(usize::try_from(series).unwrap_or(usize::MAX).min(bytes.len()));
+                series = Some(usize::try_from(said).unwrap_or(usize::MAX).min(bytes.len()));
             }
-            Raw::Frame(frame) => rest.push(frame),
-            Raw::Damage { offset, len, .. } => {
-                tracing::error!(path = %path.display(), offset, len, "damage in a checkpoint");
-                damaged += 1;
-            }
+            Raw::Frame(frame) => frames.push(frame),
+            Raw::Damage { offset, len, .. } => damage.push((offset, len)),
         }
     }
-    Some((start?, rest, Ending { series: end?, damaged }))
+    Some(Opened { start: start?, frames, series, damage })
 }
 
 /// Reads one frame.

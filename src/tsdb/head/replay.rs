@@ -10,12 +10,12 @@ use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::door::StorageError;
 use super::super::index::PairId;
-use super::super::vfs::Vfs;
+use super::super::vfs::{FileBytes, Vfs};
 use super::super::wal::batch::{BatchDecoder, ReadBatch};
 use super::super::wal::frame::{Found, Frames, RawFrame, kind};
 use super::super::wal::segment::{FileKind, LogFile, list};
 use super::Head;
-use super::checkpoint::{Saved, SavedGroup, complete, take};
+use super::checkpoint::{Saved, SavedGroup, opening, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
 use super::series::{LateSample, Open, Series};
@@ -64,21 +64,36 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     let mut state = head.state.write();
     let mut first = 0;
     let mut covered = ChunkRef::NONE;
+    // The newest complete checkpoint; if all are damaged, what is left of the newest that says where it begins.
+    let mut best: Option<(&LogFile, FileBytes)> = None;
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
-        let Ok(bytes) = vfs.sealed(&file.path, true) else { continue };
-        let Some((start, frames, end)) = complete(&bytes, file.salt, &file.path) else {
-            tracing::error!(path = %file.path.display(), "a checkpoint is damaged, using the one before");
-            recovery.damaged += 1;
-            continue;
-        };
-        (first, covered) = (start.segment, start.chunks);
-        state.next_id = start.next_id;
-        state.valid_from_ms = start.valid_from_ms;
-        recovery.damaged += end.damaged;
-        state.reserve(end.series);
-        load(head, &mut state, &frames, file, &mut recovery);
-        break;
+        let bytes = vfs.sealed(&file.path, true).ok();
+        let complete = bytes.as_ref().and_then(|b| Some(opening(b, file.salt)?.series.is_some()));
+        if let (Some(true), Some(bytes)) = (complete, &bytes) {
+            best = Some((file, bytes.clone()));
+            break;
+        }
+        tracing::error!(path = %file.path.display(), "a checkpoint is damaged");
+        recovery.damaged += 1;
+        if let (None, Some(false), Some(bytes)) = (&best, complete, bytes) {
+            best = Some((file, bytes));
+        }
     }
+    if let Some((file, bytes)) = &best
+        && let Some(opened) = opening(bytes, file.salt)
+    {
+        (first, covered) = (opened.start.segment, opened.start.chunks);
+        state.next_id = opened.start.next_id;
+        state.valid_from_ms = opened.start.valid_from_ms;
+        state.reserve(opened.series.unwrap_or(0));
+        for (offset, len) in &opened.damage {
+            tracing::error!(path = %file.path.display(), offset, len, "damage in a checkpoint, going on behind it");
+            recovery.damaged += 1;
+        }
+        load(head, &mut state, &opened.frames, file, &mut recovery);
+    }
+    let newest = state.used_slots().map(|(_, s)| s.sealed.file()).max().unwrap_or(0);
+    head.chunks.reserve(newest.max(covered.file()));
     let mut waiting = attach_chunks(head, &mut state, covered, &mut recovery);
     let segments: Vec<&LogFile> =
         files.iter().filter(|f| f.kind == FileKind::Segment && f.number >= first).collect();
