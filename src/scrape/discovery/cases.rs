@@ -129,6 +129,12 @@ async fn run(config: &SdConfig, address: &str, n: usize) -> Result<Vec<TargetGro
         SdConfig::Lightsail(c) => rounds(super::ec2::LightsailDiscovery::new(c)?, n).await,
         SdConfig::Ecs(c) => rounds(super::ecs::EcsDiscovery::at(c, address)?, n).await,
         SdConfig::Msk(c) => rounds(super::msk::MskDiscovery::new(c)?, n).await,
+        SdConfig::Rds(c) => rounds(super::rds::RdsDiscovery::new(c)?, n).await,
+        SdConfig::Elasticache(c) => rounds(super::elasticache::ElasticacheDiscovery::new(c)?, n).await,
+        SdConfig::Stackit(c) => {
+            let token = format!("{address}/token");
+            rounds(super::stackit::StackitDiscovery::at(c, &token)?, n).await
+        }
         SdConfig::Azure(c) => {
             rounds(super::azure::AzureDiscovery::with(c, address, None, &registry)?, n).await
         }
