@@ -20,6 +20,8 @@ mod promqltest;
 mod query_limits;
 mod relabel_conformance;
 mod remote_messages;
+mod remote_read;
+mod remote_write;
 mod rules_conformance;
 mod rules_over_history;
 mod scraping;

@@ -128,9 +128,9 @@ impl Head {
         })?;
         publish(vfs, &temporary, &path)?;
         tracing::debug!(segment, series, bytes = length, "checkpoint written");
+        self.wal.holds().sweep(dir, segment)?;
         for old in list(vfs, dir)? {
-            let replaced = old.number < segment
-                || (old.kind == FileKind::Checkpoint && old.path != path && old.number <= segment);
+            let replaced = old.kind == FileKind::Checkpoint && old.path != path && old.number <= segment;
             if replaced && let Err(error) = vfs.remove_file(&old.path) {
                 tracing::warn!(path = %old.path.display(), %error, "a replaced file of the log cannot be deleted");
             }
