@@ -19,7 +19,6 @@ use super::door::{
 };
 use super::head::append::HeadAppender;
 use super::head::chunks::ChunkStore;
-use super::head::flush::{FlushRange, FlushSource, FlushView};
 use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, replay};
@@ -186,7 +185,7 @@ pub struct Db {
     closed: AtomicBool,
     /// Held while a checkpoint is written.
     checkpointed: Mutex<Checkpointed>,
-    /// Missing where files are not the machine's own.
+    /// Missing in an agent, which has no blocks.
     stored: Option<Stored>,
     /// When an agent cut its log, and which segment it was in then, oldest first.
     cuts: Mutex<VecDeque<(Instant, u32)>>,
@@ -235,8 +234,23 @@ impl Db {
         let begun = Instant::now();
         let (dir, wal_dir, chunks_dir) =
             (options.path.clone(), options.path.join(WAL_DIR), options.path.join(CHUNKS_DIR));
+        let fresh = !vfs.exists(&dir);
         for dir in [&dir, &wal_dir, &chunks_dir] {
             vfs.create_dir_all(dir).map_err(|e| io_error("create directory", dir, &e))?;
+        }
+        // What is acknowledged in a directory whose own name is lost by a power cut is lost, too.
+        vfs.sync_dir(&dir).map_err(|e| io_error("sync directory", &dir, &e))?;
+        if fresh {
+            for parent in dir.ancestors().skip(1) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                match vfs.sync_dir(parent) {
+                    // Whoever made directories that are closed to us has to care for them.
+                    Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+                        return Err(io_error("sync directory", parent, &e));
+                    }
+                    _ => {}
+                }
+            }
         }
         let lock_path = dir.join(LOCK_FILE);
         let lock = if options.no_lockfile {
@@ -288,10 +302,9 @@ impl Db {
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
         let log_bytes = wal.metrics().bytes.get() as i64;
-        let stored = if vfs.is_machine() && options.agent.is_none() {
-            Some(Stored::open(&options, &head, registry)?)
-        } else {
-            None
+        let stored = match &options.agent {
+            None => Some(Stored::open(&options, &vfs, &head, registry)?),
+            Some(_) => None,
         };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
@@ -578,21 +591,6 @@ impl Db {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
-    }
-}
-
-impl FlushSource for Db {
-    fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange> {
-        self.head.range_to_flush(now_ms)
-    }
-
-    fn flush_view(&self, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
-        self.head.flush_view(range)
-    }
-
-    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
-        self.head.forget_before(t_ms, &|| false)?;
-        self.checkpoint()
     }
 }
 

@@ -27,6 +27,7 @@ mod rules_over_history;
 mod scraping;
 mod server;
 mod storage;
+mod storage_faults;
 mod storage_limits;
 mod templates;
 mod tidy;

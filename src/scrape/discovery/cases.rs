@@ -123,7 +123,11 @@ async fn rounds(mut discovery: impl Refresher, rounds: usize) -> Result<Vec<Targ
 
 async fn run(config: &SdConfig, address: &str, n: usize) -> Result<Vec<TargetGroup>, String> {
     let registry = Registry::new();
-    match config {
+    let of_role = match config {
+        SdConfig::Aws(aws) => aws.of_role(),
+        _ => None,
+    };
+    match of_role.as_ref().unwrap_or(config) {
         SdConfig::DockerSwarm(c) => rounds(super::swarm::SwarmDiscovery::new(c)?, n).await,
         SdConfig::Ec2(c) => rounds(super::ec2::Ec2Discovery::new(c)?, n).await,
         SdConfig::Lightsail(c) => rounds(super::ec2::LightsailDiscovery::new(c)?, n).await,
