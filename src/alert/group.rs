@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::alerting::{ALERTS_FOR_STATE_METRIC, AlertState, AlertingRule, ExternalContext, RuleSamples};
-use super::evaluator::{Evaluator, Notifier};
+use super::evaluator::{Evaluator, Notifier, RuleOrigin};
 use super::recording::RecordingSpec;
 use super::template::QuerySource;
 use crate::model::sample::HistogramValue;
@@ -338,7 +338,8 @@ fn eval_rule(
     query_t_ms: i64,
     context: &GroupContext,
 ) -> Result<usize, String> {
-    let result = context.evaluator.eval(rule.expr(), query_t_ms)?;
+    let origin = RuleOrigin { file: &group.file, group: &group.name };
+    let result = context.evaluator.eval_rule(&origin, rule.expr(), query_t_ms)?;
     let samples = match &mut rule.kind {
         RuleKind::Recording(spec) => spec.apply(result, group.limit)?,
         RuleKind::Alerting(alerting) => {

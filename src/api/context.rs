@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::notifications::Notifications;
 use super::sources::{ConfigSource, ReplayProgress, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
@@ -34,6 +35,12 @@ pub struct WebOptions {
     pub remote_write_receiver: bool,
     /// Messages that the receiver accepts: version 1, version 2.
     pub accepted_messages: (bool, bool),
+    /// `--web.enable-otlp-receiver`.
+    pub otlp_receiver: bool,
+    /// Whether changed files are loaded without being told.
+    pub auto_reload: bool,
+    /// `--web.user-assets`, empty for none.
+    pub user_assets: std::path::PathBuf,
     /// Feature `search-api`.
     pub search_api: bool,
     /// `--web.search.max-limit`, 0 = none.
@@ -60,6 +67,9 @@ impl Default for WebOptions {
             admin_api: false,
             remote_write_receiver: false,
             accepted_messages: (true, true),
+            otlp_receiver: false,
+            auto_reload: false,
+            user_assets: std::path::PathBuf::new(),
             search_api: false,
             search_max_limit: 10_000,
             per_step_stats: false,
@@ -110,6 +120,8 @@ pub struct Services {
     pub config: Arc<dyn ConfigSource>,
     /// Remote-write receiver.
     pub receiver: Arc<RemoteWriteReceiver>,
+    /// Places for requests that compute.
+    pub admission: Admission,
 }
 
 /// A wish of the web side to the process.

@@ -19,6 +19,8 @@ pub struct ConnectionState {
     in_flight: AtomicUsize,
     begun: AtomicUsize,
     multiplexed: AtomicBool,
+    /// Whether any request on the connection had a body.
+    had_body: AtomicBool,
 }
 
 impl ConnectionState {
@@ -29,6 +31,7 @@ impl ConnectionState {
             in_flight: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
+            had_body: AtomicBool::new(false),
         })
     }
 }
@@ -37,6 +40,20 @@ impl ConnectionState {
     /// The connection speaks HTTP/2: bytes between requests are its own business, not unfinished headers.
     pub fn set_multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests begun so far.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next byte can only belong to a request's head: HTTP/1, nothing in flight, no bodies so far.
+    #[must_use]
+    pub fn is_between_bodiless_requests(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+            && !self.had_body.load(Ordering::Relaxed)
+            && !self.multiplexed.load(Ordering::Relaxed)
     }
 }
 
@@ -47,7 +64,10 @@ pub struct InFlight(Arc<ConnectionState>);
 impl InFlight {
     /// A request's headers are complete.
     #[must_use]
-    pub fn begin(state: &Arc<ConnectionState>) -> Self {
+    pub fn begin(state: &Arc<ConnectionState>, has_body: bool) -> Self {
+        if has_body {
+            state.had_body.store(true, Ordering::Relaxed);
+        }
         state.begun.fetch_add(1, Ordering::Relaxed);
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(state))

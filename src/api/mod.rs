@@ -5,6 +5,8 @@
 
 /// Administration of storage.
 pub mod admin;
+/// How much may run at once.
+pub mod admission;
 /// Query trees as JSON.
 pub mod ast_json;
 /// Populated buckets of native histograms with their bounds.
@@ -15,6 +17,8 @@ pub mod context;
 pub mod encode;
 /// Error envelopes.
 pub mod error;
+/// Exposition formats of answers.
+pub mod exposition;
 /// Capabilities.
 pub mod features;
 /// Federation.
@@ -27,6 +31,8 @@ pub mod json;
 pub mod labels;
 /// What holds for every request.
 pub mod layers;
+/// Request lines with raw quotation marks.
+pub mod lenient;
 /// Health, readiness, reload, quit, metrics, version.
 pub mod lifecycle;
 /// Messages for the user interface over HTTP.
@@ -41,16 +47,22 @@ pub mod params;
 pub mod process;
 /// Query endpoints.
 pub mod query;
+/// The query log.
+pub mod query_log;
 /// Streamed answers.
 pub mod reply;
 /// The table of paths.
 pub mod routes;
 /// Rules and alerts.
 pub mod rules;
+/// Searching names and values.
+pub mod search;
 /// TLS, passwords and headers of the web configuration file.
 pub mod security;
 /// `match[]` and selectors inside expressions.
 pub mod selectors;
+/// Metrics of this process as JSON.
+pub mod self_metrics;
 /// Listening and serving connections.
 pub mod server;
 /// What the API asks of other rooms.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::guarded::{ConnectionState, Guarded, InFlight};
+use super::lenient::Lenient;
 use super::security::Security;
 
 /// Longest wait for a request's headers once their first byte came.
@@ -129,9 +130,9 @@ async fn accept_loop(
         let (tls, graceful) = (options.security.tls(), Arc::clone(&graceful));
         tokio::spawn(async move {
             let ended = match tls {
-                None => serve_stream(guarded, service, &graceful).await,
+                None => serve_stream(Lenient::new(guarded, state), service, &graceful).await,
                 Some(tls) => match encrypt(guarded, tls, &state).await {
-                    Ok(stream) => serve_stream(stream, service, &graceful).await,
+                    Ok(stream) => serve_stream(Lenient::new(stream, state), service, &graceful).await,
                     Err(e) => Err(e.into()),
                 },
             };
@@ -172,7 +173,13 @@ where
     V::Future: Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEADER_BYTES)
+        // As Go writes them, for scripts that look for them with their eyes.
+        .title_case_headers(true);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     graceful.watch(connection).await
 }
@@ -188,7 +195,10 @@ fn connection_service(
     Future = impl Future<Output = Result<Response, Infallible>> + Send + 'static,
 > + Clone {
     hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let in_flight = InFlight::begin(&state);
+        if request.version() == http::Version::HTTP_2 {
+            state.set_multiplexed();
+        }
+        let in_flight = InFlight::begin(&state, !hyper::body::Body::is_end_stream(request.body()));
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let app = app.clone();

@@ -29,6 +29,9 @@ use crate::tsdb::vfs::RealVfs;
 
 /// Exit code of a failure while running.
 pub const EXIT_FAILURE: u8 = 1;
+/// Threads for work that blocks: each connection of the default limit may hold one while its answer is read slowly,
+/// and as many are left for everything else.
+const MAX_BLOCKING_THREADS: usize = 1024;
 /// How long each part may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a process without configuration scrapes itself quickly, milliseconds.
@@ -72,8 +75,13 @@ pub fn run(mut flags: Flags) -> u8 {
     if without_config && !flags.is_given("web.listen-address") {
         flags.set("web.listen-address", "127.0.0.1:9090".into());
     }
+    flags.settle();
     crate::net::tls::install_crypto_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
     };
@@ -275,8 +283,10 @@ async fn start(
         external_url: api.options.external_url.clone(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures,
+        query_log: crate::api::query_log::QueryLogMetrics::new(registry),
     };
     api.set_ready(Services {
+        admission: crate::api::admission::Admission::new(engine.options().max_concurrency),
         engine,
         queryable: Arc::clone(&db) as _,
         appendable: Arc::clone(&db) as _,
