@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::notifications::Notifications;
-use super::sources::{ConfigSource, ReplayProgress, RulesSource, StorageAdmin, TargetsSource};
+use super::sources::{ConfigSource, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
-use crate::tsdb::{Appendable, ExemplarQuerier, Queryable};
+use crate::tsdb::{Appendable, ExemplarQuerier, Queryable, ReplayWatch};
 
 /// Settings of the web side.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct WebOptions {
     pub otlp_receiver: bool,
     /// Whether changed files are loaded without being told.
     pub auto_reload: bool,
+    /// Names by which clients may call this server besides its addresses; `None` for any.
+    pub allowed_hosts: Option<Vec<String>>,
     /// `--web.user-assets`, empty for none.
     pub user_assets: std::path::PathBuf,
     /// Feature `search-api`.
@@ -69,6 +71,7 @@ impl Default for WebOptions {
             accepted_messages: (true, true),
             otlp_receiver: false,
             auto_reload: false,
+            allowed_hosts: None,
             user_assets: std::path::PathBuf::new(),
             search_api: false,
             search_max_limit: 10_000,
@@ -154,7 +157,7 @@ pub struct Api {
     /// Parts that depend on storage.
     pub services: ArcSwapOption<Services>,
     /// How far replay is.
-    pub replay: parking_lot::Mutex<ReplayProgress>,
+    pub replay: Arc<ReplayWatch>,
     /// Ends streams that would go on for ever.
     pub stop: CancellationToken,
     stopping: AtomicBool,
@@ -173,7 +176,7 @@ impl Api {
         commands: mpsc::Sender<Command>,
     ) -> Arc<Self> {
         let start_ms = clock.now_ms();
-        let notifications = Notifications::new(options.max_subscribers, Arc::clone(&clock));
+        let notifications = Notifications::new(options.max_subscribers, Arc::clone(&clock), &registry);
         Arc::new(Self {
             options,
             build,
@@ -184,7 +187,7 @@ impl Api {
             notifications,
             commands,
             services: ArcSwapOption::empty(),
-            replay: parking_lot::Mutex::default(),
+            replay: Arc::default(),
             stop: CancellationToken::new(),
             stopping: AtomicBool::new(false),
             reload_ok: AtomicBool::new(false),

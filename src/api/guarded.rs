@@ -48,6 +48,12 @@ impl ConnectionState {
         self.begun.load(Ordering::Relaxed)
     }
 
+    /// Whether a request is being served.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether the next byte can only belong to a request's head: HTTP/1, nothing in flight, no bodies so far.
     #[must_use]
     pub fn is_between_bodiless_requests(&self) -> bool {

@@ -11,8 +11,12 @@ pub mod admission;
 pub mod ast_json;
 /// Populated buckets of native histograms with their bounds.
 pub mod buckets;
+/// Places for connections.
+pub mod connections;
 /// Shared state of handlers.
 pub mod context;
+/// Requests that foreign pages make.
+pub mod cross_site;
 /// Query results as JSON.
 pub mod encode;
 /// Error envelopes.
@@ -49,6 +53,8 @@ pub mod process;
 pub mod query;
 /// The query log.
 pub mod query_log;
+/// How many requests may come.
+pub mod rate_limit;
 /// Streamed answers.
 pub mod reply;
 /// The table of paths.
@@ -73,6 +79,8 @@ pub mod status;
 pub mod targets;
 /// Times as Go prints them.
 pub mod time_text;
+/// Encryption of connections.
+pub mod tls;
 /// The embedded user interface.
 pub mod ui;
 /// The remote-write endpoint.

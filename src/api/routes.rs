@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -95,6 +96,9 @@ macro_rules! always {
         Serve::Always(|api, request| Box::pin($handler(api, request)))
     };
 }
+
+/// Longest time for a form to arrive.
+const FORM_DEADLINE: Duration = Duration::from_secs(30);
 
 const GET: &[&str] = &["GET"];
 const GET_POST: &[&str] = &["GET", "POST"];
@@ -276,10 +280,10 @@ pub const ROUTES: &[Route] = &[
     route("/version", GET, always!(lifecycle::version), "What this program is"),
 ];
 
-/// Paths of the API proper.
+/// Whether a path of the table is there to change something: whatever cannot be asked for with GET.
 #[must_use]
-pub fn api_paths() -> Vec<&'static str> {
-    ROUTES.iter().map(|r| r.path).filter(|p| p.starts_with("/api/v1/")).collect()
+pub fn changes_something(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.path == path && !route.methods.contains(&"GET"))
 }
 
 /// The answer of ready-only routes while the process starts or stops.
@@ -305,8 +309,10 @@ async fn read_call(
     let (parts, body) = request.into_parts();
     let peer = write::peer_of(&parts.extensions);
     let (form, body) = if is_form(&parts.headers) && parts.method != Method::GET {
-        let bytes = axum::body::to_bytes(body, MAX_FORM_BYTES)
+        let reading = axum::body::to_bytes(body, MAX_FORM_BYTES);
+        let bytes = tokio::time::timeout(FORM_DEADLINE, reading)
             .await
+            .map_err(|_| ApiError::bad_data("error parsing form values: the body came too slowly"))?
             .map_err(|e| ApiError::bad_data(format!("error parsing form values: {e}")))?;
         (bytes, Body::empty())
     } else {

@@ -8,13 +8,14 @@ use super::flags::Flags;
 use crate::alert::NotifierOptions;
 use crate::api::WebOptions;
 use crate::api::security::Security;
-use crate::api::server::ServerOptions;
+use crate::api::server::{ServerMetrics, ServerOptions};
 use crate::config::Config;
 use crate::model::Labels;
 use crate::query::EngineOptions;
 use crate::query::parse::ParseOptions;
 use crate::scrape::ScrapeOptions;
-use crate::tsdb::DbOptions;
+use crate::telemetry::Registry;
+use crate::tsdb::{DbOptions, ReplayWatch};
 
 /// How long requests in flight may go on after a stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -25,12 +26,13 @@ fn duration(flags: &Flags, name: &str) -> Duration {
 
 /// The HTTP server's.
 #[must_use]
-pub fn server(flags: &Flags, security: Arc<Security>) -> ServerOptions {
+pub fn server(flags: &Flags, security: Arc<Security>, registry: &Registry) -> ServerOptions {
     ServerOptions {
         max_connections: flags.number("web.max-connections"),
         read_timeout: duration(flags, "web.read-timeout"),
         security,
         drain: DRAIN,
+        metrics: ServerMetrics::new(registry),
     }
 }
 
@@ -68,13 +70,18 @@ pub fn parse(flags: &Flags) -> ParseOptions {
 
 /// Storage's.
 #[must_use]
-pub fn storage(flags: &Flags, (retention_ms, retention_bytes): (i64, u64)) -> DbOptions {
+pub fn storage(
+    flags: &Flags,
+    (retention_ms, retention_bytes): (i64, u64),
+    replay: Arc<ReplayWatch>,
+) -> DbOptions {
     let mut options = DbOptions {
         path: PathBuf::from(flags.text("storage.tsdb.path")),
         retention_ms,
         retention_bytes,
         block_range_ms: flags.duration_ms("storage.tsdb.min-block-duration").max(1000),
         no_lockfile: flags.bool("storage.tsdb.no-lockfile"),
+        replay,
         ..DbOptions::default()
     };
     if flags.is_given("storage.tsdb.max-block-duration") {
@@ -140,6 +147,11 @@ pub fn web(flags: &Flags, port: u16) -> Result<WebOptions, String> {
         accepted_messages: accepted,
         otlp_receiver: flags.bool("web.enable-otlp-receiver"),
         auto_reload: flags.bool("config.auto-reload") || flags.feature("auto-reload-config"),
+        allowed_hosts: match flags.list("web.allowed-host") {
+            [] => None,
+            [any] if any == "*" => None,
+            names => Some(names.to_vec()),
+        },
         user_assets: PathBuf::from(flags.text("web.user-assets")),
         search_api: flags.feature("search-api"),
         search_max_limit: flags.number("web.search.max-limit"),

@@ -74,6 +74,10 @@ pub fn run(mut flags: Flags) -> u8 {
     let without_config = !flags.is_given("config.file") && !Path::new(flags.text("config.file")).exists();
     if without_config && !flags.is_given("web.listen-address") {
         flags.set("web.listen-address", "127.0.0.1:9090".into());
+        if !flags.is_given("web.allowed-host") {
+            // Nobody runs a proxy in front of a server without configuration; a foreign name is an attack.
+            flags.set("web.allowed-host", "localhost".into());
+        }
     }
     flags.settle();
     crate::net::tls::install_crypto_provider();
@@ -188,8 +192,8 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     }
     let stop_web = CancellationToken::new();
     let app = application(Arc::clone(&api), cors, Arc::clone(&security));
-    let web =
-        tokio::spawn(server::serve(listeners, app, options::server(&flags, security), stop_web.clone()));
+    let server_options = options::server(&flags, security, &api.registry);
+    let web = tokio::spawn(server::serve(listeners, app, server_options, stop_web.clone()));
 
     let started = tokio::select! {
         started = start(&flags, &api, &running, &clock) => started,
@@ -229,7 +233,7 @@ async fn start(
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
-    let db_options = options::storage(flags, running.retention(&config));
+    let db_options = options::storage(flags, running.retention(&config), Arc::clone(&api.replay));
     let path = db_options.path.clone();
     let (opening_clock, opening_registry) = (Arc::clone(clock), Arc::clone(registry));
     let begun = std::time::Instant::now();

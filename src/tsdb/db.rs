@@ -21,7 +21,7 @@ use super::head::chunks::ChunkStore;
 use super::head::flush::{FlushRange, FlushSource, FlushView};
 use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
-use super::head::replay::{Recovery, replay};
+use super::head::replay::{Recovery, ReplayWatch, replay};
 use super::head::truncate::{Cardinality, HeadStats};
 use super::head::{Head, Limits};
 use super::merge::MergedQuerier;
@@ -92,6 +92,8 @@ pub struct DbOptions {
     pub memory_limit: Option<u64>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
+    /// Told how far replay is.
+    pub replay: Arc<ReplayWatch>,
 }
 
 impl Default for DbOptions {
@@ -112,6 +114,7 @@ impl Default for DbOptions {
             exemplar_capacity: 100_000,
             memory_limit: None,
             no_lockfile: false,
+            replay: Arc::default(),
         }
     }
 }
@@ -226,7 +229,7 @@ impl Db {
             options.exemplar_capacity,
             HeadMetrics::new(registry),
         );
-        let recovery = replay(&head, &*vfs, &wal_dir)?;
+        let recovery = replay(&head, &*vfs, &wal_dir, &options.replay)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
         let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };

@@ -32,6 +32,7 @@ pub use door::{
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,
     StorageError,
 };
+pub use head::replay::ReplayWatch;
 
 /// Hash maps inside storage: fast, seeded at random so that nobody can aim at one bucket.
 pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
