@@ -15,8 +15,10 @@ use super::guarded::ConnectionState;
 
 /// Connections beyond the limit that are served the bare necessities.
 const SPARE: usize = 64;
-/// How long a connection that must go may take to do so.
-const LEAVING: Duration = Duration::from_millis(50);
+/// How long a connection may be without a request before it can be asked to go: whoever means it sends one at once.
+const GRACE: Duration = Duration::from_millis(250);
+/// Pause between two looks for a place when there is none.
+const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Known {
@@ -74,30 +76,37 @@ impl Connections {
         Place { _permit: permit, is_spare, leave, state, number, all: Arc::clone(self) }
     }
 
-    /// Asks the oldest connection without a request to go.
-    fn make_room(&self) -> bool {
+    /// Asks the oldest connection to go that has been without a request for a while.
+    fn make_room(&self, grace: Duration) -> bool {
         let known = self.known.lock();
-        let idle = known.1.values().find(|k| !k.leave.is_cancelled() && !k.state.is_busy());
-        idle.inspect(|k| k.leave.cancel()).is_some()
+        let idle = |k: &&Known| !k.leave.is_cancelled() && k.state.idle_for().is_some_and(|t| t >= grace);
+        known.1.values().find(idle).inspect(|k| k.leave.cancel()).is_some()
     }
 
-    /// A place for a connection that was accepted; waits while there is none at all.
-    pub async fn enter(self: &Arc<Self>) -> Option<Place> {
+    fn free_place(self: &Arc<Self>) -> Option<Place> {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(self.take(permit, false));
         }
-        if self.make_room()
-            && let Ok(Ok(permit)) =
-                tokio::time::timeout(LEAVING, Arc::clone(&self.places).acquire_owned()).await
-        {
-            return Some(self.take(permit, false));
-        }
-        if let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
-            return Some(self.take(permit, true));
-        }
-        tokio::select! {
-            permit = Arc::clone(&self.places).acquire_owned() => permit.ok().map(|p| self.take(p, false)),
-            permit = Arc::clone(&self.spare).acquire_owned() => permit.ok().map(|p| self.take(p, true)),
+        None
+    }
+
+    /// A place for a connection that was accepted; waits while there is none at all.
+    pub async fn enter(self: &Arc<Self>) -> Place {
+        loop {
+            if let Some(place) = self.free_place() {
+                return place;
+            }
+            if self.make_room(GRACE) {
+                // It goes as soon as its task runs.
+                tokio::task::yield_now().await;
+                if let Some(place) = self.free_place() {
+                    return place;
+                }
+            }
+            if let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
+                return self.take(permit, true);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -110,21 +119,16 @@ mod tests {
     #[tokio::test]
     async fn idle_ones_make_room_and_busy_ones_do_not() {
         let connections = Connections::new(2);
-        let busy = connections.enter().await.expect("a place");
+        let busy = connections.enter().await;
         let request = InFlight::begin(&busy.state, false);
-        let idle = connections.enter().await.expect("a place");
-        let leave = idle.leave.clone();
-        let leaving = tokio::spawn(async move {
-            leave.cancelled().await;
-            drop(idle);
-        });
-        let third = connections.enter().await.expect("room was made");
-        assert!(!third.is_spare && !busy.leave.is_cancelled());
-        leaving.await.expect("no panic");
-        let second_request = InFlight::begin(&third.state, false);
-        let fourth = connections.enter().await.expect("a spare place");
-        assert!(fourth.is_spare, "everybody is busy");
-        drop((request, second_request, busy));
-        assert!(!connections.enter().await.expect("a place").is_spare);
+        let idle = connections.enter().await;
+        assert!(connections.enter().await.is_spare, "a fresh connection is left alone");
+        assert!(connections.make_room(Duration::ZERO));
+        assert!(idle.leave.is_cancelled() && !busy.leave.is_cancelled());
+        assert!(!connections.make_room(Duration::ZERO), "the other one is busy");
+        drop(idle);
+        assert!(!connections.enter().await.is_spare, "a place became free");
+        drop(request);
+        assert!(connections.make_room(Duration::ZERO), "its request is over");
     }
 }

@@ -376,15 +376,16 @@ fn spans(field: u32, spans: &[Span], out: &mut Vec<u8>) {
 /// `io.prometheus.client.Histogram` with float counts.
 fn histogram_message(histogram: &FloatHistogram) -> Vec<u8> {
     let mut out = Vec::new();
-    put_double(4, histogram.count, &mut out);
     put_double(2, histogram.sum, &mut out);
-    if histogram.schema == CUSTOM_BUCKETS_SCHEMA {
-        for (bound, count) in classic_buckets(histogram) {
-            let mut bucket = Vec::new();
-            put_double(4, count, &mut bucket);
-            put_double(2, bound, &mut bucket);
-            put_bytes(3, &bucket, &mut out);
-        }
+    let custom = histogram.schema == CUSTOM_BUCKETS_SCHEMA;
+    for (bound, count) in if custom { classic_buckets(histogram) } else { Vec::new() } {
+        let mut bucket = Vec::new();
+        put_double(2, bound, &mut bucket);
+        put_double(4, count, &mut bucket);
+        put_bytes(3, &bucket, &mut out);
+    }
+    put_double(4, histogram.count, &mut out);
+    if custom {
         return out;
     }
     put_zigzag(5, i64::from(histogram.schema), &mut out);
@@ -426,15 +427,16 @@ fn protobuf(family: &Family, out: &mut Vec<u8>) {
             put_bytes(2, value.as_bytes(), &mut label);
             put_bytes(1, &label, &mut inner);
         }
-        match &metric.measured {
-            Measured::Number(value) => {
-                let mut untyped = Vec::new();
-                put_double(1, *value, &mut untyped);
-                put_bytes(5, &untyped, &mut inner);
-            }
-            Measured::Histogram(histogram) => put_bytes(7, &histogram_message(histogram), &mut inner),
+        // In order of field numbers, as the reference encoder writes them.
+        if let Measured::Number(value) = &metric.measured {
+            let mut untyped = Vec::new();
+            put_double(1, *value, &mut untyped);
+            put_bytes(5, &untyped, &mut inner);
         }
         put_varint(6, metric.t_ms as u64, &mut inner);
+        if let Measured::Histogram(histogram) = &metric.measured {
+            put_bytes(7, &histogram_message(histogram), &mut inner);
+        }
         put_bytes(4, &inner, &mut message);
     }
     varint(message.len() as u64, out);

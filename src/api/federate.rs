@@ -56,20 +56,21 @@ fn kind(measured: &Measured) -> u8 {
 fn metric(newest: &Newest, external: &Labels, format: Format) -> Metric {
     let escaping = format.escaping();
     let has = |name: &str| newest.labels.get(name).is_some();
-    let own = newest.labels.iter().filter(|l| l.name != METRIC_NAME);
-    let added = external.iter().filter(|l| !has(l.name));
-    let mut labels: Vec<(String, String)> =
-        own.chain(added).map(|l| (escaping.apply(l.name), l.value.to_owned())).collect();
-    // Without it the scraping server would put its own target's instance there.
-    if !has("instance") && external.get("instance").is_none() {
-        labels.push(("instance".into(), String::new()));
+    let own = newest.labels.iter().filter(|l| l.name != METRIC_NAME).map(|l| (l.name, l.value));
+    let mut added: Vec<(&str, &str)> = external.iter().map(|l| (l.name, l.value)).collect();
+    if external.get("instance").is_none() {
+        // Without it the scraping server would put its own target's instance there.
+        added.push(("instance", ""));
+        added.sort_unstable();
     }
+    added.retain(|(name, _)| !has(name));
+    let labels = own.chain(added).map(|(name, value)| (escaping.apply(name), value.to_owned())).collect();
     Metric { labels, measured: newest.measured.clone(), t_ms: newest.t_ms }
 }
 
 /// `/federate`
 pub async fn federate(call: Call) -> Response {
-    let sets = match selectors::of_label_params(&call.params) {
+    let sets = match selectors::of_federation(&call.params) {
         Ok(sets) => sets,
         Err(error) => {
             return super::reply::text(http::StatusCode::BAD_REQUEST, format!("{}\n", error.message))

@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +21,15 @@ pub struct ConnectionState {
     multiplexed: AtomicBool,
     /// Whether any request on the connection had a body.
     had_body: AtomicBool,
+    /// Since when nothing is in flight, microseconds since the process first asked.
+    idle_since: AtomicU64,
+}
+
+/// Microseconds since the first call.
+fn now_us() -> u64 {
+    static BEGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let begin = BEGIN.get_or_init(std::time::Instant::now);
+    u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 impl ConnectionState {
@@ -32,6 +41,7 @@ impl ConnectionState {
             begun: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
+            idle_since: AtomicU64::new(now_us()),
         })
     }
 }
@@ -48,10 +58,12 @@ impl ConnectionState {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether a request is being served.
+    /// How long no request has been served; `None` while one is.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) > 0
+    pub fn idle_for(&self) -> Option<Duration> {
+        let busy = self.in_flight.load(Ordering::Relaxed) > 0;
+        let since = self.idle_since.load(Ordering::Relaxed);
+        (!busy).then(|| Duration::from_micros(now_us().saturating_sub(since)))
     }
 
     /// Whether the next byte can only belong to a request's head: HTTP/1, nothing in flight, no bodies so far.
@@ -90,6 +102,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.0.idle_since.store(now_us(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

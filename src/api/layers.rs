@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -130,6 +130,15 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         Some(refusal) => refusal,
         None => next.run(request).await,
     };
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        *response.body_mut() = Body::from(match handler.as_str() {
+            "/-/reload" | "/-/quit" => "Only POST or PUT requests allowed\n",
+            _ => "Method Not Allowed\n",
+        });
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+    }
     let handler = handler.replace("{name}", ":name");
     let headers = response.headers_mut();
     if let Some(origin) = origin {

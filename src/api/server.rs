@@ -156,7 +156,6 @@ async fn accept_loop(
             place = connections.enter() => place,
             () = stop.cancelled() => return,
         };
-        let Some(place) = place else { return };
         options.metrics.accepted.inc();
         let closed = options.metrics.closed.clone();
         // Without it small answers would wait for acknowledgements; failure costs only speed.
