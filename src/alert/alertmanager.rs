@@ -62,7 +62,9 @@ pub struct Resolved {
 impl AlertmanagerSection {
     /// Builds the client of a section.
     pub fn new(config: &AlertmanagerConfig) -> Result<Self, NetError> {
-        let client = HttpClient::from_config(&config.http, ClientOptions::default())?;
+        let authenticator = crate::net::cloud::authenticator_for(config.sigv4.as_ref(), "aps", None, None)?;
+        let options = ClientOptions { authenticator, ..ClientOptions::default() };
+        let client = HttpClient::from_config(&config.http, options)?;
         let timeout = config.timeout.as_std();
         Ok(Self { config: config.clone(), poster: Arc::new(HttpPoster { client, timeout }) })
     }

@@ -393,7 +393,8 @@ fn store(
                 error @ (AppendError::OutOfOrder
                 | AppendError::TooOld
                 | AppendError::DuplicateTimestamp
-                | AppendError::OutOfBounds),
+                | AppendError::OutOfBounds
+                | AppendError::SeriesLimit(_)),
             ) => refused = Some(error),
             Err(error) => return Err(error.to_string()),
         }

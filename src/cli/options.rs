@@ -15,6 +15,8 @@ use crate::query::EngineOptions;
 use crate::query::parse::ParseOptions;
 use crate::scrape::ScrapeOptions;
 use crate::telemetry::Registry;
+use crate::telemetry::memory::{MemoryBudget, default_limit};
+use crate::tsdb::head::JobLimits;
 use crate::tsdb::{DbOptions, ReplayWatch};
 
 /// How long requests in flight may go on after a stop.
@@ -68,13 +70,21 @@ pub fn parse(flags: &Flags) -> ParseOptions {
     }
 }
 
-/// Storage's.
+/// The memory limit of the process.
 #[must_use]
+pub fn memory(flags: &Flags) -> Arc<MemoryBudget> {
+    let given = flags.is_given("storage.memory-limit");
+    MemoryBudget::new(if given { flags.bytes("storage.memory-limit") } else { default_limit() })
+}
+
+/// Storage's. The error is a text for people.
 pub fn storage(
     flags: &Flags,
     (retention_ms, retention_bytes): (i64, u64),
+    memory: Arc<MemoryBudget>,
     replay: Arc<ReplayWatch>,
-) -> DbOptions {
+) -> Result<DbOptions, String> {
+    let jobs = flags.list("storage.tsdb.max-series-per-job").iter().map(String::as_str);
     let mut options = DbOptions {
         path: PathBuf::from(flags.text("storage.tsdb.path")),
         retention_ms,
@@ -82,6 +92,10 @@ pub fn storage(
         block_range_ms: flags.duration_ms("storage.tsdb.min-block-duration").max(1000),
         no_lockfile: flags.bool("storage.tsdb.no-lockfile"),
         replay,
+        max_series: flags.number("storage.tsdb.max-series") as u64,
+        max_series_per_job: JobLimits::parse(jobs)
+            .map_err(|e| format!("--storage.tsdb.max-series-per-job: {e}"))?,
+        memory,
         ..DbOptions::default()
     };
     if flags.is_given("storage.tsdb.max-block-duration") {
@@ -90,7 +104,7 @@ pub fn storage(
     if flags.is_given("storage.tsdb.wal-segment-size") {
         options.wal_segment_bytes = flags.bytes("storage.tsdb.wal-segment-size");
     }
-    options
+    Ok(options)
 }
 
 /// Scraping's.

@@ -24,6 +24,7 @@ use crate::query::Engine;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::Db;
 use crate::tsdb::vfs::RealVfs;
 
@@ -156,6 +157,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         Ok(security) => security,
         Err(e) => return fail(EXIT_USAGE, &format!("--web.config.file: {e}")),
     };
+    if let Err(e) = options::storage(&flags, (0, 0), MemoryBudget::unlimited(), Arc::default()) {
+        return fail(EXIT_USAGE, &e);
+    }
     let mut listeners = Vec::new();
     for address in flags.list("web.listen-address") {
         match server::bind(address).await {
@@ -233,7 +237,10 @@ async fn start(
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
-    let db_options = options::storage(flags, running.retention(&config), Arc::clone(&api.replay));
+    let memory = options::memory(flags);
+    memory.register(registry);
+    let db_options =
+        options::storage(flags, running.retention(&config), Arc::clone(&memory), Arc::clone(&api.replay))?;
     let path = db_options.path.clone();
     let (opening_clock, opening_registry) = (Arc::clone(clock), Arc::clone(registry));
     let begun = std::time::Instant::now();
@@ -245,7 +252,7 @@ async fn start(
     .map_err(|e| format!("opening storage failed: {e} (--storage.tsdb.path={})", path.display()))?;
     tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "TSDB started");
 
-    let engine = Arc::new(Engine::new(options::engine(flags, &config), registry));
+    let engine = Arc::new(Engine::new(options::engine(flags, &config), registry).within(memory));
     let delivery = AlertDelivery::start(
         options::notifier(flags),
         flags.duration_ms("scrape.discovery-reload-interval").unsigned_abs(),

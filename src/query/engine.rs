@@ -20,6 +20,7 @@ use super::value::QueryValue;
 use parking_lot::RwLock;
 
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::{Queryable, StorageError};
 
 /// Settings of an engine that hold for all its queries.
@@ -194,7 +195,7 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions, registry: &Registry) -> Self {
         let gate = Gate::new(options.max_concurrency);
-        let memory = GlobalBudget::new(options.max_total_bytes);
+        let memory = GlobalBudget::new(options.max_total_bytes, MemoryBudget::unlimited());
         let metrics = EngineMetrics::new(registry, options.max_concurrency);
         Self { options, gate, memory, metrics, log: RwLock::new(None) }
     }
@@ -202,6 +203,18 @@ impl Engine {
     /// Tells each query to `log` from now on, or to nobody.
     pub fn set_query_log(&self, log: Option<Arc<dyn QueryLog>>) {
         *self.log.write() = log;
+    }
+
+    /// The same engine in a process with a memory limit: heavy queries give way to it, and all queries together hold at
+    /// most half of it.
+    #[must_use]
+    pub fn within(mut self, process: Arc<MemoryBudget>) -> Self {
+        if process.limit() > 0 {
+            let half = usize::try_from(process.limit() / 2).unwrap_or(usize::MAX);
+            self.options.max_total_bytes = self.options.max_total_bytes.min(half);
+        }
+        self.memory = GlobalBudget::new(self.options.max_total_bytes, process);
+        self
     }
 
     /// The settings.

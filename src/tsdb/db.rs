@@ -23,7 +23,7 @@ use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, ReplayWatch, replay};
 use super::head::truncate::{Cardinality, HeadStats};
-use super::head::{Head, Limits};
+use super::head::{Head, JobLimits, Limits};
 use super::merge::MergedQuerier;
 use super::vfs::{LockGuard, Vfs, io_error, replace_file};
 use super::wal::segment::remove_leftovers;
@@ -34,7 +34,10 @@ use crate::model::metadata::{Exemplar, Metadata};
 use crate::model::sample::HistogramValue;
 use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 
+/// What leaves the head early.
+mod early;
 /// Instruments of blocks.
 mod metrics;
 /// Copies of the storage.
@@ -54,6 +57,8 @@ const CHUNKS_DIR: &str = "meerkat-head";
 const LOCK_FILE: &str = "lock";
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+/// Refused series are logged at most this often.
+const TELL_REFUSED: Duration = Duration::from_secs(60);
 const COMPACT_THREAD: &str = "tsdb-compact";
 /// Longest time that closing waits for compaction.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
@@ -84,12 +89,16 @@ pub struct DbOptions {
     pub wal_compression: bool,
     /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
     pub out_of_order_window_ms: i64,
-    /// Most series in memory.
-    pub max_series: Option<u64>,
+    /// Most series in memory; 0 = any number.
+    pub max_series: u64,
+    /// Most series of one job in memory.
+    pub max_series_per_job: JobLimits,
+    /// Series that have ended leave memory when they are more than this share of all; 0 = with their range only.
+    pub ended_series_share: f64,
     /// Exemplars kept, 0 = none.
     pub exemplar_capacity: usize,
-    /// Heap bytes of series and index after which new series are refused, by estimate.
-    pub memory_limit: Option<u64>,
+    /// The memory limit of the process, under which new series are refused first.
+    pub memory: Arc<MemoryBudget>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
     /// Told how far replay is.
@@ -110,9 +119,11 @@ impl Default for DbOptions {
             retry_interval: Duration::from_secs(1),
             wal_compression: true,
             out_of_order_window_ms: 0,
-            max_series: None,
+            max_series: 0,
+            max_series_per_job: JobLimits::default(),
+            ended_series_share: 0.05,
             exemplar_capacity: 100_000,
-            memory_limit: None,
+            memory: MemoryBudget::unlimited(),
             no_lockfile: false,
             replay: Arc::default(),
         }
@@ -143,6 +154,8 @@ pub struct Db {
     /// Missing where files are not the machine's own.
     stored: Option<Stored>,
     background: Arc<Background>,
+    /// How many refused series the log knows of, and since when.
+    refusals_told: Mutex<(u64, Option<Instant>)>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -217,11 +230,14 @@ impl Db {
         let wal = Wal::new(Arc::clone(&vfs), wal_options, WalMetrics::new(registry), next);
         wal.metrics().bytes.set(numbers.iter().map(|f| f.len as f64).sum());
         let chunks = ChunkStore::open(Arc::clone(&vfs), &chunks_dir)?;
-        let limits = Limits {
-            out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
-            max_series: AtomicU64::new(options.max_series.unwrap_or(u64::MAX)),
-            block_range_ms: options.block_range_ms.max(2),
-        };
+        let limits = Limits::new(
+            options.block_range_ms.max(2),
+            options.out_of_order_window_ms,
+            options.max_series,
+            options.max_series_per_job.clone(),
+            Arc::clone(&options.memory),
+            registry,
+        );
         let head = Head::new(
             chunks,
             Arc::clone(&wal),
@@ -262,6 +278,7 @@ impl Db {
             checkpointed: Mutex::new(0),
             stored,
             background: Arc::default(),
+            refusals_told: Mutex::default(),
             lock: Mutex::new(lock),
         });
         db.start();
@@ -321,13 +338,20 @@ impl Db {
         self.stored.as_ref().map_or(Ok(0), |stored| stored.clean_tombstones(self.clock.now_ms()))
     }
 
-    /// What is due: a checkpoint when much log has gathered, the memory limit. Called each second.
-    pub fn maintain(&self) {
-        if let Some(limit) = self.options.memory_limit {
-            let used = self.head.heap_bytes() as u64;
-            let most = if used >= limit { 0 } else { self.options.max_series.unwrap_or(u64::MAX) };
-            self.head.limits.max_series.store(most, Ordering::Relaxed);
+    /// Logs that series were refused, not more than once a minute.
+    fn tell_refused(&self) {
+        let (number, reason) = self.head.limits.refused();
+        let mut told = self.refusals_told.lock();
+        if number > told.0 && told.1.is_none_or(|at| at.elapsed() >= TELL_REFUSED) {
+            let refused = number - told.0;
+            tracing::warn!(refused, reason, "new series are refused, those that exist go on");
+            *told = (number, Some(Instant::now()));
         }
+    }
+
+    /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
+    pub fn maintain(&self) {
+        self.tell_refused();
         let since = self.wal.bytes_written() - *self.checkpointed.lock();
         if since >= self.options.checkpoint_bytes
             && self.wal.failure().is_none()
@@ -421,6 +445,13 @@ impl Db {
     /// Changes the out-of-order window, milliseconds; 0 refuses out-of-order samples.
     pub fn set_out_of_order_window(&self, window_ms: i64) {
         self.head.limits.out_of_order_window_ms.store(window_ms.max(0), Ordering::Relaxed);
+    }
+
+    /// Changes which share of ended series is worth a block of their own before their range is over; 0 = none.
+    pub fn set_ended_series_share(&self, share: f64) {
+        if let Some(stored) = &self.stored {
+            stored.early.set_share(share);
+        }
     }
 
     /// Changes the retention: milliseconds and bytes, 0 = no limit.

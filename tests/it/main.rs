@@ -27,6 +27,7 @@ mod scraping;
 mod secrets;
 mod server;
 mod storage;
+mod storage_limits;
 mod tidy;
 mod under_attack;
 mod web_security;

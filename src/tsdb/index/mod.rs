@@ -191,6 +191,13 @@ impl Index {
         }
     }
 
+    /// Number of series with this label.
+    #[must_use]
+    pub fn count(&self, name: &str, value: &str) -> usize {
+        let pair = self.name_number(name).and_then(|name| self.pair(name, value));
+        pair.map_or(0, |id| self.pairs[id as usize].series.len())
+    }
+
     /// The series that satisfy all matchers.
     #[must_use]
     pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
