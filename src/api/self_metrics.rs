@@ -145,7 +145,7 @@ mod tests {
         registry.histogram("h", "H.", &[0.5], &[("a", "b")]).observe(1.0);
         registry.summary("s", "S.", &[0.9], &[]);
         let mut out = Vec::new();
-        super::json::list(&mut out, &registry.collect(), |out, family| super::write_family(out, family));
+        super::json::list(&mut out, &registry.collect(), super::write_family);
         let got: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
         let want = serde_json::json!([
             {"name": "c_total", "help": "C.", "type": "COUNTER", "metric": [
