@@ -11,12 +11,12 @@ use crate::query::{Engine, QueryOptions, QueryValue, VectorSample};
 use crate::tsdb::{Queryable, SelectHints};
 
 /// The group that a rule belongs to.
-#[derive(Debug, Clone, Copy)]
-pub struct RuleOrigin<'a> {
+#[derive(Debug, Clone)]
+pub struct RuleOrigin {
     /// Rule file.
-    pub file: &'a str,
+    pub file: String,
     /// Group.
-    pub group: &'a str,
+    pub group: String,
 }
 
 /// Evaluates expressions of rules and finds stored alert state.
@@ -25,7 +25,7 @@ pub trait Evaluator: Send + Sync {
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String>;
 
     /// The same for a rule of a group, which the query log names.
-    fn eval_rule(&self, group: &RuleOrigin<'_>, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
+    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
         let _ = group;
         self.eval(query, t_ms)
     }
@@ -73,8 +73,8 @@ impl Evaluator for EngineEvaluator {
         self.run(query, t_ms, QueryOrigin::Unknown)
     }
 
-    fn eval_rule(&self, group: &RuleOrigin<'_>, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        self.run(query, t_ms, QueryOrigin::Rule { file: group.file.into(), group: group.group.into() })
+    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
+        self.run(query, t_ms, QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() })
     }
 
     fn last_samples(

@@ -14,6 +14,8 @@ use super::notifications::Notifications;
 use super::sources::{ConfigSource, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
+use crate::remote::otlp::OtlpReceiver;
+use crate::remote::read::server::ReadLimits;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
 use crate::tsdb::{Appendable, ExemplarQuerier, Queryable, ReplayWatch};
@@ -33,6 +35,8 @@ pub struct WebOptions {
     pub admin_api: bool,
     /// `--web.enable-remote-write-receiver`.
     pub remote_write_receiver: bool,
+    /// `--web.enable-otlp-receiver`.
+    pub otlp_receiver: bool,
     /// Messages that the receiver accepts: version 1, version 2.
     pub accepted_messages: (bool, bool),
     /// `--web.enable-otlp-receiver`.
@@ -68,6 +72,7 @@ impl Default for WebOptions {
             lifecycle: false,
             admin_api: false,
             remote_write_receiver: false,
+            otlp_receiver: false,
             accepted_messages: (true, true),
             otlp_receiver: false,
             auto_reload: false,
@@ -121,6 +126,12 @@ pub struct Services {
     pub rules: Arc<dyn RulesSource>,
     /// The running configuration.
     pub config: Arc<dyn ConfigSource>,
+    /// OTLP receiver.
+    pub otlp: Arc<OtlpReceiver>,
+    /// Limits of remote read.
+    pub read_limits: ReadLimits,
+    /// Lets so many remote-read requests in at a time.
+    pub read_gate: Arc<tokio::sync::Semaphore>,
     /// Remote-write receiver.
     pub receiver: Arc<RemoteWriteReceiver>,
     /// Places for requests that compute.

@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -23,8 +23,8 @@ use crate::telemetry::Histogram;
 
 const DURATION_BOUNDS: &[f64] = &[0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0];
 const SIZE_BOUNDS: &[f64] = &[1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
-const CONTENT_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
-     worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Which origins may read answers.
 #[derive(Debug, Clone)]
@@ -122,8 +122,11 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         .to_owned();
     let options = &shared.api.options;
     let refusal = cross_site::refuse_host(options, &request).or_else(|| {
-        let changes = routes::changes_something(&handler) && request.method() != Method::OPTIONS;
-        if changes { cross_site::refuse_origin(options, &shared.cors, &request) } else { None }
+        if routes::changes_something(&handler, request.method()) {
+            cross_site::refuse_origin(options, &shared.cors, &request)
+        } else {
+            None
+        }
     });
     let private = !request.uri().path().contains("/assets/");
     let mut response = match refusal {

@@ -45,6 +45,8 @@ pub mod live;
 pub mod notifications;
 /// The OpenAPI document.
 pub mod openapi;
+/// The OTLP endpoint.
+pub mod otlp;
 /// Request parameters.
 pub mod params;
 /// Figures of the process.
@@ -55,10 +57,14 @@ pub mod query;
 pub mod query_log;
 /// How many requests may come.
 pub mod rate_limit;
+/// The remote-read endpoint.
+pub mod read;
 /// Streamed answers.
 pub mod reply;
 /// The table of paths.
 pub mod routes;
+/// Rules over the past.
+pub mod rule_history;
 /// Rules and alerts.
 pub mod rules;
 /// Searching names and values.
@@ -71,6 +77,8 @@ pub mod selectors;
 pub mod self_metrics;
 /// Listening and serving connections.
 pub mod server;
+/// Silences of the configured Alertmanagers.
+pub mod silences;
 /// What the API asks of other rooms.
 pub mod sources;
 /// Status endpoints.

@@ -2,6 +2,7 @@
 //! repository itself. One test binary, so that linking is paid once.
 
 mod against_prometheus;
+mod alert_restarts;
 mod alertmanager;
 mod bad_input;
 mod commands;
@@ -22,12 +23,16 @@ mod promqltest;
 mod query_limits;
 mod relabel_conformance;
 mod remote_messages;
+mod remote_read;
+mod remote_write;
 mod rules_conformance;
+mod rules_over_history;
 mod scraping;
 mod secrets;
 mod server;
 mod storage;
 mod storage_limits;
+mod templates;
 mod tidy;
 mod under_attack;
 mod web_security;
