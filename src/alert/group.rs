@@ -326,7 +326,7 @@ impl Group {
         save: SaveState<'_>,
         outcome: &mut GroupOutcome,
     ) {
-        let moment = stage.moment;
+        let moment = &stage.moment;
         let mut changed = false;
         let mut results: Vec<(usize, Result<RuleSamples, String>)> = Vec::with_capacity(finished.len());
         for (position, finished) in stage.positions.iter().zip(finished) {

@@ -39,8 +39,6 @@ pub struct WebOptions {
     pub otlp_receiver: bool,
     /// Messages that the receiver accepts: version 1, version 2.
     pub accepted_messages: (bool, bool),
-    /// `--web.enable-otlp-receiver`.
-    pub otlp_receiver: bool,
     /// Whether changed files are loaded without being told.
     pub auto_reload: bool,
     /// Names by which clients may call this server besides its addresses; `None` for any.
@@ -72,7 +70,6 @@ impl Default for WebOptions {
             lifecycle: false,
             admin_api: false,
             remote_write_receiver: false,
-            otlp_receiver: false,
             accepted_messages: (true, true),
             otlp_receiver: false,
             auto_reload: false,

@@ -217,7 +217,6 @@ pub fn web(flags: &Flags, port: u16) -> Result<WebOptions, String> {
         lifecycle: flags.bool("web.enable-lifecycle"),
         admin_api: flags.bool("web.enable-admin-api"),
         remote_write_receiver: flags.bool("web.enable-remote-write-receiver"),
-        otlp_receiver: flags.bool("web.enable-otlp-receiver"),
         accepted_messages: accepted,
         otlp_receiver: flags.bool("web.enable-otlp-receiver"),
         auto_reload: flags.bool("config.auto-reload") || flags.feature("auto-reload-config"),
