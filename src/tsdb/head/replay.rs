@@ -3,6 +3,7 @@
 
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,17 @@ pub struct Recovery {
     pub clean: bool,
 }
 
+/// How far replay is, for those who watch: numbers of segments.
+#[derive(Debug, Default)]
+pub struct ReplayWatch {
+    /// First segment to read.
+    pub min: AtomicU64,
+    /// Last segment to read.
+    pub max: AtomicU64,
+    /// The one being read.
+    pub current: AtomicU64,
+}
+
 enum Read {
     Segment,
     Batch(Box<ReadBatch>),
@@ -57,7 +69,7 @@ enum Read {
 type Waiting = Map<u64, Vec<(ChunkRef, ChunkMeta)>>;
 
 /// Rebuilds the head from a directory of the log; the head must be empty.
-pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, StorageError> {
+pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Result<Recovery, StorageError> {
     let files = list(vfs, dir)?;
     let next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
     let mut recovery = Recovery { next_segment, ..Recovery::default() };
@@ -104,6 +116,9 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     if total > 0 {
         tracing::info!(segments = segments.len(), bytes = total, "replaying the write-ahead log");
     }
+    let number = |segment: Option<&&LogFile>| segment.map_or(0, |s| u64::from(s.number));
+    watch.min.store(number(segments.first()), Ordering::Relaxed);
+    watch.max.store(number(segments.last()), Ordering::Relaxed);
     let (sender, receiver) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
         scope.spawn(|| read_segments(vfs, &segments, &sender_once(sender)));
@@ -113,6 +128,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
             match read {
                 Read::Segment => {
                     locals.clear();
+                    watch.current.store(number(segments.get(done)), Ordering::Relaxed);
                     done += 1;
                     if told.elapsed() > PROGRESS_EVERY {
                         told = Instant::now();
