@@ -16,8 +16,8 @@ use super::context::{Api, Services};
 use super::error::ApiError;
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
-    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rules, silences, status, targets,
-    write,
+    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rules, silences, status,
+    targets, write,
 };
 
 /// A request as handlers of the table see it.

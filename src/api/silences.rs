@@ -202,9 +202,7 @@ mod tests {
         ] {
             let map: HeaderMap = headers
                 .iter()
-                .map(|(n, v)| {
-                    (header::HeaderName::from_static(n), header::HeaderValue::from_static(v))
-                })
+                .map(|(n, v)| (header::HeaderName::from_static(n), header::HeaderValue::from_static(v)))
                 .collect();
             assert_eq!(own_page(&map).is_ok(), allowed, "{headers:?}");
         }

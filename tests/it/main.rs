@@ -22,6 +22,7 @@ mod remote_messages;
 mod rules_conformance;
 mod scraping;
 mod server;
+mod silences;
 mod storage;
 mod storage_limits;
 mod tidy;
