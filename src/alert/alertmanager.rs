@@ -64,7 +64,9 @@ pub struct Resolved {
 impl AlertmanagerSection {
     /// Builds the client of a section.
     pub fn new(config: &AlertmanagerConfig) -> Result<Self, NetError> {
-        let client = HttpClient::from_config(&config.http, ClientOptions::default())?;
+        let authenticator = crate::net::cloud::authenticator_for(config.sigv4.as_ref(), "aps", None, None)?;
+        let options = ClientOptions { authenticator, ..ClientOptions::default() };
+        let client = HttpClient::from_config(&config.http, options)?;
         let timeout = config.timeout.as_std();
         let poster = Arc::new(HttpPoster { client: client.clone(), timeout });
         Ok(Self { config: config.clone(), client, poster })

@@ -1,6 +1,7 @@
 //! What does the API need to know of other rooms? Small traits in the API's own terms; the wiring of the process
 //! implements them, so that a handler never depends on how scraping, rules or storage are built.
 
+use crate::alert::backfill::JobStatus;
 use crate::alert::silences::SilenceDoor;
 use crate::model::metadata::Metadata;
 use crate::model::{Labels, Matcher};
@@ -162,6 +163,26 @@ pub trait RulesSource: Send + Sync {
     fn alerts(&self) -> Vec<AlertView>;
     /// URLs of the active and of the dropped Alertmanagers.
     fn alertmanagers(&self) -> (Vec<String>, Vec<String>);
+    /// Begins to compute recording rules of a group over `[start_ms, end_ms]`: all, or those named. An empty `file`
+    /// means any file. The number of the job, or why it was refused.
+    fn start_backfill(
+        &self,
+        _group: &str,
+        _file: &str,
+        _rules: &[String],
+        _start_ms: i64,
+        _end_ms: i64,
+    ) -> Result<u64, String> {
+        Err("there are no rules".into())
+    }
+    /// Such jobs, oldest first.
+    fn backfills(&self) -> Vec<JobStatus> {
+        Vec::new()
+    }
+    /// Stops a job; false if it does not run.
+    fn cancel_backfill(&self, _id: u64) -> bool {
+        false
+    }
     /// The silences of an active Alertmanager, by its URL.
     fn silences(&self, _alertmanager: &str) -> Option<SilenceDoor> {
         None
