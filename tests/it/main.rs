@@ -30,6 +30,7 @@ mod rules_over_history;
 mod scraping;
 mod secrets;
 mod server;
+mod silences;
 mod storage;
 mod storage_faults;
 mod storage_limits;
