@@ -178,7 +178,8 @@ fn plan_node(out: &mut Vec<u8>, node: &PlanNode) {
     object.close();
 }
 
-fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
+/// Writes the statistics of a query.
+pub fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
     let mut object = json::Object::open(out);
     let mut timings = json::Object::open(object.key("timings"));
     timings

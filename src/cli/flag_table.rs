@@ -103,6 +103,7 @@ pub const FLAGS: &[Flag] = &[
     flag("write-documentation", Bool, "false", GENERAL, "Print the documentation of all flags as Markdown.").hide(),
     flag("web.listen-address", List, "0.0.0.0:9090", WEB, "Address to listen on; may be given several times. Port 0 takes a free one and logs it."),
     flag("web.config.file", Text, "", WEB, "File with TLS and authentication settings."),
+    flag("web.allowed-host", List, "", WEB, "Name by which clients may call this server, besides localhost, addresses and the name of --web.external-url; others get 421. May be given several times; * is any. Default: any, or without a configuration file none but those."),
     flag("web.read-timeout", Duration, "5m", WEB, "Longest time without progress while reading a request, and before an idle connection is closed."),
     flag("web.max-connections", Int, "512", WEB, "Most simultaneous connections, over all listeners."),
     flag("web.max-notifications-subscribers", Int, "16", WEB, "Most subscribers of live notifications."),

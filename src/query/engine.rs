@@ -11,11 +11,14 @@ use super::exec::build::Root;
 use super::exec::column::Axis;
 use super::exec::context::{Context, GlobalBudget, Limits, Rules};
 use super::explain::{Explanation, PlanNode, Profile, tree};
+use super::log::{LoggedQuery, QueryLog, QueryOrigin};
 use super::parse::ast::{Expr, ValueType};
 use super::parse::{ParseError, ParseOptions, parse_expr};
 use super::plan::{PlanOptions, plan, reach};
 use super::stack::{is_high, on_large_stack};
 use super::value::QueryValue;
+use parking_lot::RwLock;
+
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::{Queryable, StorageError};
@@ -85,6 +88,8 @@ pub struct QueryOptions {
     pub per_step_stats: bool,
     /// Lets the caller stop the query.
     pub cancel: CancelToken,
+    /// Who asks, for the query log.
+    pub origin: QueryOrigin,
 }
 
 /// Stops a query from another thread; clones share one switch.
@@ -173,6 +178,7 @@ pub struct Engine {
     gate: Gate,
     memory: Arc<GlobalBudget>,
     metrics: EngineMetrics,
+    log: RwLock<Option<Arc<dyn QueryLog>>>,
 }
 
 /// What is asked of a query.
@@ -191,7 +197,12 @@ impl Engine {
         let gate = Gate::new(options.max_concurrency);
         let memory = GlobalBudget::new(options.max_total_bytes, MemoryBudget::unlimited());
         let metrics = EngineMetrics::new(registry, options.max_concurrency);
-        Self { options, gate, memory, metrics }
+        Self { options, gate, memory, metrics, log: RwLock::new(None) }
+    }
+
+    /// Tells each query to `log` from now on, or to nobody.
+    pub fn set_query_log(&self, log: Option<Arc<dyn QueryLog>>) {
+        *self.log.write() = log;
     }
 
     /// The same engine in a process with a memory limit: heavy queries give way to it, and all queries together hold at
@@ -326,6 +337,19 @@ impl Engine {
         };
         stats.exec_total_time = began.elapsed().as_secs_f64();
         self.metrics.observe(&stats);
+        let log = self.log.read().clone();
+        if let Some(log) = log {
+            let steps = i64::try_from(times.axis.n.saturating_sub(1)).unwrap_or(i64::MAX);
+            log.log(&LoggedQuery {
+                query,
+                start_ms: times.axis.start,
+                end_ms: times.axis.start.saturating_add(times.step_ms.saturating_mul(steps)),
+                step_ms: times.step_ms,
+                error: result.as_ref().err(),
+                stats: &stats,
+                origin: &options.origin,
+            });
+        }
         let (value, annotations) = result?;
         Ok(QueryResult { value, annotations, stats })
     }

@@ -16,6 +16,8 @@ pub mod exec;
 pub mod explain;
 /// What the functions compute.
 pub mod functions;
+/// Who is told of each query.
+pub mod log;
 /// From text to a typed tree with positions.
 pub mod parse;
 /// From tree to plan.

@@ -21,7 +21,7 @@ use super::head::append::HeadAppender;
 use super::head::chunks::ChunkStore;
 use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
-use super::head::replay::{Recovery, replay};
+use super::head::replay::{Recovery, ReplayWatch, replay};
 use super::head::truncate::{Cardinality, HeadStats};
 use super::head::{Head, JobLimits, Limits};
 use super::merge::MergedQuerier;
@@ -129,6 +129,8 @@ pub struct DbOptions {
     pub agent: Option<AgentOptions>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
+    /// Told how far replay is.
+    pub replay: Arc<ReplayWatch>,
 }
 
 impl Default for DbOptions {
@@ -153,6 +155,7 @@ impl Default for DbOptions {
             memory: MemoryBudget::unlimited(),
             agent: None,
             no_lockfile: false,
+            replay: Arc::default(),
         }
     }
 }
@@ -185,7 +188,7 @@ pub struct Db {
     closed: AtomicBool,
     /// Held while a checkpoint is written.
     checkpointed: Mutex<Checkpointed>,
-    /// Missing in an agent.
+    /// Missing in an agent, which has no blocks.
     stored: Option<Stored>,
     /// When an agent cut its log, and which segment it was in then, oldest first.
     cuts: Mutex<VecDeque<(Instant, u32)>>,
@@ -298,11 +301,11 @@ impl Db {
             options.exemplar_capacity,
             HeadMetrics::new(registry),
         );
-        let recovery = replay(&head, &*vfs, &wal_dir)?;
+        let recovery = replay(&head, &*vfs, &wal_dir, &options.replay)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
         let log_bytes = wal.metrics().bytes.get() as i64;
-        let stored = match options.agent {
+        let stored = match &options.agent {
             None => Some(Stored::open(&options, &vfs, &head, registry)?),
             Some(_) => None,
         };

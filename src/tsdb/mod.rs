@@ -34,6 +34,7 @@ pub use door::{
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,
     StorageError,
 };
+pub use head::replay::ReplayWatch;
 pub use tail::{LogPosition, LogTail, LogTails, TailBatch, TailMarks};
 
 /// Hash maps inside storage: fast, seeded at random so that nobody can aim at one bucket.

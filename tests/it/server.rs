@@ -97,6 +97,15 @@ impl Server {
         }
     }
 
+    /// All further log lines until the process has ended.
+    pub fn rest_of_log(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            out.push(line);
+        }
+        out
+    }
+
     /// Sends one request over a connection of its own.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = TcpStream::connect(&self.address).expect("the server accepts");

@@ -66,7 +66,7 @@ test("rules: cost, dependencies, drawer", async (page) => {
   await page.click('tr:has(b:text-is("job:up:ratio")) button >> nth=0');
   await page.waitForSelector('dialog[open] h3:text("Reads the results of")');
   await page.click(".rule-links >> text=job:up:sum");
-  await page.waitForSelector('dialog[open] h2:text("job:up:sum")');
+  await page.waitForSelector('dialog[open] h2 >> text="job:up:sum"');
   await accessible(page);
   await page.keyboard.press("Escape");
   await page.click("text=Slowest");

@@ -151,8 +151,8 @@ test("exemplars lead to traces", async (page) => {
   // A click on a dot brings its exemplar to the top of the table.
   const box = await page.locator(".u-over").boundingBox();
   let hit = false;
-  for (let x = box.width - 4; x > 0 && !hit; x -= 3)
-    for (let y = 4; y < box.height && !hit; y += 8) {
+  for (let x = box.width - 4; x > 0 && !hit; x -= 7)
+    for (let y = 4; y < box.height && !hit; y += 10) {
       await page.mouse.move(box.x + x, box.y + y);
       hit = (await page.locator('.tip:has-text("Exemplar")').count()) > 0;
     }

@@ -1,11 +1,12 @@
-// Many series, many targets, many names: pages stay light and scroll in frames a person takes for smooth. Frame times
-// are told; what is checked is that they do not grow with the number of rows, as a busy machine would allow nothing else.
+// Many series, many targets: pages stay light and scroll smoothly. A frame at 60 Hz has 16.7 ms. What the page computes
+// for one is checked; how long frames took by the clock is told, for a busy machine makes them longer.
 import { check, frames, open, settled, test, until } from "./harness.mjs";
 
-// A frame of the table of ten rows may take this, however slow the machine is.
-const SLACK_MS = 50;
+const FRAME_MS = 16.7;
 const spoken = (f) =>
-  `median ${f.median.toFixed(1)}, 95 % ${f.p95.toFixed(1)}, worst ${f.worst.toFixed(1)} ms a frame`;
+  `${f.work.toFixed(1)} ms computed a frame; by the clock median ${f.median.toFixed(1)}, 95 % ${f.p95.toFixed(1)} ms`;
+const smooth = (f, what) =>
+  check(f.work < FRAME_MS, `${what}: ${f.work.toFixed(1)} ms are computed for a frame`);
 
 test(
   "10,000 series: table, sorting and scrolling",
@@ -14,22 +15,14 @@ test(
     await open(page, "query?g0.expr=many_series&g0.tab=table");
     await page.waitForSelector('.stats:has-text("10000 series")');
     note(`10,000 series shown after ${Date.now() - began} ms`);
-    const few = await (async () => {
-      const small = await page.context().newPage();
-      await open(small, `query?g0.expr=${encodeURIComponent('many_series{shard=~"s[0-9]"}')}&g0.tab=table`);
-      await small.waitForSelector('.stats:has-text("1000 series")');
-      const f = await frames(small, '[aria-label="Result"]', { by: 60 });
-      await small.close();
-      return f;
-    })();
     const plain = await frames(page, '[aria-label="Result"]');
-    note(`1,000 rows: ${spoken(few)}`);
     note(`10,000 rows: ${spoken(plain)}`);
     await page.locator('[aria-label="Result"]').evaluate((el) => el.scrollTo(0, 0));
     await page.click('[aria-label="Result"] thead button:has-text("item")');
     const sorted = await frames(page, '[aria-label="Result"]');
     note(`10,000 rows, sorted: ${spoken(sorted)}`);
-    check(sorted.median <= few.median * 2 + SLACK_MS, "scrolling gets slower with the number of rows");
+    smooth(plain, "scrolling");
+    smooth(sorted, "scrolling sorted rows");
     check((await page.locator('[aria-label="Result"] tr').count()) < 200, "too many rows in the document");
     const click = Date.now();
     await page.locator('[aria-label="Result"]').evaluate((el) => el.scrollTo(0, 0));
@@ -59,6 +52,7 @@ test(
     note(`all 10,000 drawn ${Date.now() - clicked} ms after the click`);
     const f = await frames(page, '[aria-label="Legend"]');
     note(`legend: ${spoken(f)}`);
+    smooth(f, "scrolling the legend");
   },
   { alone: true },
 );
@@ -102,11 +96,9 @@ test(
     note(`filtered ${Date.now() - typed} ms after typing`);
     await page.fill("[data-search]", "");
     await page.waitForFunction(() => document.querySelectorAll("tr.pick").length > 20);
-    note(`scrolling: ${spoken(await frames(page, '[aria-label="Targets"]'))}`);
-    // The rows are in the document whole only where they are seen, so a filter of pools works as well.
-    await page.route("**/api/v1/targets?*", (route) =>
-      route.fulfill({ body, contentType: "application/json" }),
-    );
+    const f = await frames(page, '[aria-label="Targets"]');
+    note(`scrolling: ${spoken(f)}`);
+    smooth(f, "scrolling targets");
   },
   { alone: true },
 );

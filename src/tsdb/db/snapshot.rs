@@ -7,7 +7,6 @@ use super::super::door::StorageError;
 use super::super::head::flush::FlushRange;
 use super::super::vfs::Place;
 use super::Db;
-use super::stored::Stored;
 
 /// Directory of the snapshots below the data directory, as in Prometheus.
 const SNAPSHOTS_DIR: &str = "snapshots";
@@ -51,7 +50,7 @@ impl Db {
     /// is returned. Links where the file system can: it costs hardly any space.
     pub fn snapshot(&self, with_head: bool) -> Result<String, StorageError> {
         let Some(stored) = &self.stored else {
-            return Err(StorageError::NotReady("this storage keeps no blocks".into()));
+            return Err(StorageError::NotReady("an agent has no blocks to take a snapshot of".into()));
         };
         let now_ms = self.clock.now_ms();
         let data = stored.blocks.dir();
@@ -59,7 +58,7 @@ impl Db {
         let name = name_at(now_ms);
         let unfinished = all.join(format!("{name}{UNFINISHED}"));
         let guard = unfinished.temporary_dir()?;
-        self.fill_snapshot(stored, &unfinished, with_head, now_ms)?;
+        self.fill_snapshot(&unfinished, with_head, now_ms)?;
         unfinished.rename(&all.join(&name))?;
         guard.keep();
         all.sync_dir()?;
@@ -67,13 +66,8 @@ impl Db {
         Ok(name)
     }
 
-    fn fill_snapshot(
-        &self,
-        stored: &Stored,
-        dir: &Place,
-        with_head: bool,
-        now_ms: i64,
-    ) -> Result<(), StorageError> {
+    fn fill_snapshot(&self, dir: &Place, with_head: bool, now_ms: i64) -> Result<(), StorageError> {
+        let Some(stored) = &self.stored else { return Ok(()) };
         let view = {
             let _guard = stored.at_rest();
             for block in stored.blocks.blocks().iter() {

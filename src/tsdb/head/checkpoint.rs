@@ -326,25 +326,25 @@ pub enum Saved {
     End,
 }
 
-/// A checkpoint whose frames are told apart but not read yet.
-pub struct Opened<'a> {
-    /// What its start says.
-    pub start: Start,
-    /// The frames between start and end.
-    pub frames: Vec<RawFrame<'a>>,
-    /// Number of series as the end says, as far as it can be true; `None` when the end is missing.
-    pub series: Option<usize>,
-    /// Damaged places: offset and length.
-    pub damage: Vec<(usize, usize)>,
+/// What is known of a checkpoint when all that is left of it was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Whether its end is there; without it something is missing.
+    pub complete: bool,
+    /// Number of series, as far as it can be true; 0 if the end does not tell.
+    pub series: usize,
+    /// Damaged places.
+    pub damaged: u64,
 }
 
-/// Tells the frames of a checkpoint apart; `None` when it does not say where it begins and cannot be used at all.
+/// The parts of a checkpoint that has a start: what the start says, the frames behind it, and what is known at the end.
+/// Damaged places are logged with `path`.
 #[must_use]
-pub fn opening(bytes: &[u8], salt: u32) -> Option<Opened<'_>> {
-    let (mut start, mut series) = (None, None);
-    let (mut frames, mut damage) = (Vec::new(), Vec::new());
-    let mut all = Frames::new(bytes, salt, 0);
-    while let Some(found) = all.next_raw() {
+pub fn contents<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, Ending)> {
+    let (mut start, mut end, mut damaged) = (None, None, 0);
+    let mut rest = Vec::new();
+    let mut frames = Frames::new(bytes, salt, 0);
+    while let Some(found) = frames.next_raw() {
         match found {
             Raw::Frame(frame) if frame.kind() == kind::START => {
                 if let Ok(Saved::Start(found)) = frame.payload().and_then(|p| take(kind::START, &p)) {
@@ -352,15 +352,19 @@ pub fn opening(bytes: &[u8], salt: u32) -> Option<Opened<'_>> {
                 }
             }
             Raw::Frame(frame) if frame.kind() == kind::END => {
-                let said = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
+                let series = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
                 // Each series takes more than a byte.
-                series = Some(usize::try_from(said).unwrap_or(usize::MAX).min(bytes.len()));
+                end = Some(usize::try_from(series).unwrap_or(usize::MAX).min(bytes.len()));
             }
-            Raw::Frame(frame) => frames.push(frame),
-            Raw::Damage { offset, len, .. } => damage.push((offset, len)),
+            Raw::Frame(frame) => rest.push(frame),
+            Raw::Damage { offset, len, .. } => {
+                tracing::error!(path = %path.display(), offset, len, "damage in a checkpoint");
+                damaged += 1;
+            }
         }
     }
-    Some(Opened { start: start?, frames, series, damage })
+    let (complete, series) = (end.is_some(), end.unwrap_or(0));
+    Some((start?, rest, Ending { complete, series, damaged }))
 }
 
 /// Reads one frame.

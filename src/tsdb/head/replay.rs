@@ -3,6 +3,7 @@
 
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::super::wal::batch::{BatchDecoder, ReadBatch};
 use super::super::wal::frame::{Found, Frames, RawFrame, kind};
 use super::super::wal::segment::{FileKind, LogFile, list};
 use super::Head;
-use super::checkpoint::{Saved, SavedGroup, opening, take};
+use super::checkpoint::{Ending, Saved, SavedGroup, Start, contents, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
 use super::series::{LateSample, Open, Series};
@@ -47,6 +48,17 @@ pub struct Recovery {
     pub clean: bool,
 }
 
+/// How far replay is, for those who watch: numbers of segments.
+#[derive(Debug, Default)]
+pub struct ReplayWatch {
+    /// First segment to read.
+    pub min: AtomicU64,
+    /// Last segment to read.
+    pub max: AtomicU64,
+    /// The one being read.
+    pub current: AtomicU64,
+}
+
 enum Read {
     Segment,
     Batch(Box<ReadBatch>),
@@ -57,7 +69,7 @@ enum Read {
 type Waiting = Map<u64, Vec<(ChunkRef, ChunkMeta)>>;
 
 /// Rebuilds the head from a directory of the log; the head must be empty.
-pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, StorageError> {
+pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Result<Recovery, StorageError> {
     let files = list(vfs, dir)?;
     let next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
     let mut recovery = Recovery { next_segment, ..Recovery::default() };
@@ -65,32 +77,34 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     let mut first = 0;
     let mut covered = ChunkRef::NONE;
     // The newest complete checkpoint; if all are damaged, what is left of the newest that says where it begins.
-    let mut best: Option<(&LogFile, FileBytes)> = None;
+    let (mut loaded, mut rest): (bool, Option<(&LogFile, FileBytes)>) = (false, None);
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
-        let bytes = vfs.sealed(&file.path, true).ok();
-        let complete = bytes.as_ref().and_then(|b| Some(opening(b, file.salt)?.series.is_some()));
-        if let (Some(true), Some(bytes)) = (complete, &bytes) {
-            best = Some((file, bytes.clone()));
+        let Ok(bytes) = vfs.sealed(&file.path, true) else {
+            tracing::error!(path = %file.path.display(), "a checkpoint cannot be read");
+            recovery.damaged += 1;
+            continue;
+        };
+        let found = contents(&bytes, file.salt, &file.path);
+        if let Some((start, frames, end)) = &found
+            && end.complete
+        {
+            (first, covered) = adopt(head, &mut state, start, frames, *end, file, &mut recovery);
+            loaded = true;
             break;
         }
         tracing::error!(path = %file.path.display(), "a checkpoint is damaged");
         recovery.damaged += 1;
-        if let (None, Some(false), Some(bytes)) = (&best, complete, bytes) {
-            best = Some((file, bytes));
+        let usable = found.is_some();
+        drop(found);
+        if usable && rest.is_none() {
+            rest = Some((file, bytes));
         }
     }
-    if let Some((file, bytes)) = &best
-        && let Some(opened) = opening(bytes, file.salt)
+    if !loaded
+        && let Some((file, bytes)) = &rest
+        && let Some((start, frames, end)) = contents(bytes, file.salt, &file.path)
     {
-        (first, covered) = (opened.start.segment, opened.start.chunks);
-        state.next_id = opened.start.next_id;
-        state.valid_from_ms = opened.start.valid_from_ms;
-        state.reserve(opened.series.unwrap_or(0));
-        for (offset, len) in &opened.damage {
-            tracing::error!(path = %file.path.display(), offset, len, "damage in a checkpoint, going on behind it");
-            recovery.damaged += 1;
-        }
-        load(head, &mut state, &opened.frames, file, &mut recovery);
+        (first, covered) = adopt(head, &mut state, &start, &frames, end, file, &mut recovery);
     }
     let newest = state.used_slots().map(|(_, s)| s.sealed.file()).max().unwrap_or(0);
     head.chunks.reserve(newest.max(covered.file()));
@@ -102,6 +116,9 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     if total > 0 {
         tracing::info!(segments = segments.len(), bytes = total, "replaying the write-ahead log");
     }
+    let number = |segment: Option<&&LogFile>| segment.map_or(0, |s| u64::from(s.number));
+    watch.min.store(number(segments.first()), Ordering::Relaxed);
+    watch.max.store(number(segments.last()), Ordering::Relaxed);
     let (sender, receiver) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
         scope.spawn(|| read_segments(vfs, &segments, &sender_once(sender)));
@@ -111,6 +128,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
             match read {
                 Read::Segment => {
                     locals.clear();
+                    watch.current.store(number(segments.get(done)), Ordering::Relaxed);
                     done += 1;
                     if told.elapsed() > PROGRESS_EVERY {
                         told = Instant::now();
@@ -129,6 +147,24 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     recovery.damaged += waiting.len() as u64;
     state.counts.created = 0;
     Ok(recovery)
+}
+
+/// Takes a checkpoint in; the segment and the place in the chunk files from which to go on.
+fn adopt(
+    head: &Head,
+    state: &mut State,
+    start: &Start,
+    frames: &[RawFrame<'_>],
+    end: Ending,
+    file: &LogFile,
+    recovery: &mut Recovery,
+) -> (u32, ChunkRef) {
+    state.next_id = start.next_id;
+    state.valid_from_ms = start.valid_from_ms;
+    recovery.damaged += end.damaged;
+    state.reserve(end.series);
+    load(head, state, frames, file, recovery);
+    (start.segment, start.chunks)
 }
 
 fn sender_once(sender: SyncSender<Read>) -> impl Fn(Read) {
