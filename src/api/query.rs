@@ -64,6 +64,7 @@ impl Wishes {
             lookback_delta_ms,
             per_step_stats: stats == StatsWish::PerStep,
             cancel: CancelToken::default(),
+            no_cache: matches!(params.first("nocache"), "1" | "true"),
         };
         Ok(Self { options, limit, stats, warnings })
     }

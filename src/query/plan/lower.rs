@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::duration::{resolve, resolve_positive};
+use super::narrow::narrow;
 use super::{Aggregate, Binary, Call, Kind, Plan, Selector, Shift, Source, Window};
 use crate::query::QueryError;
 use crate::query::functions::Func;
@@ -13,7 +14,7 @@ use crate::query::parse::ast::{
 use crate::tsdb::Projection;
 
 /// What a plan depends on besides the tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct PlanOptions {
     /// First step of the query, milliseconds.
     pub start_ms: i64,
@@ -44,7 +45,9 @@ impl Around {
 /// Lowers a whole query.
 pub fn plan(expr: &Expr, options: &PlanOptions) -> Result<Plan, QueryError> {
     let (plan, invariant) = lower(expr, options, &Around::default())?;
-    Ok(wrap(plan, invariant))
+    let mut plan = wrap(plan, invariant);
+    narrow(&mut plan);
+    Ok(plan)
 }
 
 /// Marks a part that is the same at every step; constants and windows take care of themselves.

@@ -137,7 +137,7 @@ impl Stored {
             return Ok(0);
         }
         self.metrics.triggered.inc();
-        self.reload()?;
+        self.reload(db)?;
         self.drop_old(db)?;
         let (mut steps, mut patience) = (0, PATIENCE);
         while !self.stopped() {
@@ -169,10 +169,16 @@ impl Stored {
     }
 
     /// Looks for blocks that others put into the directory (backfilling tools do).
-    fn reload(&self) -> Result<(), StorageError> {
+    fn reload(&self, db: &Db) -> Result<(), StorageError> {
         let _guard = self.work.lock();
         self.metrics.reloads.inc();
-        self.blocks.reload().map(|_| ()).inspect_err(|_| self.metrics.reloads_failed.inc())
+        let ulids = || self.blocks.blocks().iter().map(|b| b.meta().ulid).collect::<Vec<_>>();
+        let before = ulids();
+        let reloaded = self.blocks.reload().map(|_| ()).inspect_err(|_| self.metrics.reloads_failed.inc());
+        if ulids() != before {
+            db.head.changes.note_all();
+        }
+        reloaded
     }
 
     /// Applies retention.
@@ -188,6 +194,7 @@ impl Stored {
         if gone.is_empty() {
             return Ok(());
         }
+        db.head.changes.note_all();
         tracing::info!(blocks = gone.len(), ?retention, "blocks past retention were deleted");
         if retention.bytes > 0 {
             self.metrics.size_retentions.inc();

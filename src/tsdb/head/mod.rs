@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::changes::Changes;
 use super::door::{AppendError, SeriesRef, StorageError};
 use super::wal::{SeriesNames, Wal};
 use crate::model::Labels;
@@ -82,6 +83,8 @@ pub struct Head {
     pub limits: Limits,
     /// Instruments.
     pub metrics: HeadMetrics,
+    /// Which times changed.
+    pub changes: Arc<Changes>,
     /// Open batches.
     pub(super) appenders: AtomicU64,
 }
@@ -106,6 +109,7 @@ impl Head {
             metadata: RwLock::default(),
             limits,
             metrics,
+            changes: Arc::default(),
             appenders: AtomicU64::new(0),
         });
         let names: Arc<dyn SeriesNames> = Arc::clone(&head) as Arc<dyn SeriesNames>;
