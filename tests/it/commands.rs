@@ -192,7 +192,7 @@ fn what_is_pushed_can_be_queried() {
     let range = ["query", "explain", "--start", t, "--end", "1700000060", "--step", "30s", &url];
     expect(&[&range[..], &["rate(pushed_total[1m])"]].concat(), 0, &["call rate", "range selector"]);
     expect(&["query", "explain", "-o", "json", "--time", t, &url, "1"], 0, &["\"kind\":\"number\""]);
-    expect(&["query", "explain", "--time", t, "--step", "30s", &url, "1"], 1, &["--time"]);
+    expect(&["query", "explain", "--time", t, "--step", "30s", &url, "1"], 2, &["--time"]);
     expect(&["query", "instant", "http://127.0.0.1:1", "up"], 1, &["query error"]);
 }
 

@@ -12,11 +12,16 @@ use super::world::{
     Exporter, PATIENCE, remote_write, request, resident_bytes, scalar, until, with_parameters,
 };
 
-const T: i64 = 1_700_000_000;
 const BUCKETS: usize = 20_000;
 
-/// A server with a target that it scrapes, and one histogram of very many buckets.
-fn server(exporter: &Exporter) -> Server {
+/// Unix seconds.
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs() as i64)
+}
+
+/// A server with a target that it scrapes, and one histogram of very many buckets at `t`.
+fn server(exporter: &Exporter, t: i64) -> Server {
     let config = format!(
         "scrape_configs:\n- job_name: lives\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{}']}}]\n",
         exporter.address
@@ -26,7 +31,7 @@ fn server(exporter: &Exporter) -> Server {
     let server = Server::start(&config, &flags);
     let buckets = (0..BUCKETS).map(|i| {
         let le = if i + 1 == BUCKETS { "+Inf".to_owned() } else { format!("{i}") };
-        series(&[("__name__", "wide_bucket"), ("le", &le)], &[(T * 1000, i as f64 + 1.0)])
+        series(&[("__name__", "wide_bucket"), ("le", &le)], &[(t * 1000, i as f64 + 1.0)])
     });
     let message = packed(&WriteRequest { timeseries: buckets.collect(), metadata: Vec::new() });
     let answer = remote_write(&server.address, &message).expect("the server takes it");
@@ -34,8 +39,8 @@ fn server(exporter: &Exporter) -> Server {
     server
 }
 
-fn ask(server: &Server, query: &str, range: Option<(i64, i64, &str)>) -> (u16, String) {
-    let time = T.to_string();
+fn ask(server: &Server, query: &str, t: i64, range: Option<(i64, i64, &str)>) -> (u16, String) {
+    let time = t.to_string();
     let mut form = vec![("query", query), ("timeout", "20s")];
     let (start, end);
     let path = match range {
@@ -57,11 +62,12 @@ fn ask(server: &Server, query: &str, range: Option<(i64, i64, &str)>) -> (u16, S
 #[test]
 fn queries_of_death_do_not_disturb_the_server() {
     let exporter = Exporter::text(|| "alive 1\n".into());
-    let server = server(&exporter);
+    let t = now();
+    let server = server(&exporter, t);
     let address = server.address.clone();
     let before = resident_bytes(&address);
     let done = AtomicBool::new(false);
-    let day = Some((T - 43_200, T, "60"));
+    let day = Some((t - 43_200, t, "60"));
     let long = "x".repeat(2 << 20);
     let deep = format!("{}1{}", "(".repeat(50_000), ")".repeat(50_000));
     let alternatives = format!("wide_bucket{{le=~\"{}\"}}", vec!["[a-z]+x"; 20_000].join("|"));
@@ -82,7 +88,7 @@ fn queries_of_death_do_not_disturb_the_server() {
             ("histogram_quantile(0.9, wide_bucket)", None, 200, "\"value\""),
             ("histogram_quantile(0.9, wide_bucket)", day, 0, ""),
             ("sum_over_time(wide_bucket[10y:1ms])", None, 422, "too many samples"),
-            ("wide_bucket", Some((0, T, "0.001")), 400, "11,000 points"),
+            ("wide_bucket", Some((0, t, "0.001")), 400, "11,000 points"),
             ("count_values(\"v\", wide_bucket)", day, 422, "--query.max-bytes"),
             ("wide_bucket * on () group_left sum(wide_bucket)", None, 200, "success"),
             ("wide_bucket * on () wide_bucket", None, 422, "many-to-many"),
@@ -104,7 +110,7 @@ fn queries_of_death_do_not_disturb_the_server() {
             ("sort_desc(wide_bucket)", None, 200, "success"),
         ] {
             let shown: String = query.chars().take(80).collect();
-            let (got, text) = ask(&server, query, range);
+            let (got, text) = ask(&server, query, t, range);
             let start: String = text.chars().take(300).collect();
             let known = [200, 400, 422, 503].contains(&got) && text.starts_with("{\"status\":");
             assert!(known && (status == 0 || got == status), "{shown}: {got} {start}");
@@ -131,7 +137,7 @@ fn a_query_stops_when_its_client_leaves() {
         line.and_then(|v| v.trim().parse().ok()).ok_or_else(|| "no gauge".into())
     };
     // One series, ten thousand windows of 400,000 samples each: minutes of work in one loop.
-    let (start, end) = ((T - 600_000).to_string(), T.to_string());
+    let (start, end) = ((now() - 600_000).to_string(), now().to_string());
     let query = ("query", "stddev_over_time(vector(1)[110h:1s])");
     let form = [query, ("start", &start), ("end", &end), ("step", "60"), ("timeout", "10m")];
     let path = with_parameters("/api/v1/query_range", &form);

@@ -8,8 +8,7 @@ use super::{Aggregate, Binary, Call, Kind, Plan, Selector, Shift, Source, Window
 use crate::query::QueryError;
 use crate::query::functions::Func;
 use crate::query::parse::ast::{
-    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Expr, RangeExtension, SubqueryExpr,
-    VectorSelector,
+    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, Expr, RangeExtension, SubqueryExpr, VectorSelector,
 };
 use crate::tsdb::Projection;
 
@@ -82,7 +81,7 @@ fn lower(expr: &Expr, options: &PlanOptions, around: &Around) -> Result<(Plan, b
             };
             (node(kind), invariant)
         }
-        Expr::Binary(b) => lower_binary(b, options, around)?,
+        Expr::Binary(b) => lower_binary(b, options)?,
         Expr::Aggregate(a) => lower_aggregate(a, options, around)?,
         Expr::Call(c) => {
             let Some(func) = Func::from_name(c.func) else {
@@ -165,9 +164,9 @@ fn needs_buckets(func: Func) -> bool {
     )
 }
 
-fn lower_binary(b: &BinaryExpr, options: &PlanOptions, around: &Around) -> Result<(Plan, bool), QueryError> {
-    let arithmetic = matches!(b.op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div);
-    let around = Around { skip_buckets: around.skip_buckets && arithmetic, ..Around::default() };
+fn lower_binary(b: &BinaryExpr, options: &PlanOptions) -> Result<(Plan, bool), QueryError> {
+    // Between histograms even `histogram_count` needs the buckets: what does not go together is remarked on.
+    let around = Around::default();
     let (lhs, left_invariant) = lower(&b.lhs, options, &around)?;
     let (rhs, right_invariant) = lower(&b.rhs, options, &around)?;
     let invariant = left_invariant && right_invariant;
