@@ -35,16 +35,22 @@ pub mod live;
 pub mod notifications;
 /// The OpenAPI document.
 pub mod openapi;
+/// The OTLP endpoint.
+pub mod otlp;
 /// Request parameters.
 pub mod params;
 /// Figures of the process.
 pub mod process;
 /// Query endpoints.
 pub mod query;
+/// The remote-read endpoint.
+pub mod read;
 /// Streamed answers.
 pub mod reply;
 /// The table of paths.
 pub mod routes;
+/// Rules over the past.
+pub mod rule_history;
 /// Rules and alerts.
 pub mod rules;
 /// TLS, passwords and headers of the web configuration file.
@@ -53,6 +59,8 @@ pub mod security;
 pub mod selectors;
 /// Listening and serving connections.
 pub mod server;
+/// Silences of the configured Alertmanagers.
+pub mod silences;
 /// What the API asks of other rooms.
 pub mod sources;
 /// Status endpoints.

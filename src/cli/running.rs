@@ -17,9 +17,12 @@ use crate::model::Labels;
 use crate::model::duration::format_duration_ms;
 use crate::query::Engine;
 use crate::query::parse::ParseOptions;
+use crate::remote::otlp::OtlpReceiver;
+use crate::remote::read::Fanout;
+use crate::remote::send::RemoteWriter;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Counter;
-use crate::tsdb::Db;
+use crate::tsdb::{Db, DbOptions};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub struct RunningConfig {
     retention_ms: i64,
     retention_bytes: u64,
     retention_given: bool,
+    /// The data directory.
+    data: PathBuf,
     /// Until when a process without configuration scrapes itself quickly, milliseconds.
     quick_until_ms: i64,
 }
@@ -78,9 +83,16 @@ impl RunningConfig {
             retention_bytes: flags.bytes("storage.tsdb.retention.size"),
             retention_given: flags.is_given("storage.tsdb.retention.time")
                 || flags.is_given("storage.tsdb.retention.size"),
+            data: PathBuf::from(flags.text("storage.tsdb.path")),
             quick_until_ms,
         };
         let first = running.read(0)?;
+        if percentage(&first).is_some() && running.disk_bytes().is_none() {
+            return Err(format!(
+                "storage.tsdb.retention.percentage: the size of the disk of {} is not known; use size instead",
+                running.data.display()
+            ));
+        }
         running.current.store(Arc::new(first));
         Ok(Arc::new(running))
     }
@@ -122,12 +134,26 @@ impl RunningConfig {
     pub fn retention(&self, config: &Config) -> (i64, u64) {
         let from_config = config.storage.tsdb.as_ref().and_then(|t| t.retention.as_ref());
         if let Some(retention) = from_config {
-            return (retention.time.map_or(0, |t| t.0), retention.size.map_or(0, |s| s.as_u64()));
+            let size = retention.size.map_or(0, |s| s.as_u64());
+            let size = match percentage(config) {
+                Some(percent) => {
+                    self.disk_bytes().map_or(size, |disk| (disk as f64 * percent / 100.0) as u64)
+                }
+                None => size,
+            };
+            return (retention.time.map_or(0, |t| t.0), size);
         }
         if self.retention_given {
             return (self.retention_ms, self.retention_bytes);
         }
         (15 * 86_400_000, 0)
+    }
+
+    /// Size of the disk that holds the data directory, or the folder it will be created in.
+    fn disk_bytes(&self) -> Option<u64> {
+        let path = std::path::absolute(&self.data).ok()?;
+        let stat = path.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
+        Some(stat.f_blocks.saturating_mul(stat.f_frsize)).filter(|bytes| *bytes > 0)
     }
 
     /// The retention as the runtime page shows it.
@@ -164,10 +190,22 @@ impl RunningConfig {
     }
 }
 
+/// Which share of the disk may be used, percent; wins over a size.
+fn percentage(config: &Config) -> Option<f64> {
+    let retention = config.storage.tsdb.as_ref()?.retention.as_ref()?;
+    retention.percentage.filter(|percent| *percent > 0.0)
+}
+
 /// What a configuration governs.
 pub struct Governed {
     /// Storage.
     pub db: Arc<Db>,
+    /// Remote write to others.
+    pub sender: Arc<RemoteWriter>,
+    /// Metrics of OpenTelemetry.
+    pub otlp: Arc<OtlpReceiver>,
+    /// Storage with remote read.
+    pub fanout: Arc<Fanout>,
     /// Scraping.
     pub scrape: ScrapeManager,
     /// Rules.
@@ -184,6 +222,10 @@ pub struct Governed {
     pub resend_delay_ms: i64,
     /// Counts failed template expansions.
     pub template_failures: Counter,
+    /// Permits of the feature `concurrent-rule-eval`, `None` without it.
+    pub concurrency: Option<Arc<crate::alert::EvalPermits>>,
+    /// Recording rules over the past.
+    pub backfills: Arc<crate::alert::backfill::Backfills>,
 }
 
 impl Governed {
@@ -191,7 +233,10 @@ impl Governed {
     #[must_use]
     pub fn rule_context(&self, config: &Config) -> GroupContext {
         GroupContext {
-            evaluator: Arc::new(EngineEvaluator::new(Arc::clone(&self.engine), Arc::clone(&self.db) as _)),
+            evaluator: Arc::new(EngineEvaluator::new(
+                Arc::clone(&self.engine),
+                Arc::clone(&self.fanout) as _,
+            )),
             storage: Arc::clone(&self.db) as _,
             notifier: Arc::clone(&self.delivery.notifier) as _,
             external: ExternalContext {
@@ -200,6 +245,7 @@ impl Governed {
             },
             resend_delay_ms: self.resend_delay_ms,
             template_failures: self.template_failures.clone(),
+            concurrency: self.concurrency.clone(),
         }
     }
 
@@ -209,13 +255,32 @@ impl Governed {
         let mut errors = Vec::new();
         let (retention_ms, retention_bytes) = running.retention(&config);
         self.db.set_retention(retention_ms, retention_bytes);
+        self.db.note_retention_percentage(percentage(&config).unwrap_or(0.0));
         let tsdb = config.storage.tsdb.as_ref();
         self.db.set_out_of_order_window(tsdb.map_or(0, |t| t.out_of_order_time_window.0));
+        // Prometheus's 0 keeps ended series for hours; here it stands for the default.
+        let share = tsdb.map_or(0.0, |t| t.stale_series_compaction_threshold);
+        self.db.set_ended_series_share(if share > 0.0 {
+            share
+        } else {
+            DbOptions::default().ended_series_share
+        });
         if let Some(exemplars) = &config.storage.exemplars {
             self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
         }
         self.engine.set_default_subquery_step(config.global.evaluation_interval.0);
         running.set(Arc::clone(&config));
+        let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
+        self.otlp.configure(&config.otlp);
+        let runtime = tokio::runtime::Handle::current();
+        if let Err(e) = self.fanout.apply(&config, &runtime) {
+            errors.push(e);
+        }
+        match tokio::task::spawn_blocking(move || sender.apply(&sending, &runtime)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => errors.push(e),
+            Err(_) => errors.push("starting remote write failed inside the server".into()),
+        }
         if let Err(e) = self.scrape.apply(&config).await {
             errors.push(e.to_string());
         }
@@ -240,10 +305,6 @@ impl Governed {
 
 /// Sections that are valid but have no effect yet.
 fn unused_sections(config: &Config) -> Vec<&'static str> {
-    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([
-        ("remote_write", !config.remote_write.is_empty()),
-        ("remote_read", !config.remote_read.is_empty()),
-        ("tracing", config.tracing.is_some()),
-    ]);
+    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([("tracing", config.tracing.is_some())]);
     sections.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
 }

@@ -13,6 +13,7 @@ use super::flags::{EXIT_USAGE, Flags};
 use super::notify::AlertDelivery;
 use super::running::{Governed, Origin, RunningConfig};
 use super::{logging, options, wiring};
+use crate::alert::backfill::{BackfillDoors, Backfills};
 use crate::alert::{ManagerOptions, NoNotifier, RuleManager};
 use crate::api::layers::{Cors, application};
 use crate::api::notifications::{RELOAD_FAILED, SHUTTING_DOWN, STARTING_UP};
@@ -21,9 +22,13 @@ use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
+use crate::remote::otlp::OtlpReceiver;
+use crate::remote::read::Fanout;
 use crate::remote::receive::RemoteWriteReceiver;
+use crate::remote::send::{RemoteWriter, SendParts};
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::Db;
 use crate::tsdb::vfs::RealVfs;
 
@@ -64,9 +69,6 @@ pub fn run(mut flags: Flags) -> u8 {
     }
     for name in flags.given_no_ops() {
         tracing::info!(flag = name, "this flag is accepted for compatibility and has no effect");
-    }
-    if flags.bool("agent") {
-        return fail(EXIT_FAILURE, "agent mode is not available in this version");
     }
     let without_config = !flags.is_given("config.file") && !Path::new(flags.text("config.file")).exists();
     if without_config && !flags.is_given("web.listen-address") {
@@ -110,7 +112,7 @@ impl Signals {
 async fn serve(flags: Flags, without_config: bool) -> u8 {
     let build = build_info();
     tracing::info!(
-        mode = "server",
+        mode = if flags.bool("agent") { "agent" } else { "server" },
         version = build.own_version,
         compatible_with = build.version,
         revision = build.revision,
@@ -144,6 +146,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         Ok(security) => security,
         Err(e) => return fail(EXIT_USAGE, &format!("--web.config.file: {e}")),
     };
+    if let Err(e) = options::storage(&flags, (0, 0), MemoryBudget::unlimited()) {
+        return fail(EXIT_USAGE, &e);
+    }
     let mut listeners = Vec::new();
     for address in flags.list("web.listen-address") {
         match server::bind(address).await {
@@ -221,7 +226,9 @@ async fn start(
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
-    let db_options = options::storage(flags, running.retention(&config));
+    let memory = options::memory(flags);
+    memory.register(registry);
+    let db_options = options::storage(flags, running.retention(&config), Arc::clone(&memory))?;
     let path = db_options.path.clone();
     let (opening_clock, opening_registry) = (Arc::clone(clock), Arc::clone(registry));
     let begun = std::time::Instant::now();
@@ -230,10 +237,17 @@ async fn start(
     })
     .await
     .map_err(|_| "opening storage failed inside the server".to_owned())?
-    .map_err(|e| format!("opening storage failed: {e} (--storage.tsdb.path={})", path.display()))?;
-    tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "TSDB started");
+    .map_err(|e| {
+        format!(
+            "opening storage failed: {e} (--storage.{}.path={})",
+            if flags.bool("agent") { "agent" } else { "tsdb" },
+            path.display()
+        )
+    })?;
+    let what = if flags.bool("agent") { "Agent WAL storage started" } else { "TSDB started" };
+    tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "{what}");
 
-    let engine = Arc::new(Engine::new(options::engine(flags, &config), registry));
+    let engine = Arc::new(Engine::new(options::engine(flags, &config), registry).within(memory));
     let delivery = AlertDelivery::start(
         options::notifier(flags),
         flags.duration_ms("scrape.discovery-reload-interval").unsigned_abs(),
@@ -255,6 +269,7 @@ async fn start(
         outage_tolerance_ms: flags.duration_ms("rules.alert.for-outage-tolerance"),
         grace_ms: flags.duration_ms("rules.alert.for-grace-period"),
     };
+    let concurrency = options::concurrent_rules(flags);
     let context = crate::alert::GroupContext {
         evaluator: Arc::new(crate::alert::EngineEvaluator::new(Arc::clone(&engine), Arc::clone(&db) as _)),
         storage: Arc::clone(&db) as _,
@@ -262,11 +277,35 @@ async fn start(
         external: crate::alert::ExternalContext::default(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures: template_failures.clone(),
+        concurrency: concurrency.clone(),
     };
     let store = Arc::new(super::alert_files::AlertFiles::new(Arc::new(RealVfs), &path));
     let rules = RuleManager::new(context, manager_options, Arc::clone(clock), store, registry);
+    let sender = RemoteWriter::new(SendParts {
+        tails: Arc::clone(&db) as _,
+        newest: Arc::new(wiring::Storage(Arc::clone(&db))),
+        metadata: Arc::new(wiring::Families { scrape: scrape.clone(), db: Arc::clone(&db) }),
+        registry: Arc::clone(registry),
+        clock: Arc::clone(clock),
+        flush_deadline: options::flush_deadline(flags),
+    });
+    let local_start = wiring::Covered {
+        db: Arc::clone(&db),
+        margin_ms: 2 * flags.duration_ms("storage.tsdb.min-block-duration"),
+    };
+    let fanout = Fanout::new(Arc::clone(&db) as _, Arc::new(local_start), registry);
+    let otlp = OtlpReceiver::new(Arc::clone(&db) as _, Arc::clone(clock), options::otlp(flags, &config)?);
+    let read_limits = options::read_limits(flags);
+    let backfills = Backfills::new(BackfillDoors {
+        engine: Arc::clone(&engine),
+        stored: Arc::clone(&db) as _,
+        blocks: Arc::new(wiring::AddedBlocks(Arc::clone(&db))),
+    });
     let governed = Governed {
         db: Arc::clone(&db),
+        fanout: Arc::clone(&fanout),
+        otlp: Arc::clone(&otlp),
+        sender,
         scrape: scrape.clone(),
         rules: Arc::clone(&rules),
         delivery: Arc::clone(&delivery),
@@ -275,10 +314,12 @@ async fn start(
         external_url: api.options.external_url.clone(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures,
+        concurrency,
+        backfills: Arc::clone(&backfills),
     };
     api.set_ready(Services {
         engine,
-        queryable: Arc::clone(&db) as _,
+        queryable: fanout,
         appendable: Arc::clone(&db) as _,
         exemplars: Some(Arc::clone(&db) as _),
         storage: Arc::new(wiring::Storage(Arc::clone(&db))),
@@ -287,8 +328,14 @@ async fn start(
             config: Arc::clone(running),
             external_url: api.options.external_url.clone(),
         }),
-        rules: Arc::new(wiring::Rules { manager: rules, delivery }),
+        rules: Arc::new(wiring::Rules { manager: rules, delivery, backfills }),
         config: Arc::clone(running) as _,
+        read_gate: Arc::new(tokio::sync::Semaphore::new(match read_limits.concurrent {
+            0 => tokio::sync::Semaphore::MAX_PERMITS,
+            n => n,
+        })),
+        read_limits,
+        otlp,
         receiver: RemoteWriteReceiver::new(db, Arc::clone(clock), registry),
     });
     let first = running.read(clock.now_ms())?;
@@ -399,7 +446,12 @@ async fn stop(governed: Governed) {
     if tokio::time::timeout(STOP_DEADLINE, governed.rules.stop()).await.is_err() {
         late("rules");
     }
+    governed.backfills.stop();
     governed.delivery.stop(STOP_DEADLINE).await;
+    let sender = Arc::clone(&governed.sender);
+    if tokio::task::spawn_blocking(move || sender.stop()).await.is_err() {
+        tracing::error!("stopping remote write failed inside the server");
+    }
     let db = Arc::clone(&governed.db);
     match tokio::task::spawn_blocking(move || db.close()).await {
         Ok(Ok(())) => {}

@@ -18,6 +18,7 @@ use super::plan::{Plan, PlanOptions, plan, reach};
 use super::stack::{is_high, on_large_stack};
 use super::value::QueryValue;
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::{Changes, Queryable, StorageError};
 
 /// Settings of an engine that hold for all its queries.
@@ -197,7 +198,7 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions, registry: &Registry) -> Self {
         let gate = Gate::new(options.max_concurrency);
-        let memory = GlobalBudget::new(options.max_total_bytes);
+        let memory = GlobalBudget::new(options.max_total_bytes, MemoryBudget::unlimited());
         let metrics = EngineMetrics::new(registry, options.max_concurrency);
         let subquery_step_ms = AtomicI64::new(options.default_subquery_step_ms);
         let cache = ResultCache::new(options.result_cache_bytes);
@@ -207,6 +208,18 @@ impl Engine {
     /// From now on subqueries without a step take this one, milliseconds: the configuration was read again.
     pub fn set_default_subquery_step(&self, step_ms: i64) {
         self.subquery_step_ms.store(step_ms, Ordering::Relaxed);
+    }
+
+    /// The same engine in a process with a memory limit: heavy queries give way to it, and all queries together hold at
+    /// most half of it.
+    #[must_use]
+    pub fn within(mut self, process: Arc<MemoryBudget>) -> Self {
+        if process.limit() > 0 {
+            let half = usize::try_from(process.limit() / 2).unwrap_or(usize::MAX);
+            self.options.max_total_bytes = self.options.max_total_bytes.min(half);
+        }
+        self.memory = GlobalBudget::new(self.options.max_total_bytes, process);
+        self
     }
 
     /// The settings.

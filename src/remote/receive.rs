@@ -1,6 +1,6 @@
 //! What happens to a remote-write request? It is decompressed under a limit, read in place and appended as one batch;
 //! the answer is given when the batch is durable. Outcomes are Prometheus's: version 1.0 is all or nothing for
-//! sample errors, version 2.0 stores what it can and counts it.
+//! sample errors, version 2.0 stores what it can and counts it. New series beyond a limit are left out in both.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -172,6 +172,7 @@ fn is_refusal(error: &AppendError) -> bool {
             | AppendError::DuplicateTimestamp
             | AppendError::InvalidHistogram(_)
             | AppendError::InvalidLabels(_)
+            | AppendError::SeriesLimit(_)
     )
 }
 
@@ -340,10 +341,18 @@ impl Batch<'_> {
         let mut target = Target { hash, reference: reference.unwrap_or_default(), labels: &build };
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next_field()? {
-            match field.number {
-                2 => self.float(&mut target, field.bytes()?)?,
-                4 => self.histogram(&mut target, field.bytes()?)?,
-                _ => {}
+            let appended = match field.number {
+                2 => self.float(&mut target, field.bytes()?),
+                4 => self.histogram(&mut target, field.bytes()?),
+                _ => continue,
+            };
+            match appended {
+                // The series that exist go on: the others must not take the whole request with them.
+                Err(Stop::Append(e @ AppendError::SeriesLimit(_))) => {
+                    self.refuse(|| format!("{e} for series {}", build()));
+                    return Ok(());
+                }
+                other => other?,
             }
         }
         let mut fields = Fields::new(message);

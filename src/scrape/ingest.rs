@@ -70,6 +70,8 @@ pub(super) struct Ingest<'a, 'b> {
     pub(super) appended: u64,
     pub(super) refused: Refused,
     pub(super) error: Option<IngestError>,
+    /// Storage took no more series; those it has go on.
+    pub(super) series_limit: Option<AppendError>,
     /// A limit was hit; the rest is only counted.
     pub(super) limit_error: Option<IngestError>,
 }
@@ -256,8 +258,9 @@ impl Ingest<'_, '_> {
                 self.refused.out_of_bounds += 1;
                 Ok(Outcome::Refused)
             }
-            Err(AppendError::SeriesLimit(_)) => {
+            Err(error @ AppendError::SeriesLimit(_)) => {
                 self.refused.limited += 1;
+                self.series_limit = Some(error);
                 Ok(Outcome::Refused)
             }
             Err(error) => Err(self.stop(IngestError::Append(error))),

@@ -110,6 +110,8 @@ struct Counts {
     added: u64,
     series_added: u64,
     refused: Refused,
+    /// New series were left out, for this reason.
+    series_limit: Option<AppendError>,
 }
 
 /// The loop of one target.
@@ -321,7 +323,7 @@ impl ScrapeLoop {
             tracing::error!(%error, target = self.target.url, "scrape commit failed");
         }
         self.note_refused(&counts.refused);
-        self.note(error, t_ms, duration);
+        self.note(error, counts.series_limit, t_ms, duration);
     }
 
     fn report_labels(&self, name: &str) -> Labels {
@@ -374,6 +376,7 @@ impl ScrapeLoop {
             appended: 0,
             refused: Refused::default(),
             error: None,
+            series_limit: None,
             limit_error: None,
         };
         let parsed = parse(format, body, &options, &mut ingest);
@@ -382,6 +385,7 @@ impl ScrapeLoop {
             added: ingest.added,
             series_added: ingest.series_added,
             refused: ingest.refused,
+            series_limit: ingest.series_limit.take(),
         };
         let Ingest { pass, error, limit_error, .. } = ingest;
         let failed = match parsed {
@@ -418,7 +422,6 @@ impl ScrapeLoop {
                 "Error on ingesting samples that are too old or are too far into the future",
             ),
             (refused.exemplars, "Error on ingesting out-of-order exemplars"),
-            (refused.limited, "Error on ingesting samples: a limit on series was reached"),
         ] {
             if count > 0 {
                 tracing::warn!(target, num_dropped = count, "{what}");
@@ -426,9 +429,15 @@ impl ScrapeLoop {
         }
     }
 
-    fn note(&self, error: Option<ScrapeError>, t_ms: i64, duration: Duration) {
+    /// Notes how the scrape went. A target whose new series were left out is up, and says so all the same.
+    fn note(&self, error: Option<ScrapeError>, limit: Option<AppendError>, t_ms: i64, duration: Duration) {
         let metrics = &self.pool.shared.metrics;
-        let mut last = LastScrape { health: Health::Up, error: String::new(), at_ms: t_ms, duration };
+        let mut last = LastScrape {
+            health: Health::Up,
+            error: limit.map(|limit| limit.to_string()).unwrap_or_default(),
+            at_ms: t_ms,
+            duration,
+        };
         if let Some(error) = error {
             match &error {
                 ScrapeError::Net(NetError::BodyTooLarge { .. }) => metrics.exceeded_body_size.inc(),

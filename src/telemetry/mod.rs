@@ -14,6 +14,9 @@ use parking_lot::{Mutex, RwLock};
 use crate::model::metadata::MetricType;
 use crate::model::number::format_g;
 
+/// The memory limit.
+pub mod memory;
+
 type LabelPairs = Vec<(String, String)>;
 type Callback = Box<dyn Fn() + Send + Sync>;
 

@@ -3,6 +3,7 @@
 //! Own files have names that Prometheus does not use (`docs/format/README.md` lists them), so that a directory of
 //! Prometheus is never damaged by being opened.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, replay};
 use super::head::truncate::{Cardinality, HeadStats};
-use super::head::{Head, Limits};
+use super::head::{Head, JobLimits, Limits};
 use super::merge::MergedQuerier;
 use super::vfs::{LockGuard, Vfs, io_error, replace_file};
 use super::wal::segment::remove_leftovers;
@@ -35,13 +36,20 @@ use crate::model::metadata::{Exemplar, Metadata};
 use crate::model::sample::HistogramValue;
 use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
+use crate::telemetry::memory::MemoryBudget;
 
+/// History that comes as blocks.
+mod added;
+/// What leaves the head early.
+mod early;
 /// Instruments of blocks.
 mod metrics;
 /// Copies of the storage.
 mod snapshot;
 /// What lies in blocks, and how it gets there.
 mod stored;
+/// Readers of the log.
+mod tails;
 #[cfg(test)]
 mod tests;
 
@@ -52,12 +60,34 @@ const FORMAT_VERSION: u64 = 1;
 const FORMAT_FILE: &str = "meerkat.json";
 const WAL_DIR: &str = "meerkat-wal";
 const CHUNKS_DIR: &str = "meerkat-head";
+const TAILS_DIR: &str = "meerkat-tails";
 const LOCK_FILE: &str = "lock";
+/// A checkpoint is written when this many samples have come since the last one: they replay in well under a second.
+const CHECKPOINT_SAMPLES: u64 = 5_000_000;
+/// But not before this many have come for each series, because a checkpoint writes all series.
+const CHECKPOINT_SAMPLES_PER_SERIES: u64 = 5;
+/// Also after so many new series, and a quarter of all: to create them takes longer than to read them.
+const CHECKPOINT_CREATED: u64 = 200_000;
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+/// Refused series are logged at most this often.
+const TELL_REFUSED: Duration = Duration::from_secs(60);
 const COMPACT_THREAD: &str = "tsdb-compact";
+/// How much less urgent compaction is than the rest of the process.
+const COMPACT_NICE: i32 = 10;
 /// Longest time that closing waits for compaction.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How an agent keeps samples.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentOptions {
+    /// How often samples are forgotten.
+    pub truncate_every: Duration,
+    /// Samples younger than this stay, milliseconds.
+    pub min_age_ms: i64,
+    /// Log older than this goes even if somebody has not read it.
+    pub max_age: Duration,
+}
 
 /// How a storage is opened.
 #[derive(Debug, Clone)]
@@ -83,14 +113,22 @@ pub struct DbOptions {
     pub retry_interval: Duration,
     /// Whether to compress the log.
     pub wal_compression: bool,
+    /// Most log that is kept for readers that are behind, bytes.
+    pub max_held_log_bytes: u64,
     /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
     pub out_of_order_window_ms: i64,
-    /// Most series in memory.
-    pub max_series: Option<u64>,
+    /// Most series in memory; 0 = any number.
+    pub max_series: u64,
+    /// Most series of one job in memory.
+    pub max_series_per_job: JobLimits,
+    /// Series that have ended leave memory when they are more than this share of all; 0 = with their range only.
+    pub ended_series_share: f64,
     /// Exemplars kept, 0 = none.
     pub exemplar_capacity: usize,
-    /// Heap bytes of series and index after which new series are refused, by estimate.
-    pub memory_limit: Option<u64>,
+    /// The memory limit of the process, under which new series are refused first.
+    pub memory: Arc<MemoryBudget>,
+    /// An agent: samples are only kept for those who pass them on, and no blocks are written.
+    pub agent: Option<AgentOptions>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
 }
@@ -108,10 +146,14 @@ impl Default for DbOptions {
             checkpoint_bytes: 192 << 20,
             retry_interval: Duration::from_secs(1),
             wal_compression: true,
+            max_held_log_bytes: 4 << 30,
             out_of_order_window_ms: 0,
-            max_series: None,
+            max_series: 0,
+            max_series_per_job: JobLimits::default(),
+            ended_series_share: 0.05,
             exemplar_capacity: 100_000,
-            memory_limit: None,
+            memory: MemoryBudget::unlimited(),
+            agent: None,
             no_lockfile: false,
         }
     }
@@ -122,6 +164,13 @@ struct Background {
     stop: Mutex<bool>,
     wake: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How far everything was at the last checkpoint; negative what was replayed at the start.
+struct Checkpointed {
+    bytes: i64,
+    samples: i64,
+    created: i64,
 }
 
 /// The storage.
@@ -136,11 +185,15 @@ pub struct Db {
     retention_bytes: AtomicU64,
     recovery: Recovery,
     closed: AtomicBool,
-    /// Log bytes at the last checkpoint; held while one is written.
-    checkpointed: Mutex<u64>,
+    /// Held while a checkpoint is written.
+    checkpointed: Mutex<Checkpointed>,
     /// Missing where files are not the machine's own.
     stored: Option<Stored>,
+    /// When an agent cut its log, and which segment it was in then, oldest first.
+    cuts: Mutex<VecDeque<(Instant, u32)>>,
     background: Arc<Background>,
+    /// How many refused series the log knows of, and since when.
+    refusals_told: Mutex<(u64, Option<Instant>)>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -211,15 +264,20 @@ impl Db {
             sync_interval: options.wal_sync_interval,
             retry_interval: options.retry_interval,
             compress: options.wal_compression,
+            tails_dir: dir.join(TAILS_DIR),
+            max_held_bytes: options.max_held_log_bytes,
         };
         let wal = Wal::new(Arc::clone(&vfs), wal_options, WalMetrics::new(registry), next);
         wal.metrics().bytes.set(numbers.iter().map(|f| f.len as f64).sum());
         let chunks = ChunkStore::open(Arc::clone(&vfs), &chunks_dir)?;
-        let limits = Limits {
-            out_of_order_window_ms: AtomicI64::new(options.out_of_order_window_ms),
-            max_series: AtomicU64::new(options.max_series.unwrap_or(u64::MAX)),
-            block_range_ms: options.block_range_ms.max(2),
-        };
+        let limits = Limits::new(
+            options.block_range_ms.max(2),
+            options.out_of_order_window_ms,
+            options.max_series,
+            options.max_series_per_job.clone(),
+            Arc::clone(&options.memory),
+            registry,
+        );
         let head = Head::new(
             chunks,
             Arc::clone(&wal),
@@ -230,7 +288,12 @@ impl Db {
         let recovery = replay(&head, &*vfs, &wal_dir)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
-        let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
+        let log_bytes = wal.metrics().bytes.get() as i64;
+        let stored = if vfs.is_machine() && options.agent.is_none() {
+            Some(Stored::open(&options, &head, registry)?)
+        } else {
+            None
+        };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
         registry.gauge("prometheus_tsdb_data_replay_duration_seconds", help, &[]).set(took.as_secs_f64());
@@ -257,9 +320,15 @@ impl Db {
             options,
             recovery,
             closed: AtomicBool::new(false),
-            checkpointed: Mutex::new(0),
+            checkpointed: Mutex::new(Checkpointed {
+                bytes: -log_bytes,
+                samples: -recovery.samples.cast_signed(),
+                created: 0,
+            }),
             stored,
+            cuts: Mutex::default(),
             background: Arc::default(),
+            refusals_told: Mutex::default(),
             lock: Mutex::new(lock),
         });
         db.start();
@@ -278,6 +347,13 @@ impl Db {
                     tracing::error!(%error, "compaction failed; it is tried again later");
                 }
             });
+            let compact = move || {
+                // Scrapes and queries go first, so that a range that is over is no cliff; on Linux this is the thread's alone.
+                if let Err(error) = rustix::process::nice(COMPACT_NICE) {
+                    tracing::debug!(%error, "compaction keeps the priority of the process");
+                }
+                compact();
+            };
             threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
         }
     }
@@ -319,15 +395,23 @@ impl Db {
         self.stored.as_ref().map_or(Ok(0), |stored| stored.clean_tombstones(self.clock.now_ms()))
     }
 
-    /// What is due: a checkpoint when much log has gathered, the memory limit. Called each second.
-    pub fn maintain(&self) {
-        if let Some(limit) = self.options.memory_limit {
-            let used = self.head.heap_bytes() as u64;
-            let most = if used >= limit { 0 } else { self.options.max_series.unwrap_or(u64::MAX) };
-            self.head.limits.max_series.store(most, Ordering::Relaxed);
+    /// Logs that series were refused, not more than once a minute.
+    fn tell_refused(&self) {
+        let (number, reason) = self.head.limits.refused();
+        let mut told = self.refusals_told.lock();
+        if number > told.0 && told.1.is_none_or(|at| at.elapsed() >= TELL_REFUSED) {
+            let refused = number - told.0;
+            tracing::warn!(refused, reason, "new series are refused, those that exist go on");
+            *told = (number, Some(Instant::now()));
         }
-        let since = self.wal.bytes_written() - *self.checkpointed.lock();
-        if since >= self.options.checkpoint_bytes
+    }
+
+    /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
+    pub fn maintain(&self) {
+        self.tell_refused();
+        self.release_log();
+        self.cut_agent_log();
+        if self.is_checkpoint_due()
             && self.wal.failure().is_none()
             && let Err(error) = self.checkpoint()
         {
@@ -335,12 +419,28 @@ impl Db {
         }
     }
 
+    /// What has to be replayed takes time by the sample and by the new series, what is written by the series.
+    fn is_checkpoint_due(&self) -> bool {
+        let last = self.checkpointed.lock();
+        let (bytes, samples) = self.wal.written();
+        let (series, created) = self.head.series_and_created();
+        bytes.saturating_sub_signed(last.bytes) >= self.options.checkpoint_bytes
+            || samples.saturating_sub_signed(last.samples)
+                >= CHECKPOINT_SAMPLES.max(CHECKPOINT_SAMPLES_PER_SERIES * series)
+            || created.saturating_sub_signed(last.created) >= CHECKPOINT_CREATED.max(series / 4)
+    }
+
     /// Writes the state of the head to disk, so that the log before it is not needed any more.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         let mut last = self.checkpointed.lock();
-        let written = self.wal.bytes_written();
+        let (bytes, samples) = self.wal.written();
+        let (_, created) = self.head.series_and_created();
         self.head.checkpoint(&*self.vfs, &self.wal_dir)?;
-        *last = written;
+        *last = Checkpointed {
+            bytes: bytes.cast_signed(),
+            samples: samples.cast_signed(),
+            created: created.cast_signed(),
+        };
         Ok(())
     }
 
@@ -421,12 +521,26 @@ impl Db {
         self.head.limits.out_of_order_window_ms.store(window_ms.max(0), Ordering::Relaxed);
     }
 
+    /// Changes which share of ended series is worth a block of their own before their range is over; 0 = none.
+    pub fn set_ended_series_share(&self, share: f64) {
+        if let Some(stored) = &self.stored {
+            stored.early.set_share(share);
+        }
+    }
+
     /// Changes the retention: milliseconds and bytes, 0 = no limit.
     pub fn set_retention(&self, retention_ms: i64, retention_bytes: u64) {
         self.retention_ms.store(retention_ms, Ordering::Relaxed);
         self.retention_bytes.store(retention_bytes, Ordering::Relaxed);
         if let Some(stored) = &self.stored {
             stored.set_retention(retention_ms, retention_bytes);
+        }
+    }
+
+    /// Shows at `/metrics` which share of the disk the size of the retention stands for, percent; 0 = none.
+    pub fn note_retention_percentage(&self, percent: f64) {
+        if let Some(stored) = &self.stored {
+            stored.note_percentage(percent);
         }
     }
 

@@ -23,18 +23,21 @@ pub mod memory;
 pub mod merge;
 /// Prometheus's own blocks.
 pub mod prometheus;
+/// The door to the log.
+pub mod tail;
 /// The seam to the disk.
 pub mod vfs;
 /// The write-ahead log.
 pub mod wal;
 
 pub use changes::Changes;
-pub use db::{Db, DbOptions};
+pub use db::{AgentOptions, Db, DbOptions};
 pub use door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries,
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,
     StorageError,
 };
+pub use tail::{LogPosition, LogTail, LogTails, TailBatch, TailMarks};
 
 /// Hash maps inside storage: fast, seeded at random so that nobody can aim at one bucket.
 pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

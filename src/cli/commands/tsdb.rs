@@ -14,6 +14,13 @@ pub(super) fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
+            Command::new("create-blocks-from")
+                .about("Write blocks from other data")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(super::backfill::rules_command()),
+        )
+        .subcommand(
             Command::new("list")
                 .about("List blocks, of Meerkat's and of Prometheus's format")
                 .arg(Arg::new("path").default_value("data/").value_name("PATH").help("The data directory."))

@@ -12,6 +12,7 @@ use crate::query::annotations::{ForcedMonotonicity, Note, Notes};
 use crate::query::engine::{CancelToken, QueryError};
 use crate::query::explain::Profile;
 use crate::query::parse::Span;
+use crate::telemetry::memory::{MemoryBudget, Pressure};
 use crate::tsdb::{Querier, SelectHints, SeriesSet};
 
 /// Memory of all queries of an engine together.
@@ -19,13 +20,15 @@ use crate::tsdb::{Querier, SelectHints, SeriesSet};
 pub struct GlobalBudget {
     held: AtomicUsize,
     limit: usize,
+    /// What the whole process may use.
+    process: Arc<MemoryBudget>,
 }
 
 impl GlobalBudget {
-    /// A budget of `limit` bytes.
+    /// A budget of `limit` bytes in a process that may use so much.
     #[must_use]
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), limit })
+    pub fn new(limit: usize, process: Arc<MemoryBudget>) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), limit, process })
     }
 }
 
@@ -182,6 +185,15 @@ impl Context {
             return Err(QueryError::Execution(format!(
                 "query processing would hold more than {} bytes in memory in query execution (limit of all queries together, --query.max-total-bytes)",
                 self.global.limit
+            )));
+        }
+        let process = &self.global.process;
+        if process.is_heavy(held_bytes as u64) && process.pressure() == Pressure::Queries {
+            process.queries_shed.inc();
+            return Err(QueryError::Execution(format!(
+                "query processing was ended with {held_bytes} bytes in memory in query execution, because the server uses {} of {} bytes of memory (--storage.memory-limit); try again later or select less",
+                process.used(),
+                process.limit()
             )));
         }
         Ok(())

@@ -19,6 +19,7 @@ use super::super::compact::sources::FlushSeries;
 use super::super::compact::{AnyBlock, BlockSet, Compactor, CompactorOptions, Retention, Step};
 use super::super::door::{SelectHints, StorageError};
 use super::super::head::Head;
+use super::early::{Early, is_early};
 use super::metrics::StoredMetrics;
 use super::{Db, DbOptions};
 use crate::model::Matcher;
@@ -28,6 +29,9 @@ use crate::telemetry::Registry;
 const LONGEST_MS: i64 = 31 * 24 * 3_600_000;
 /// How often a cycle lets deletions and snapshots go first before it insists on finishing a step.
 const PATIENCE: u32 = 3;
+
+/// A block is rewritten when more than this share of it is deleted, as in Prometheus.
+const MOST_DELETED: f64 = 0.05;
 
 /// Blocks and what is needed to make them.
 pub(super) struct Stored {
@@ -47,6 +51,7 @@ pub(super) struct Stored {
     pending: Mutex<Option<i64>>,
     /// Blocks that cannot be read whole and stay as they are.
     refused: Mutex<HashSet<Ulid>>,
+    pub(super) early: Early,
 }
 
 /// Block ranges from the first one up, each three times the one before.
@@ -88,6 +93,7 @@ impl Stored {
             stop: AtomicBool::new(false),
             pending: Mutex::new(None),
             refused: Mutex::default(),
+            early: Early::new(options),
         };
         this.set_retention(options.retention_ms, options.retention_bytes);
         Ok(this)
@@ -99,6 +105,10 @@ impl Stored {
         self.compactor.set_options(CompactorOptions { retention: self.retention() });
         self.metrics.limit_seconds.set(time_ms as f64 / 1000.0);
         self.metrics.limit_bytes.set(bytes as f64);
+    }
+
+    pub(super) fn note_percentage(&self, percent: f64) {
+        self.metrics.limit_percentage.set(percent);
     }
 
     fn retention(&self) -> Retention {
@@ -119,7 +129,7 @@ impl Stored {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
@@ -229,9 +239,12 @@ impl Stored {
             }
             *self.pending.lock() = Some(end);
             self.forget(db, end, is_some, cancelled)?;
+            if !is_some {
+                db.head.find_oldest()?;
+            }
             return Ok(true);
         }
-        self.merge(now_ms, cancelled)
+        Ok(self.leave_early(db, cancelled)? || self.merge(db, now_ms, cancelled)?)
     }
 
     fn forget(
@@ -256,13 +269,21 @@ impl Stored {
         Ok(())
     }
 
-    fn merge(&self, now_ms: i64, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<bool, StorageError> {
+    fn merge(
+        &self,
+        db: &Db,
+        now_ms: i64,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, StorageError> {
         let blocks = self.blocks.blocks();
-        let metas: Vec<BlockMeta> = blocks.iter().map(|b| b.meta().clone()).collect();
+        let begun = db.head.valid_from_ms();
+        // What left early waits for the rest of its range: merging the same samples again and again pays nobody.
+        let waits = |meta: &BlockMeta| is_early(meta) && meta.max_time > begun;
+        let metas: Vec<BlockMeta> = blocks.iter().map(|b| b.meta().clone()).filter(|m| !waits(m)).collect();
         let ranges = ranges(self.block_range_ms, self.max_block_ms, self.retention().time_ms);
         let group = next_merge(&metas, &ranges, |ulid| self.refused.lock().contains(ulid));
         if group.is_empty() {
-            return Ok(false);
+            return self.rewrite(now_ms, cancelled);
         }
         let mut members: Vec<&BlockMeta> = metas.iter().filter(|m| group.contains(&m.ulid)).collect();
         members.sort_by_key(|m| m.min_time);
@@ -275,6 +296,24 @@ impl Stored {
                 self.refused.lock().extend(ulids);
             }
             step => tracing::info!(?step, "blocks were merged"),
+        }
+        Ok(true)
+    }
+
+    /// Rewrites a block of which much was deleted, if there is one: nobody should have to ask for the space.
+    fn rewrite(&self, now_ms: i64, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<bool, StorageError> {
+        let blocks = self.blocks.blocks();
+        let usable = blocks.iter().filter(|b| !self.refused.lock().contains(&b.meta().ulid));
+        let Some(block) = usable.filter(|b| b.has_deletions()).find(|b| b.deleted_share() > MOST_DELETED)
+        else {
+            return Ok(false);
+        };
+        match self.compactor.merge(&[block.meta().ulid], now_ms, cancelled)? {
+            Step::Refused(ulids, reason) => {
+                tracing::error!(?ulids, reason, "a damaged block keeps what was deleted from it");
+                self.refused.lock().extend(ulids);
+            }
+            step => tracing::info!(?step, "a block was rewritten without what was deleted from it"),
         }
         Ok(true)
     }

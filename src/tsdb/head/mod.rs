@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -29,6 +29,10 @@ pub mod exemplars;
 pub mod flush;
 /// Views.
 pub mod isolation;
+/// Leaving early.
+pub mod leave;
+/// Caps.
+pub mod limits;
 /// Instruments.
 pub mod metrics;
 /// Reading.
@@ -48,20 +52,10 @@ mod twin;
 use chunks::{ChunkRef, ChunkStore};
 use exemplars::ExemplarRing;
 use isolation::Isolation;
+pub use limits::{JobLimits, Limits};
 use metrics::HeadMetrics;
 use series::decode;
 use state::State;
-
-/// Settings that can change while the head runs.
-#[derive(Debug)]
-pub struct Limits {
-    /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
-    pub out_of_order_window_ms: AtomicI64,
-    /// Most series, `u64::MAX` = any number.
-    pub max_series: AtomicU64,
-    /// Length of the blocks that data leaves in, milliseconds.
-    pub block_range_ms: i64,
-}
 
 /// The head.
 pub struct Head {
@@ -123,6 +117,19 @@ impl Head {
         self.limits.out_of_order_window_ms.load(Ordering::Relaxed)
     }
 
+    /// Number of series, and how many were created since the start.
+    #[must_use]
+    pub fn series_and_created(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.num_series, state.counts.created)
+    }
+
+    /// In-order samples before this time are in blocks.
+    #[must_use]
+    pub fn valid_from_ms(&self) -> i64 {
+        self.state.read().valid_from_ms
+    }
+
     /// The oldest time that in-order samples may have.
     fn in_order_bound(&self, state: &State) -> i64 {
         let recent = if state.max_t_ms == i64::MIN {
@@ -137,19 +144,19 @@ impl Head {
         if labels.is_empty() {
             return Err(AppendError::InvalidLabels("empty labelset".into()));
         }
-        if let Some(slot) = self.state.read().find(labels) {
-            return Ok((slot, false));
+        {
+            // Those who are refused again and again keep nobody else out.
+            let state = self.state.read();
+            if let Some(slot) = state.find(labels) {
+                return Ok((slot, false));
+            }
+            self.limits.admit(&state, labels)?;
         }
         let mut state = self.state.write();
         if let Some(slot) = state.find(labels) {
             return Ok((slot, false));
         }
-        let most = self.limits.max_series.load(Ordering::Relaxed);
-        if state.num_series >= most {
-            return Err(AppendError::SeriesLimit(format!(
-                "{most} series are in memory (--storage.tsdb.max-series)"
-            )));
-        }
+        self.limits.admit(&state, labels)?;
         Ok((state.create(labels, None), true))
     }
 

@@ -16,6 +16,7 @@ use super::super::door::StorageError;
 use super::super::vfs::{Vfs, VfsFile, io_error};
 use super::batch::BatchEncoder;
 use super::frame::{FrameWriter, kind};
+use super::holds::Holds;
 use super::segment::{FileKind, path_of};
 use super::{LogBatch, SeriesNames};
 use crate::telemetry::{Counter, Gauge, Registry, Summary};
@@ -38,6 +39,10 @@ pub struct WalOptions {
     pub retry_interval: Duration,
     /// Whether to compress.
     pub compress: bool,
+    /// Where the marks of readers are kept.
+    pub tails_dir: PathBuf,
+    /// Most bytes of replaced segments that are kept for readers.
+    pub max_held_bytes: u64,
 }
 
 /// Instruments of the log.
@@ -49,6 +54,8 @@ pub struct WalMetrics {
     pub segment: Gauge,
     /// Bytes of all files of the log.
     pub bytes: Gauge,
+    /// Bytes ever written.
+    pub written: Counter,
     /// Failed writes.
     pub writes_failed: Counter,
     /// Failed syncs.
@@ -90,6 +97,10 @@ impl WalMetrics {
                 &[0.5, 0.9, 0.99],
                 &[],
             ),
+            written: counter(
+                "meerkat_tsdb_wal_written_bytes_total",
+                "Bytes written to the log, those that were dropped again included.",
+            ),
             unsynced: registry.gauge(
                 "meerkat_tsdb_wal_unsynced_batches",
                 "Batches that are written but not yet synced.",
@@ -125,6 +136,7 @@ struct Inner {
     unsynced_samples: usize,
     failure: Option<Failure>,
     bytes: u64,
+    samples: u64,
 }
 
 #[derive(Default)]
@@ -141,6 +153,7 @@ pub struct Wal {
     vfs: Arc<dyn Vfs>,
     options: WalOptions,
     metrics: WalMetrics,
+    holds: Holds,
     names: OnceLock<Weak<dyn SeriesNames>>,
     inner: Mutex<Inner>,
     durable: Mutex<Durable>,
@@ -158,10 +171,12 @@ impl Wal {
     #[must_use]
     pub fn new(vfs: Arc<dyn Vfs>, options: WalOptions, metrics: WalMetrics, next_number: u32) -> Arc<Self> {
         let frames = FrameWriter::new(options.compress);
+        let holds = Holds::open(Arc::clone(&vfs), options.tails_dir.clone(), options.max_held_bytes);
         Arc::new(Self {
             vfs,
             options,
             metrics,
+            holds,
             names: OnceLock::new(),
             inner: Mutex::new(Inner {
                 segment: None,
@@ -174,6 +189,7 @@ impl Wal {
                 unsynced_samples: 0,
                 failure: None,
                 bytes: 0,
+                samples: 0,
             }),
             durable: Mutex::default(),
             wake: Condvar::new(),
@@ -241,6 +257,7 @@ impl Wal {
             }
         }
         inner.sequence = sequence;
+        inner.samples += (batch.floats.len() + batch.out_of_order.len() + batch.histograms.len()) as u64;
         inner.unsynced_samples += samples_of(&batch);
         inner.unsynced.push_back((sequence, batch));
         Ok(sequence)
@@ -347,6 +364,7 @@ impl Wal {
         segment.len += frame.len() as u64;
         inner.bytes += frame.len() as u64;
         self.metrics.bytes.add(frame.len() as f64);
+        self.metrics.written.add(frame.len() as f64);
         Ok(())
     }
 
@@ -464,10 +482,30 @@ impl Wal {
         inner.segment.as_ref().map_or(inner.next_number, |s| s.number)
     }
 
+    /// Number of the open segment and its length in bytes, or of the next one.
+    #[must_use]
+    pub fn end(&self) -> (u32, u64) {
+        let inner = self.inner.lock();
+        inner.segment.as_ref().map_or((inner.next_number, 0), |s| (s.number, s.len))
+    }
+
+    /// What readers still need.
+    #[must_use]
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
     /// Bytes appended since the start.
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.inner.lock().bytes
+    }
+
+    /// Bytes and samples appended since the start.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.bytes, inner.samples)
     }
 
     /// Why nothing can be written now, if so.
