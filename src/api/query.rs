@@ -66,6 +66,7 @@ impl Wishes {
             per_step_stats: stats == StatsWish::PerStep,
             cancel: CancelToken::default(),
             origin,
+            no_cache: matches!(params.first("nocache"), "1" | "true"),
         };
         Ok(Self { options, limit, stats, warnings })
     }

@@ -160,6 +160,7 @@ pub const FLAGS: &[Flag] = &[
     flag("query.max-samples", Int, "50000000", QUERY, "Most samples one query may hold in memory.").server(),
     flag("query.max-bytes", Bytes, "2GB", QUERY, "Most bytes one query may hold in memory.").server(),
     flag("query.max-total-bytes", Bytes, "4GB", QUERY, "Most bytes all queries together may hold in memory.").server(),
+    flag("query.result-cache-bytes", Bytes, "32MB", QUERY, "Bytes of range queries' answers that are kept to answer the same query a little later; only steps whose samples did not change are used again. 0 keeps none.").server(),
     flag("rules.alert.for-outage-tolerance", Duration, "1h", RULES, "How long an outage may last for the state of alerts to be restored.").server(),
     flag("rules.alert.for-grace-period", Duration, "10m", RULES, "Least time between a restored alert and firing.").server(),
     flag("rules.alert.resend-delay", Duration, "1m", RULES, "Least time before an alert is sent again.").server(),

@@ -52,6 +52,7 @@ pub fn engine(flags: &Flags, config: &Config) -> EngineOptions {
         default_subquery_step_ms: config.global.evaluation_interval.0,
         max_query_bytes: bytes("query.max-bytes"),
         max_total_bytes: bytes("query.max-total-bytes"),
+        result_cache_bytes: bytes("query.result-cache-bytes"),
         experimental_functions: flags.feature("promql-experimental-functions"),
         extended_range_selectors: flags.feature("promql-extended-range-selectors"),
         fill_modifiers: flags.feature("promql-binop-fill-modifiers"),

@@ -287,6 +287,7 @@ impl Governed {
         if let Some(exemplars) = &config.storage.exemplars {
             self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
         }
+        self.engine.set_default_subquery_step(config.global.evaluation_interval.0);
         running.set(Arc::clone(&config));
         let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
         self.otlp.configure(&config.otlp);

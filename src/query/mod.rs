@@ -8,6 +8,8 @@
 mod admission;
 /// Warnings and infos that accompany a result.
 pub mod annotations;
+/// Answers that are known already.
+pub mod cache;
 /// The door: options, limits, errors, instant and range queries.
 pub mod engine;
 /// Runs plans.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::block::BlockMeta;
+use super::changes::Changes;
 use super::door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries, MetadataStore,
     Querier, Queryable, SeriesRef, StorageError,
@@ -577,11 +578,16 @@ impl Db {
         min_t_ms: i64,
         max_t_ms: i64,
     ) -> Result<(), StorageError> {
-        let Some(stored) = &self.stored else { return self.head.delete(matchers, min_t_ms, max_t_ms) };
         // What is on its way from the head to a block must not escape.
-        let _guard = stored.at_rest();
-        self.head.delete(matchers, min_t_ms, max_t_ms)?;
-        stored.delete(matchers, min_t_ms, max_t_ms)
+        let _guard = self.stored.as_ref().map(Stored::at_rest);
+        let from_head = self.head.delete(matchers, min_t_ms, max_t_ms);
+        let deleted = from_head.and_then(|()| match &self.stored {
+            Some(stored) => stored.delete(matchers, min_t_ms, max_t_ms),
+            None => Ok(()),
+        });
+        // Also when it failed half way.
+        self.head.changes.note(min_t_ms, max_t_ms);
+        deleted
     }
 
     /// The head, for compaction.
@@ -674,6 +680,10 @@ impl Queryable for Db {
         }
         sources.push(head);
         Ok(Box::new(MergedQuerier::new(sources)))
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        Some(Arc::clone(&self.head.changes))
     }
 }
 

@@ -3,6 +3,8 @@
 
 /// Immutable blocks in the native format.
 pub mod block;
+/// Which times changed since when.
+pub mod changes;
 /// Encodings of young samples.
 pub mod chunk;
 /// How blocks are made, merged and dropped.
@@ -28,6 +30,7 @@ pub mod vfs;
 /// The write-ahead log.
 pub mod wal;
 
+pub use changes::Changes;
 pub use db::{AgentOptions, Db, DbOptions};
 pub use door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries,

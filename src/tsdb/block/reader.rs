@@ -1,6 +1,7 @@
 //! How is a block read? Opening checks the footer only; every other part is checked against its checksum when it
 //! is touched for the first time. What is damaged is left out and named in a warning; nothing else is affected.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,8 +10,8 @@ use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
 use crate::model::{Labels, Matcher};
-use crate::tsdb::StorageError;
 use crate::tsdb::vfs::{FileBytes, Place};
+use crate::tsdb::{Map, StorageError};
 
 use super::bytes::{DecodeError, Input};
 use super::chunk::Decoded;
@@ -28,6 +29,11 @@ const GOOD: u8 = 1;
 const BAD: u8 = 2;
 /// Decoded timestamp columns kept by an open block.
 const CACHED_COLUMNS: usize = 512;
+
+thread_local! {
+    /// Room for the content of one chunk, used again for the next.
+    static DECODED: RefCell<Decoded> = RefCell::default();
+}
 
 /// An open block. Shared by all queriers; dropping the last reference unmaps the file.
 #[derive(Debug)]
@@ -199,7 +205,7 @@ impl Block {
         &self,
         number: u32,
         wanted: Option<&[u32]>,
-        texts: &mut HashMap<u32, Arc<str>>,
+        texts: &mut Map<u32, Arc<str>>,
         out: &mut Vec<SeriesEntry>,
     ) -> Result<(), StorageError> {
         let entry = self.page(number)?;
@@ -280,12 +286,13 @@ impl Block {
         warnings: &mut Vec<String>,
     ) {
         out.clear();
-        let mut decoded = Decoded::default();
+        let mut decoded = DECODED.take();
         for chunk in &series.chunks {
             if let Err(e) = self.read_chunk(series.page, chunk, (min_t_ms, max_t_ms), &mut decoded, out) {
                 warnings.push(format!("samples of {} were left out: {e}", series.labels));
             }
         }
+        DECODED.set(decoded);
     }
 
     fn read_chunk(
@@ -365,7 +372,7 @@ fn slice_of<T>(all: &[T], offset: u64, len: u64) -> Option<&[T]> {
 pub(super) fn verify_dir(dir: &Place) -> Result<(), StorageError> {
     let block = Block::open(dir)?;
     block.verify()?;
-    let mut texts = HashMap::new();
+    let mut texts = Map::default();
     let (mut series, mut count) = (Vec::new(), 0u64);
     for number in 0..block.page_count() {
         series.clear();

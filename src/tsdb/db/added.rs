@@ -29,6 +29,8 @@ impl Db {
             return Ok(None);
         };
         stored.blocks.publish(Some(AnyBlock::open(&dir)?), &[])?;
+        self.head.changes.note(min_t_ms, max_t_ms);
+        self.head.changes.note(min_t_ms, max_t_ms);
         tracing::info!(ulid = %meta.ulid, samples = meta.stats.num_samples, "a block of backfilled samples was added");
         Ok(Some(meta))
     }

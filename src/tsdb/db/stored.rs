@@ -150,7 +150,7 @@ impl Stored {
             return Ok(0);
         }
         self.metrics.triggered.inc();
-        self.reload()?;
+        self.reload(db)?;
         self.drop_old(db)?;
         let (mut steps, mut patience) = (0, PATIENCE);
         while !self.stopped() {
@@ -182,10 +182,16 @@ impl Stored {
     }
 
     /// Looks for blocks that others put into the directory (backfilling tools do).
-    fn reload(&self) -> Result<(), StorageError> {
+    fn reload(&self, db: &Db) -> Result<(), StorageError> {
         let _guard = self.work.lock();
         self.metrics.reloads.inc();
-        let report = self.blocks.reload().inspect_err(|_| self.metrics.reloads_failed.inc())?;
+        let ulids = || self.blocks.blocks().iter().map(|b| b.meta().ulid).collect::<Vec<_>>();
+        let before = ulids();
+        let reloaded = self.blocks.reload();
+        if ulids() != before {
+            db.head.changes.note_all();
+        }
+        let report = reloaded.inspect_err(|_| self.metrics.reloads_failed.inc())?;
         self.metrics.damaged.add(report.damaged() as f64);
         Ok(())
     }
@@ -203,6 +209,7 @@ impl Stored {
         if gone.is_empty() {
             return Ok(());
         }
+        db.head.changes.note_all();
         tracing::info!(blocks = gone.len(), ?retention, "blocks past retention were deleted");
         if retention.bytes > 0 {
             self.metrics.size_retentions.inc();

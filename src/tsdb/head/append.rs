@@ -321,7 +321,9 @@ impl Head {
         let mut isolation = self.isolation.write();
         let watched = isolation.is_watched();
         let (mut floats, mut histograms, mut late) = (0u64, 0u64, 0u64);
+        let (mut min_t_ms, mut max_t_ms) = (i64::MAX, i64::MIN);
         for (slot, pending) in samples {
+            (min_t_ms, max_t_ms) = (min_t_ms.min(pending.t_ms), max_t_ms.max(pending.t_ms));
             if watched {
                 isolation.add(sequence, slot, pending.t_ms, pending.late);
             }
@@ -340,6 +342,8 @@ impl Head {
         }
         state.sequence = sequence;
         let references: Vec<SeriesRef> = batch.exemplars.iter().map(|e| state.reference(e.series)).collect();
+        // Under the lock that opening a view takes: who sees the batch sees the note.
+        self.changes.note(min_t_ms, max_t_ms);
         drop(isolation);
         drop(state);
         let mut ring = self.exemplars.lock();
