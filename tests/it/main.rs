@@ -16,6 +16,7 @@ mod kill9;
 mod naive_promql;
 mod net_client;
 mod node_exporter;
+mod otlp;
 mod promqltest;
 mod query_limits;
 mod relabel_conformance;
