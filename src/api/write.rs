@@ -6,12 +6,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::reply;
 use super::routes::Call;
-use crate::remote::receive::{Failure, MAX_REQUEST_BYTES, MessageVersion, Outcome};
+use crate::remote::receive::{Failure, MAX_REQUEST_BYTES, MessageVersion, Outcome, Packing};
 
 const V1_NAME: &str = "prometheus.WriteRequest";
 const V2_NAME: &str = "io.prometheus.write.v2.Request";
@@ -79,14 +79,16 @@ pub async fn write(call: Call) -> Response {
         );
     }
     let encoding = text_of(&call.headers, &CONTENT_ENCODING).unwrap_or("snappy");
-    if !encoding.is_empty() && encoding != "snappy" {
-        return refuse(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!(
+    let packing = match encoding {
+        "" | "snappy" => Packing::Snappy,
+        "zstd" => Packing::Zstd,
+        _ => {
+            let message = format!(
                 "{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"
-            ),
-        );
-    }
+            );
+            return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+        }
+    };
     let body = match axum::body::to_bytes(call.body, MAX_REQUEST_BYTES).await {
         Ok(body) => body,
         Err(e) => return refuse(StatusCode::BAD_REQUEST, format!("reading the request: {e}")),
@@ -95,9 +97,15 @@ pub async fn write(call: Call) -> Response {
     call.peer.hash(&mut hasher);
     let source = hasher.finish();
     let receiver = Arc::clone(&call.services.receiver);
-    let outcome = tokio::task::spawn_blocking(move || receiver.receive(&body, version, source)).await;
+    let outcome =
+        tokio::task::spawn_blocking(move || receiver.receive(&body, packing, version, source)).await;
     match outcome {
-        Ok(outcome) => answer(version, outcome),
+        Ok(outcome) => {
+            let mut response = answer(version, outcome);
+            // RFC 7694: a sender that can may use zstd from now on.
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("snappy, zstd"));
+            response
+        }
         Err(_) => {
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside the server; see its log")
         }

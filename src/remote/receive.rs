@@ -21,6 +21,15 @@ const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
 /// Reasons that one answer lists.
 const MAX_REASONS: usize = 20;
 
+/// How a request is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Snappy's block format, as the specification wants it.
+    Snappy,
+    /// One zstd frame, as Meerkat and vmagent send it to those who take it.
+    Zstd,
+}
+
 /// Version of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageVersion {
@@ -99,8 +108,12 @@ impl RemoteWriteReceiver {
     }
 
     /// Stores one request. Blocks until the batch is durable. `source` names the connection it came over.
-    pub fn receive(&self, body: &[u8], version: MessageVersion, source: u64) -> Outcome {
-        let decompressed = match decompress(body) {
+    pub fn receive(&self, body: &[u8], packing: Packing, version: MessageVersion, source: u64) -> Outcome {
+        let unpacked = match packing {
+            Packing::Snappy => decompress(body),
+            Packing::Zstd => decompress_zstd(body),
+        };
+        let decompressed = match unpacked {
             Ok(decompressed) => decompressed,
             Err(e) => return Outcome::refused(e),
         };
@@ -150,6 +163,13 @@ pub fn decompress(body: &[u8]) -> Result<Vec<u8>, String> {
         return Err(format!("snappy: decoded size {len} exceeds the limit of {MAX_REQUEST_BYTES} bytes"));
     }
     snap::raw::Decoder::new().decompress_vec(body).map_err(|e| format!("snappy: {e}"))
+}
+
+/// Undoes zstd under the size limit.
+fn decompress_zstd(body: &[u8]) -> Result<Vec<u8>, String> {
+    let mut buffer = crate::net::BodyBuffer::new();
+    buffer.load(body, "zstd", MAX_REQUEST_BYTES as u64 + 1).map_err(|e| e.to_string())?;
+    Ok(buffer.bytes().to_vec())
 }
 
 enum Stop {

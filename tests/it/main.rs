@@ -19,6 +19,7 @@ mod naive_promql;
 mod net_client;
 mod node_exporter;
 mod own_metrics;
+mod otlp;
 mod promqltest;
 mod query_death;
 mod query_limits;

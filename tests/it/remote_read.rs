@@ -35,7 +35,7 @@ fn prometheus_reads_from_here_and_this_reads_from_prometheus() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = Server::start(
         "global: {scrape_interval: 1h, external_labels: {dc: x}}\n",
-        &["--web.enable-remote-write-receiver", "--storage.remote.read-max-bytes-in-frame=500"],
+        &["--web.enable-remote-write-receiver"],
     );
     fill(&source.address, "mine");
     let config = format!(
@@ -150,7 +150,11 @@ fn an_agent_scrapes_and_sends_and_answers_no_queries() {
     });
     let folder = agent.stop();
     // Sections that an agent has no use for are errors.
-    for section in ["rule_files: [x]\n", "remote_read: [{url: 'http://x'}]\n", "alerting: {}\n"] {
+    for section in [
+        "rule_files: [x]\n",
+        "remote_read: [{url: 'http://x'}]\n",
+        "alerting: {alertmanagers: [{static_configs: [{targets: ['x:1']}]}]}\n",
+    ] {
         std::fs::write(folder.path().join("prometheus.yml"), section).expect("written");
         let output = super::server::binary()
             .current_dir(folder.path())

@@ -292,3 +292,180 @@ fn exemplar(message: &[u8]) -> Read<OtlpExemplar> {
     })?;
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::json;
+    use super::*;
+    use crate::remote::wire_out::{bytes, double, packed, packed_doubles, text, unsigned, varint, zigzag};
+
+    fn message(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        build(&mut out);
+        out
+    }
+
+    fn fixed(out: &mut Vec<u8>, number: u32, v: u64) {
+        varint(out, u64::from(number) << 3 | 1);
+        out.extend_from_slice(&v.to_le_bytes());
+    }
+
+    fn attribute_message(key: &str, value: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        message(|out| {
+            text(out, 1, key);
+            bytes(out, 2, &message(value));
+        })
+    }
+
+    /// A request with one metric.
+    fn wrapped(metric: &[u8]) -> Vec<u8> {
+        let resource = message(|o| bytes(o, 1, &attribute_message("r", |v| text(v, 1, "x"))));
+        let scope = message(|o| {
+            text(o, 1, "lib");
+            text(o, 2, "1.0");
+        });
+        let scopes = message(|o| {
+            bytes(o, 1, &scope);
+            bytes(o, 2, metric);
+            text(o, 3, "http://s");
+        });
+        let all = message(|o| {
+            bytes(o, 1, &resource);
+            bytes(o, 2, &scopes);
+        });
+        message(|o| bytes(o, 1, &all))
+    }
+
+    fn wrapped_json(metric: &str) -> String {
+        format!(
+            r#"{{"resourceMetrics":[{{"resource":{{"attributes":[{{"key":"r","value":{{"stringValue":"x"}}}}]}},
+            "scopeMetrics":[{{"scope":{{"name":"lib","version":"1.0"}},"schemaUrl":"http://s","metrics":[{metric}]}}]}}]}}"#
+        )
+    }
+
+    fn timed(o: &mut Vec<u8>) {
+        fixed(o, 2, 1_000);
+        fixed(o, 3, 2_000);
+    }
+
+    const TIMES: &str = r#""startTimeUnixNano":"1000","timeUnixNano":"2000""#;
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let sum_point = message(|o| {
+            timed(o);
+            fixed(o, 6, (-5i64) as u64);
+            bytes(o, 7, &attribute_message("a", |v| unsigned(v, 3, (-7i64) as u64)));
+            bytes(
+                o,
+                7,
+                &attribute_message("l", |v| {
+                    let item = message(|i| double(i, 4, 1.5, true));
+                    bytes(v, 5, &message(|l| bytes(l, 1, &item)));
+                }),
+            );
+            unsigned(o, 8, 1);
+            bytes(
+                o,
+                5,
+                &message(|e| {
+                    fixed(e, 2, 9);
+                    double(e, 3, 0.5, true);
+                    bytes(e, 4, &[1, 2]);
+                    bytes(e, 5, &[3, 255]);
+                }),
+            );
+        });
+        let histogram_point = message(|o| {
+            timed(o);
+            fixed(o, 4, 3);
+            double(o, 5, 6.5, true);
+            bytes(o, 6, &[1u64, 2].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+            packed_doubles(o, 7, &[2.5]);
+            bytes(o, 9, &attribute_message("b", |v| unsigned(v, 2, 1)));
+        });
+        let exponential_point = message(|o| {
+            bytes(o, 1, &attribute_message("c", |v| bytes(v, 7, b"hi")));
+            timed(o);
+            fixed(o, 4, 6);
+            unsigned(o, 6, zigzag(-2));
+            fixed(o, 7, 1);
+            let side = message(|b| {
+                unsigned(b, 1, zigzag(-3));
+                packed(b, 2, [2, 300]);
+            });
+            bytes(o, 8, &side);
+        });
+        let summary_point = message(|o| {
+            timed(o);
+            fixed(o, 4, 2);
+            double(o, 5, 1.5, true);
+            bytes(
+                o,
+                6,
+                &message(|q| {
+                    double(q, 1, 0.5, true);
+                    double(q, 2, 7.0, true);
+                }),
+            );
+        });
+        let metric = |number: u32, point: &[u8], more: &dyn Fn(&mut Vec<u8>)| {
+            message(|o| {
+                text(o, 1, "m");
+                text(o, 2, "d");
+                text(o, 3, "s");
+                bytes(
+                    o,
+                    number,
+                    &message(|d| {
+                        bytes(d, 1, point);
+                        more(d);
+                    }),
+                );
+            })
+        };
+        let rows = [
+            (
+                metric(7, &sum_point, &|d| {
+                    unsigned(d, 2, 2);
+                    unsigned(d, 3, 1);
+                }),
+                format!(
+                    r#""sum":{{"aggregationTemporality":2,"isMonotonic":true,"dataPoints":[{{{TIMES},"asInt":"-5","flags":1,"attributes":[
+                    {{"key":"a","value":{{"intValue":"-7"}}}},{{"key":"l","value":{{"arrayValue":{{"values":[{{"doubleValue":1.5}}]}}}}}}],
+                    "exemplars":[{{"timeUnixNano":"9","asDouble":0.5,"spanId":"0102","traceId":"03ff"}}]}}]}}"#
+                ),
+            ),
+            (
+                metric(9, &histogram_point, &|d| unsigned(d, 2, 1)),
+                format!(
+                    r#""histogram":{{"aggregationTemporality":"AGGREGATION_TEMPORALITY_DELTA","dataPoints":[{{{TIMES},"count":"3","sum":6.5,
+                    "bucketCounts":["1",2],"explicitBounds":[2.5],"attributes":[{{"key":"b","value":{{"boolValue":true}}}}]}}]}}"#
+                ),
+            ),
+            (
+                metric(10, &exponential_point, &|d| unsigned(d, 2, 2)),
+                format!(
+                    r#""exponentialHistogram":{{"aggregationTemporality":2,"dataPoints":[{{{TIMES},"count":6,"scale":-2,"zeroCount":"1",
+                    "positive":{{"offset":-3,"bucketCounts":["2","300"]}},"attributes":[{{"key":"c","value":{{"bytesValue":"aGk="}}}}]}}]}}"#
+                ),
+            ),
+            (
+                metric(11, &summary_point, &|_| {}),
+                format!(
+                    r#""summary":{{"dataPoints":[{{{TIMES},"count":"2","sum":1.5,"quantileValues":[{{"quantile":0.5,"value":7}}]}}]}}"#
+                ),
+            ),
+        ];
+        for (binary, data) in rows {
+            let text = wrapped_json(&format!(r#"{{"name":"m","description":"d","unit":"s",{data}}}"#));
+            let from_json = json::request(text.as_bytes()).expect("readable");
+            let whole = wrapped(&binary);
+            assert_eq!(request(&whole).expect("readable"), from_json);
+            for end in 0..whole.len() {
+                // Whatever it is, it must not panic.
+                let _ = request(&whole[..end]);
+            }
+        }
+    }
+}

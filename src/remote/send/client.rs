@@ -9,6 +9,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER}
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::config::RemoteWriteConfig;
+use crate::net::cloud::authenticator_for;
 use crate::net::{BodyBuffer, ClientOptions, HttpClient, NetError, Request};
 use crate::remote::receive::{MessageVersion, Written};
 
@@ -80,7 +81,11 @@ fn written(headers: &HeaderMap) -> Option<Written> {
 impl WriteClient {
     /// The client of one section.
     pub fn new(config: &RemoteWriteConfig, version: MessageVersion) -> Result<Self, NetError> {
-        let http = HttpClient::from_config(&config.http, ClientOptions::default())?;
+        let (sigv4, azure, google) =
+            (config.sigv4.as_ref(), config.azuread.as_ref(), config.google_iam.as_ref());
+        let authenticator = authenticator_for(sigv4, "aps", azure, google)?;
+        let options = ClientOptions { authenticator, ..ClientOptions::default() };
+        let http = HttpClient::from_config(&config.http, options)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             let bad = || NetError::Header { name: name.clone() };

@@ -42,7 +42,7 @@ pub mod shard;
 use client::{Answer, WriteClient};
 use families::{Families, MetadataSource};
 use metrics::Metrics;
-use queue::{Ending, Newest, Reader, Wanted};
+use queue::{Newest, Reader, Wanted};
 use series::SeriesMap;
 use shard::Common;
 
@@ -69,7 +69,7 @@ struct Running {
     /// Section and external labels that it was started with.
     started_with: (RemoteWriteConfig, Labels),
     names: (String, String),
-    ending: Arc<Ending>,
+    ending: Arc<AtomicBool>,
     metadata: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -187,7 +187,7 @@ impl RemoteWriter {
             splits: AtomicU64::new(0),
             room: (Mutex::new(()), Condvar::new()),
         });
-        let ending = Arc::new(Ending::default());
+        let ending = Arc::new(AtomicBool::new(false));
         let reader = Reader {
             common: Arc::clone(&common),
             tail: parts.tails.tail(tail).map_err(|e| e.to_string())?,
@@ -199,6 +199,7 @@ impl RemoteWriter {
             newest: Arc::clone(&parts.newest),
             runtime: runtime.clone(),
             ending: Arc::clone(&ending),
+            ending_since: None,
             flush_deadline: parts.flush_deadline,
         };
         let thread = std::thread::Builder::new().name("remote-write".into());
@@ -230,7 +231,7 @@ impl RemoteWriter {
 
     fn end(&self, mut leaving: Vec<Running>) {
         for queue in &leaving {
-            queue.ending.flush.store(true, Ordering::SeqCst);
+            queue.ending.store(true, Ordering::SeqCst);
             queue.metadata.cancel();
         }
         for queue in &mut leaving {

@@ -25,6 +25,13 @@ impl Progress {
     pub fn begin(&self, end: LogPosition, items: usize) -> u64 {
         let mut open = self.0.lock();
         let ticket = open.first + open.batches.len() as u64;
+        // One without items is settled with the one before it: while a peer is away they must not pile up.
+        if items == 0
+            && let Some((last, _)) = open.batches.back_mut()
+        {
+            *last = end;
+            return ticket;
+        }
         open.batches.push_back((end, items));
         open.advance();
         ticket

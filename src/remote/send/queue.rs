@@ -46,15 +46,6 @@ struct Shards {
     stop: CancellationToken,
 }
 
-/// How a queue is told to end.
-#[derive(Debug, Default)]
-pub struct Ending {
-    /// Send what is there, if the peer takes it, then end.
-    pub flush: AtomicBool,
-    /// End now.
-    pub now: AtomicBool,
-}
-
 /// The reader of one queue.
 pub struct Reader {
     /// Shared with the shards.
@@ -69,8 +60,10 @@ pub struct Reader {
     pub newest: Arc<dyn Newest>,
     /// Where shards run.
     pub runtime: tokio::runtime::Handle,
-    /// When to end.
-    pub ending: Arc<Ending>,
+    /// Send what is there, if the peer takes it, then end.
+    pub ending: Arc<AtomicBool>,
+    /// Since when it is ending.
+    pub ending_since: Option<Instant>,
     /// Most time for flushing.
     pub flush_deadline: Duration,
 }
@@ -95,7 +88,7 @@ impl Reader {
         let (mut saved, mut synced) = (Instant::now(), Instant::now());
         let (mut sent_before, mut busy_before) = (0, 0);
         let mut complained = false;
-        while !self.ending.now.load(Ordering::SeqCst) && !self.ending.flush.load(Ordering::SeqCst) {
+        while !self.must_end() {
             let batch = match self.tail.next_batch() {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -122,6 +115,7 @@ impl Reader {
                     let dealt = self.deal(batch, again, shards.list.len(), &mut window);
                     self.put(&shards, dealt, &mut marks, &mut saved);
                 }
+                None if self.ending_since.is_some() => break,
                 None => std::thread::sleep(POLL),
             }
             if saved.elapsed() >= SAVE {
@@ -161,6 +155,15 @@ impl Reader {
             }
         }
         self.finish(shards, &mut marks);
+    }
+
+    /// Whether to end without reading on: the peer takes nothing, or the time for flushing is over.
+    fn must_end(&mut self) -> bool {
+        if !self.ending.load(Ordering::SeqCst) {
+            return false;
+        }
+        let since = *self.ending_since.get_or_insert_with(Instant::now);
+        self.common.stuck.load(Ordering::Relaxed) || since.elapsed() > self.flush_deadline
     }
 
     fn start(&self, count: usize, rest: Vec<Item>) -> Shards {
@@ -217,7 +220,7 @@ impl Reader {
                 let common = Arc::clone(&self.common);
                 let (lock, condvar) = &common.room;
                 condvar.wait_for(&mut lock.lock(), POLL);
-                if self.ending.now.load(Ordering::SeqCst) || self.ending.flush.load(Ordering::SeqCst) {
+                if self.must_end() {
                     // They are not settled, so they come again after the next start.
                     return;
                 }
@@ -295,17 +298,10 @@ impl Reader {
 
     /// Sends what is waiting, as long as the peer takes it, and saves how far that came.
     fn finish(&mut self, shards: Shards, marks: &mut TailMarks) {
-        let deadline = Instant::now() + self.flush_deadline;
-        if self.ending.flush.load(Ordering::SeqCst) {
-            shards.list.iter().for_each(|shard| shard.close());
-            while !shards.tasks.iter().all(JoinHandle::is_finished)
-                && Instant::now() < deadline
-                && !self.ending.now.load(Ordering::SeqCst)
-                // The log keeps what a peer does not take; waiting for it would only delay the end.
-                && !self.common.stuck.load(Ordering::Relaxed)
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        shards.list.iter().for_each(|shard| shard.close());
+        // The log keeps what a peer does not take; waiting for it would only delay the end.
+        while !shards.tasks.iter().all(JoinHandle::is_finished) && !self.must_end() {
+            std::thread::sleep(Duration::from_millis(5));
         }
         let rest = self.stop_shards(shards);
         if !rest.is_empty() {

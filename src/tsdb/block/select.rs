@@ -345,7 +345,7 @@ mod tests {
             want.sort();
             let mut found = Vec::new();
             let ids = BLOCK.1.select_ids(std::slice::from_ref(&matcher)).unwrap();
-            let mut texts = std::collections::HashMap::new();
+            let mut texts = crate::tsdb::Map::default();
             BLOCK.1.series_of_page(0, Some(&ids), &mut texts, &mut found).unwrap();
             let found: Vec<Labels> = found.into_iter().map(|s| s.labels).collect();
             assert_eq!(found, want, "{matcher}");
