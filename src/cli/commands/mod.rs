@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod discovery;
 mod metrics;
+mod progress;
 mod push;
 mod query;
 mod rules;
@@ -138,7 +139,7 @@ pub fn run(matches: &ArgMatches) -> u8 {
         ("test", "rules") => unit_tests::run(m),
         ("query", _) => query::run(name, m),
         ("push", "metrics") => push::run(m),
-        ("tsdb", "list") => tsdb::list(m),
+        ("tsdb", _) => tsdb::run(name, m),
         _ => EXIT_FAILURE,
     }
 }
