@@ -1,7 +1,8 @@
 //! What does the head cost? Log bytes per sample on recorded scrapes, memory per series, time to start again.
 //!
-//! `cargo run --release --example head_figures`. `SERIES` (default 100000) sets the size of the memory and restart
-//! part, `CORPUS` the folder of recordings (default `../shared/corpus`, or the short one of `testdata/recorded`),
+//! `cargo run --release --example head_figures`. `SERIES` (default 100000, several with commas) sets the size of the
+//! memory and restart part, `CHURN` (default 50000, 0 = none) the number of series that live at once where a tenth is
+//! replaced every five minutes, `CORPUS` the folder of recordings (default `../shared/corpus`, or the short one of `testdata/recorded`),
 //! `SCRAPES` how many bodies are read of each.
 
 use std::io::Read as _;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use meerkat::model::Labels;
-use meerkat::model::clock::SystemClock;
+use meerkat::model::clock::{ManualClock, SystemClock};
 use meerkat::model::{Matcher, SampleBuffer};
 use meerkat::telemetry::Registry;
 use meerkat::tsdb::chunk::float::FloatEncoder;
@@ -31,7 +32,10 @@ fn main() {
     for file in files.iter().filter(|f| f.to_string_lossy().ends_with(".rec.zst")) {
         log_of(file, scrapes);
     }
-    memory_and_restart(env("SERIES", 100_000));
+    for series in std::env::var("SERIES").unwrap_or_else(|_| "100000".into()).split(',') {
+        memory_and_restart(series.parse().expect("SERIES is a list of numbers"));
+    }
+    churn(env("CHURN", 50_000));
 }
 
 fn env(name: &str, default: usize) -> usize {
@@ -208,6 +212,68 @@ fn memory_and_restart(series: usize) {
     let again = open(dir.path());
     println!("start after clean stop: {:.2?}, {} series", begun.elapsed(), again.head_stats().num_series);
     again.close().expect("the storage closes");
+}
+
+/// A tenth of all series is replaced every five minutes, for four hours of a clock that is moved by hand.
+fn churn(series: usize) {
+    if series == 0 {
+        return;
+    }
+    for share in [0.0, DbOptions::default().ended_series_share] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let begin_ms = 1_700_000_000_000i64;
+        let clock = ManualClock::at(begin_ms);
+        let options =
+            DbOptions { wal_sync_interval: Duration::ZERO, ended_series_share: share, ..options(dir.path()) };
+        let db =
+            Db::open(options, Arc::new(RealVfs), Arc::clone(&clock) as _, &Registry::new()).expect("open");
+        let before = rss();
+        let mut live: Vec<(usize, SeriesRef)> = (0..series).map(|i| (i, SeriesRef::NONE)).collect();
+        let (mut next, mut peak) = (series, 0);
+        let name = |i: usize| {
+            Labels::from_pairs([
+                ("__name__", format!("metric_{}", i % 50).as_str()),
+                ("instance", "host-1.example.org:9100"),
+                ("job", "churn"),
+                ("pod", format!("pod-{:08x}", (i as u32).wrapping_mul(0x9e37_79b9)).as_str()),
+                ("namespace", "default"),
+            ])
+        };
+        print!(
+            "churn, {series} series, ended ones leave {}:",
+            if share > 0.0 { "early" } else { "with their range" }
+        );
+        for minute in 0..240usize {
+            let t = begin_ms + minute as i64 * 60_000;
+            clock.set(t);
+            let mut appender = db.appender(BatchOptions { source: 1, ..BatchOptions::default() });
+            for (at, (i, reference)) in live.iter_mut().enumerate() {
+                // Every fifth minute another tenth ends, and as many begin.
+                if minute > 0 && minute % 5 == 0 && at % 10 == (minute / 5) % 10 {
+                    let ended = name(*i);
+                    let _ = appender.append(*reference, &|| ended.clone(), 0, t, meerkat::model::stale_nan());
+                    (*i, *reference) = (next, SeriesRef::NONE);
+                    next += 1;
+                }
+                let id = *i;
+                *reference = appender
+                    .append(*reference, &|| name(id), 0, t, (minute * id % 97) as f64)
+                    .expect("stored");
+            }
+            appender.commit().expect("the batch is stored");
+            db.compact().expect("compaction");
+            peak = peak.max(rss());
+            if minute % 30 == 29 {
+                print!(" {}k", db.head_stats().num_series / 1000);
+            }
+        }
+        println!(
+            " series in memory each half hour; peak resident {} MiB, {} blocks",
+            (peak - before) >> 20,
+            db.blocks().len()
+        );
+        db.close().expect("the storage closes");
+    }
 }
 
 fn copy_dir(from: &Path, to: &Path) {

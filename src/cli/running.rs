@@ -19,7 +19,7 @@ use crate::query::Engine;
 use crate::query::parse::ParseOptions;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Counter;
-use crate::tsdb::Db;
+use crate::tsdb::{Db, DbOptions};
 
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]
@@ -211,6 +211,13 @@ impl Governed {
         self.db.set_retention(retention_ms, retention_bytes);
         let tsdb = config.storage.tsdb.as_ref();
         self.db.set_out_of_order_window(tsdb.map_or(0, |t| t.out_of_order_time_window.0));
+        // Prometheus's 0 keeps ended series for hours; here it stands for the default.
+        let share = tsdb.map_or(0.0, |t| t.stale_series_compaction_threshold);
+        self.db.set_ended_series_share(if share > 0.0 {
+            share
+        } else {
+            DbOptions::default().ended_series_share
+        });
         if let Some(exemplars) = &config.storage.exemplars {
             self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
         }

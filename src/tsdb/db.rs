@@ -38,6 +38,8 @@ use crate::telemetry::memory::MemoryBudget;
 
 /// What Prometheus left.
 mod adopt;
+/// What leaves the head early.
+mod early;
 /// Instruments of blocks.
 mod metrics;
 /// Copies of the storage.
@@ -93,6 +95,8 @@ pub struct DbOptions {
     pub max_series: u64,
     /// Most series of one job in memory.
     pub max_series_per_job: JobLimits,
+    /// Series that have ended leave memory when they are more than this share of all; 0 = with their range only.
+    pub ended_series_share: f64,
     /// Exemplars kept, 0 = none.
     pub exemplar_capacity: usize,
     /// The memory limit of the process, under which new series are refused first.
@@ -117,6 +121,7 @@ impl Default for DbOptions {
             out_of_order_window_ms: 0,
             max_series: 0,
             max_series_per_job: JobLimits::default(),
+            ended_series_share: 0.05,
             exemplar_capacity: 100_000,
             memory: MemoryBudget::unlimited(),
             no_lockfile: false,
@@ -437,6 +442,13 @@ impl Db {
     /// Changes the out-of-order window, milliseconds; 0 refuses out-of-order samples.
     pub fn set_out_of_order_window(&self, window_ms: i64) {
         self.head.limits.out_of_order_window_ms.store(window_ms.max(0), Ordering::Relaxed);
+    }
+
+    /// Changes which share of ended series is worth a block of their own before their range is over; 0 = none.
+    pub fn set_ended_series_share(&self, share: f64) {
+        if let Some(stored) = &self.stored {
+            stored.early.set_share(share);
+        }
     }
 
     /// Changes the retention: milliseconds and bytes, 0 = no limit.

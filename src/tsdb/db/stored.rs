@@ -19,6 +19,7 @@ use super::super::compact::sources::FlushSeries;
 use super::super::compact::{AnyBlock, BlockSet, Compactor, CompactorOptions, Retention, Step};
 use super::super::door::{SelectHints, StorageError};
 use super::super::head::Head;
+use super::early::{Early, is_early};
 use super::metrics::StoredMetrics;
 use super::{Db, DbOptions};
 use crate::model::Matcher;
@@ -47,6 +48,7 @@ pub(super) struct Stored {
     pending: Mutex<Option<i64>>,
     /// Blocks that cannot be read whole and stay as they are.
     refused: Mutex<HashSet<Ulid>>,
+    pub(super) early: Early,
 }
 
 /// Block ranges from the first one up, each three times the one before.
@@ -88,6 +90,7 @@ impl Stored {
             stop: AtomicBool::new(false),
             pending: Mutex::new(None),
             refused: Mutex::default(),
+            early: Early::new(options),
         };
         this.set_retention(options.retention_ms, options.retention_bytes);
         Ok(this)
@@ -119,7 +122,7 @@ impl Stored {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
@@ -222,9 +225,12 @@ impl Stored {
             }
             *self.pending.lock() = Some(end);
             self.forget(db, end, is_some, cancelled)?;
+            if !is_some {
+                db.head.find_oldest()?;
+            }
             return Ok(true);
         }
-        self.merge(now_ms, cancelled)
+        Ok(self.leave_early(db, cancelled)? || self.merge(db, now_ms, cancelled)?)
     }
 
     fn forget(
@@ -249,9 +255,17 @@ impl Stored {
         Ok(())
     }
 
-    fn merge(&self, now_ms: i64, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<bool, StorageError> {
+    fn merge(
+        &self,
+        db: &Db,
+        now_ms: i64,
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, StorageError> {
         let blocks = self.blocks.blocks();
-        let metas: Vec<BlockMeta> = blocks.iter().map(|b| b.meta().clone()).collect();
+        let begun = db.head.valid_from_ms();
+        // What left early waits for the rest of its range: merging the same samples again and again pays nobody.
+        let waits = |meta: &BlockMeta| is_early(meta) && meta.max_time > begun;
+        let metas: Vec<BlockMeta> = blocks.iter().map(|b| b.meta().clone()).filter(|m| !waits(m)).collect();
         let ranges = ranges(self.block_range_ms, self.max_block_ms, self.retention().time_ms);
         let group = next_merge(&metas, &ranges, |ulid| self.refused.lock().contains(ulid));
         if group.is_empty() {

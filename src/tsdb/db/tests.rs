@@ -13,6 +13,7 @@ use crate::model::SampleBuffer;
 use crate::model::clock::ManualClock;
 use crate::tsdb::block::{SeriesColumns, write_block};
 use crate::tsdb::door::{LabelQueryHints, SelectHints};
+use crate::tsdb::head::leave::LeavePolicy;
 use crate::tsdb::prometheus::write_prometheus_block;
 
 const RANGE: i64 = 10_000;
@@ -192,6 +193,98 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
         let blocks = again.db.blocks();
         assert!(blocks.windows(2).all(|w| w[0].max_time <= w[1].min_time), "{stage}: {blocks:?}");
     }
+}
+
+#[test]
+fn a_gap_of_half_a_century_is_not_walked_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), |o| o.out_of_order_window_ms = i64::MAX);
+    let now = 1_700_000_000_000;
+    store.append("a", 1, 1.0).unwrap();
+    store.append("a", now, 2.0).unwrap();
+    store.append("b", now + 4 * RANGE, 3.0).unwrap();
+    assert!(store.db.compact().unwrap() < 10);
+    let times = |s: &str| store.all()[s].keys().copied().collect::<Vec<_>>();
+    assert_eq!((times("a"), times("b")), (vec![1, now], vec![now + 4 * RANGE]));
+    // Samples of any age, one by one.
+    store.append("a", now / 2, 4.0).unwrap();
+    store.append("a", 5, 5.0).unwrap();
+    store.append("b", now + 8 * RANGE, 3.0).unwrap();
+    assert!(store.db.compact().unwrap() < 20);
+    assert_eq!(times("a"), vec![1, 5, now / 2, now]);
+}
+
+/// Staleness markers equal nothing, but their bits do.
+fn bits(samples: &Samples) -> BTreeMap<&String, Vec<(i64, u64)>> {
+    samples.iter().map(|(name, s)| (name, s.iter().map(|(t, v)| (*t, v.to_bits())).collect())).collect()
+}
+
+/// A series that ends with a staleness marker.
+fn ends(store: &Store, series: &str, from: i64, to: i64) {
+    for t in (from..to).step_by(500) {
+        store.append(series, t, t as f64).unwrap();
+    }
+    store.append(series, to, crate::model::stale_nan()).unwrap();
+}
+
+#[test]
+fn ended_series_leave_memory_and_stay_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), |_| {});
+    for i in 0..20 {
+        ends(&store, &format!("old{i:02}"), 0, 2_000);
+    }
+    ends(&store, "back", 0, 2_000);
+    store.fill(0, 6_000);
+    store.append("back", 5_900, 7.0).unwrap();
+    let want = store.all();
+    assert_eq!(store.db.head_stats().num_series, 23);
+    assert!(store.db.compact().unwrap() >= 1);
+    assert_eq!(store.db.head_stats().num_series, 3, "what lives, and what came back");
+    assert_eq!(store.db.blocks()[0].compaction.hints, ["from-stale-series"]);
+    assert_eq!(bits(&store.all()), bits(&want));
+    // Killed here, and started again: still not in memory.
+    let next = store.killed(dir.path());
+    drop(store);
+    store = open(next.path(), |_| {});
+    assert_eq!(store.db.head_stats().num_series, 3);
+    assert_eq!(bits(&store.all()), bits(&want));
+    // It may live again, and the end of its range brings everything together in one block.
+    store.append("old03", 5_950, 8.0).unwrap();
+    let mut want = store.all();
+    for (name, samples) in store.fill(6_000, 40_000) {
+        want.entry(name).or_default().extend(samples);
+    }
+    assert_eq!(want["old03"].len(), 6);
+    store.db.compact().unwrap();
+    assert_eq!(bits(&store.all()), bits(&want));
+    assert!(store.db.blocks().iter().all(|b| b.max_time <= 30_000 && b.min_time % RANGE == 0));
+    let first: Vec<_> = store.db.blocks().iter().filter(|b| b.min_time < RANGE).cloned().collect();
+    assert_eq!(first.len(), 1, "{first:?}");
+}
+
+#[test]
+fn many_late_samples_leave_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), |o| o.out_of_order_window_ms = 1_000_000_000);
+    let policy = LeavePolicy { stale_after_ms: 1, idle_after_ms: 1, share: 1.0, most_late: 10 };
+    let mut want = store.fill(500_000, 501_000);
+    for t in (0..40_000).step_by(700) {
+        store.append("a", t, 0.5).unwrap();
+        want.get_mut("a").unwrap().insert(t, 0.5);
+    }
+    let leaving = store.db.head().late_samples(&policy).unwrap().unwrap();
+    // One that comes while the block is written stays.
+    store.append("a", 41, 4.1).unwrap();
+    want.get_mut("a").unwrap().insert(41, 4.1);
+    assert_eq!(leaving.ranges().count(), 4);
+    let stored = store.db.stored.as_ref().unwrap();
+    let samples = stored.write_parts(&leaving, 0, &|| false).unwrap();
+    assert_eq!(samples, 58);
+    assert_eq!(store.all(), want, "in both places");
+    store.db.head().let_go(&leaving, &|| false).unwrap();
+    assert_eq!(store.all(), want);
+    assert!(store.db.head().late_samples(&policy).unwrap().is_none());
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub mod flush;
 pub mod import;
 /// Views.
 pub mod isolation;
+/// Leaving early.
+pub mod leave;
 /// Caps.
 pub mod limits;
 /// Instruments.
@@ -111,6 +113,12 @@ impl Head {
     #[must_use]
     pub fn window_ms(&self) -> i64 {
         self.limits.out_of_order_window_ms.load(Ordering::Relaxed)
+    }
+
+    /// In-order samples before this time are in blocks.
+    #[must_use]
+    pub fn valid_from_ms(&self) -> i64 {
+        self.state.read().valid_from_ms
     }
 
     /// The oldest time that in-order samples may have.

@@ -66,6 +66,18 @@ impl SeriesData {
         Ok(())
     }
 
+    /// Leaves only the out-of-order samples of commits up to `sequence`.
+    pub(super) fn keep_late(&mut self, sequence: u64) {
+        self.sealed.clear();
+        self.open = None;
+        self.late.retain(|s| s.sequence <= sequence);
+    }
+
+    /// Calls `each` with the time of each visible sample, in order.
+    pub(super) fn each_time(&self, mut each: impl FnMut(i64)) -> Result<(), StorageError> {
+        self.each(i64::MAX, |t_ms, _, _| each(t_ms))
+    }
+
     /// Reads `[min_t_ms, max_t_ms]` as queries want it.
     pub fn read(&self, min_t_ms: i64, max_t_ms: i64, out: &mut SampleBuffer) -> Result<(), StorageError> {
         out.clear();
@@ -127,6 +139,21 @@ impl HeadView {
             number,
             sequence: state.sequence,
             valid_from_ms: state.valid_from_ms,
+            min_t_ms,
+            max_t_ms,
+        })
+    }
+
+    /// A view of whatever is there when it is read: nothing is kept from it, and nobody waits for it.
+    #[must_use]
+    pub(super) fn unwatched(head: &Arc<Head>) -> Arc<Self> {
+        let valid_from_ms = head.state.read().valid_from_ms;
+        let (min_t_ms, max_t_ms) = (i64::MIN, i64::MAX);
+        Arc::new(Self {
+            head: Arc::clone(head),
+            number: 0,
+            sequence: u64::MAX,
+            valid_from_ms,
             min_t_ms,
             max_t_ms,
         })

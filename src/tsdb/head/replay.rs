@@ -136,7 +136,10 @@ fn read_segments(vfs: &dyn Vfs, segments: &[&LogFile], send: &impl Fn(Read)) {
                         send(Read::Damage);
                     }
                 },
-                Found::Frame { .. } => {}
+                Found::Frame { kind, offset, .. } => {
+                    tracing::error!(%path, offset, kind, "a record of the log is of a kind this version does not know");
+                    send(Read::Damage);
+                }
                 Found::Damage { offset, len, at_end } if at_end && last => {
                     tracing::info!(%path, offset, len, "the last write before the stop was not complete");
                 }

@@ -6,6 +6,7 @@ use super::super::chunk::histogram::{HistogramDecoder, HistogramEncoder, same_hi
 use super::super::index::PairId;
 use super::chunks::{ChunkRef, Encoding};
 use crate::model::sample::{HistogramValue, Value};
+use crate::model::{STALE_NAN_BITS, is_stale_nan};
 
 /// A chunk of floats is full at so many samples: at 15 s that is an hour, which keeps the number of chunks low.
 const FLOAT_SAMPLES: u16 = 240;
@@ -59,6 +60,20 @@ impl Open {
             Open::Histogram(e) => {
                 !histogram || e.count() >= HISTOGRAM_SAMPLES || e.bytes().len() >= HISTOGRAM_BYTES
             }
+        }
+    }
+
+    /// Whether the newest sample is at hand and a staleness marker.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Open::Empty { .. } => false,
+            Open::Float(encoder) => encoder.last_value_bits() == STALE_NAN_BITS,
+            Open::Histogram(encoder) => match encoder.last() {
+                Some(HistogramValue::Integer(h)) => is_stale_nan(h.sum),
+                Some(HistogramValue::Float(h)) => is_stale_nan(h.sum),
+                None => false,
+            },
         }
     }
 

@@ -15,7 +15,7 @@ use super::series::LateSample;
 use crate::model::{Labels, METRIC_NAME, Matcher};
 
 /// Slots that are looked at under one hold of the lock.
-const STEP: u32 = 4096;
+pub(super) const STEP: u32 = 4096;
 const POLL: Duration = Duration::from_millis(5);
 
 /// Numbers about the head.
@@ -72,6 +72,22 @@ impl FlushView for HeadFlushView {
         let FlushRange { min_t_ms, max_t_ms } = self.range;
         self.view.data(*reference, min_t_ms, max_t_ms)?.read_raw(min_t_ms, max_t_ms, out)
     }
+}
+
+/// Waits until no querier is open any more that was opened before now and may ask for samples before `t_ms`.
+pub(super) fn wait_for_readers(
+    head: &Head,
+    t_ms: i64,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), StorageError> {
+    let newest = head.isolation.read().newest();
+    while head.isolation.read().needs_before(t_ms, newest) {
+        if cancelled() {
+            return Err(StorageError::Canceled);
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 impl Head {
@@ -147,17 +163,11 @@ impl Head {
         self.metrics.truncations.inc();
         // Slots are reused: nothing in the log's memory may mean an old series.
         self.wal.sync().inspect_err(|_| self.metrics.truncations_failed.inc())?;
-        let newest = {
+        {
             let mut state = self.state.write();
             state.valid_from_ms = state.valid_from_ms.max(t_ms);
-            self.isolation.read().newest()
-        };
-        while self.isolation.read().needs_before(t_ms, newest) {
-            if cancelled() {
-                return Err(StorageError::Canceled);
-            }
-            std::thread::sleep(POLL);
         }
+        wait_for_readers(self, t_ms, cancelled)?;
         let begun = Instant::now();
         let _order = self.commit.lock();
         self.wal.sync().inspect_err(|_| self.metrics.truncations_failed.inc())?;
@@ -220,6 +230,33 @@ impl Head {
         self.wal.forget(removed);
         self.chunks.truncate_before(t_ms);
         self.metrics.gc_duration.observe(begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Looks up when the oldest samples really are. After forgetting, the head only knows bounds, and a gap of years
+    /// would be walked through range by range.
+    pub fn find_oldest(self: &Arc<Self>) -> Result<(), StorageError> {
+        let view = HeadView::unwatched(self);
+        let (bound, doubtful) = {
+            let state = self.state.read();
+            let bound = state.valid_from_ms;
+            let doubtful = state.used_slots().filter(|(_, series)| series.min_t_ms <= bound);
+            let doubtful = doubtful.map(|(slot, s)| (state.reference(slot), s.min_t_ms, s.late().len()));
+            (bound, doubtful.collect::<Vec<_>>())
+        };
+        for (reference, min_t_ms, late) in doubtful {
+            let mut oldest = i64::MAX;
+            view.data(reference, bound, i64::MAX)?.each_time(|t_ms| oldest = oldest.min(t_ms))?;
+            let mut state = self.state.write();
+            let series = state.resolve(reference).and_then(|slot| state.series_mut(slot));
+            // What came meanwhile in order is newer than what was found.
+            if let Some(series) = series.filter(|s| s.min_t_ms == min_t_ms && s.late().len() == late) {
+                series.min_t_ms = series.min_t_ms.max(oldest.min(series.open.last_t_ms()));
+            }
+        }
+        let mut state = self.state.write();
+        let oldest = state.used_slots().map(|(_, series)| series.min_t_ms).min();
+        state.min_t_ms = oldest.unwrap_or(i64::MAX);
         Ok(())
     }
 

@@ -13,6 +13,17 @@ use crate::model::metadata::{Metadata, MetricType};
 /// Most labels of one series that are read back.
 const MAX_LABELS: usize = 1 << 16;
 
+/// Which parts a batch has, as bits of a byte.
+mod part {
+    pub const SERIES: u8 = 1;
+    pub const FLOATS: u8 = 2;
+    pub const OUT_OF_ORDER: u8 = 4;
+    pub const HISTOGRAMS: u8 = 8;
+    pub const EXEMPLARS: u8 = 16;
+    pub const METADATA: u8 = 32;
+    pub const DELETES: u8 = 64;
+}
+
 /// Texts of one frame by number.
 #[derive(Default)]
 pub struct TextWriter {
@@ -119,7 +130,11 @@ pub struct BatchEncoder {
     local: Vec<u32>,
     /// Local numbers given so far.
     given: u32,
+    /// Numbers of sources within the segment, from 1.
+    sources: Map<u64, u64>,
     chains: Map<u64, Chain>,
+    /// Sequence number of the batch before.
+    sequence: u64,
     /// Reused: samples with local numbers.
     samples: Vec<LogFloat>,
 }
@@ -129,7 +144,9 @@ impl BatchEncoder {
     pub fn reset(&mut self) {
         self.local.clear();
         self.given = 0;
+        self.sources.clear();
         self.chains.clear();
+        self.sequence = 0;
     }
 
     /// The slot gets another series (or none).
@@ -154,8 +171,11 @@ impl BatchEncoder {
 
     /// Appends the payload of a batch. The encoder must be reset if the payload does not reach the segment.
     pub fn put(&mut self, out: &mut Vec<u8>, sequence: u64, batch: &LogBatch, names: &dyn SeriesNames) {
-        put_uvarint(out, sequence);
-        put_uvarint(out, batch.source);
+        put_uvarint(out, sequence.wrapping_sub(self.sequence));
+        self.sequence = sequence;
+        let next = self.sources.len() as u64 + 1;
+        let source = (batch.source != 0).then(|| *self.sources.entry(batch.source).or_insert(next));
+        put_uvarint(out, source.unwrap_or(0));
         let first = self.given + 1;
         let mut fresh = Vec::new();
         let mut samples = std::mem::take(&mut self.samples);
@@ -168,33 +188,49 @@ impl BatchEncoder {
         for slot in slots.chain(batch.deletes.iter().map(|s| s.series)) {
             self.local(slot, &mut fresh);
         }
-        put_uvarint(out, u64::from(first));
-        put_uvarint(out, fresh.len() as u64);
+        let flag = |there: bool, bit: u8| if there { bit } else { 0 };
+        out.push(
+            flag(!fresh.is_empty(), part::SERIES)
+                | flag(!samples.is_empty(), part::FLOATS)
+                | flag(!batch.out_of_order.is_empty(), part::OUT_OF_ORDER)
+                | flag(!batch.histograms.is_empty(), part::HISTOGRAMS)
+                | flag(!batch.exemplars.is_empty(), part::EXEMPLARS)
+                | flag(!batch.metadata.is_empty(), part::METADATA)
+                | flag(!batch.deletes.is_empty(), part::DELETES),
+        );
         let mut texts = TextWriter::default();
+        if !fresh.is_empty() {
+            put_uvarint(out, u64::from(first));
+            put_uvarint(out, fresh.len() as u64);
+        }
         for slot in fresh {
             let (id, labels) = names.identity(slot).unwrap_or_default();
             put_uvarint(out, id);
             texts.put_labels(out, &labels);
         }
-        let mut section = Vec::new();
-        let chain = (batch.source != 0).then(|| self.chains.entry(batch.source).or_default());
-        put_section(&mut section, chain, &samples);
-        self.samples = samples;
-        put_uvarint(out, section.len() as u64);
-        out.extend_from_slice(&section);
         self.put_rest(out, batch, &mut texts);
+        if !samples.is_empty() {
+            put_section(out, source.map(|source| self.chains.entry(source).or_default()), &samples);
+        }
+        self.samples = samples;
     }
 
     fn put_rest(&self, out: &mut Vec<u8>, batch: &LogBatch, texts: &mut TextWriter) {
         let local = |slot: u32| u64::from(self.local.get(slot as usize).copied().unwrap_or(0));
-        put_uvarint(out, batch.out_of_order.len() as u64);
+        // What there is none of is named by no part.
+        let count = |out: &mut Vec<u8>, n: usize| {
+            if n > 0 {
+                put_uvarint(out, n as u64);
+            }
+        };
+        count(out, batch.out_of_order.len());
         for sample in &batch.out_of_order {
             put_uvarint(out, local(sample.series));
             put_ivarint(out, sample.t_ms);
             put_ivarint(out, sample.start_ms);
             out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
         }
-        put_uvarint(out, batch.histograms.len() as u64);
+        count(out, batch.histograms.len());
         for sample in &batch.histograms {
             put_uvarint(out, local(sample.series));
             put_ivarint(out, sample.t_ms);
@@ -202,18 +238,18 @@ impl BatchEncoder {
             out.push(u8::from(sample.out_of_order));
             put_histogram(out, &sample.value);
         }
-        put_uvarint(out, batch.exemplars.len() as u64);
+        count(out, batch.exemplars.len());
         for exemplar in &batch.exemplars {
             put_uvarint(out, local(exemplar.series));
             put_ivarint(out, exemplar.t_ms);
             out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
             texts.put_labels(out, &exemplar.labels);
         }
-        put_uvarint(out, batch.metadata.len() as u64);
+        count(out, batch.metadata.len());
         for (name, metadata) in &batch.metadata {
             put_metadata(out, name, metadata);
         }
-        put_uvarint(out, batch.deletes.len() as u64);
+        count(out, batch.deletes.len());
         for delete in &batch.deletes {
             put_uvarint(out, local(delete.series));
             put_ivarint(out, delete.min_t_ms);
@@ -239,30 +275,31 @@ pub struct ReadBatch {
 #[derive(Default)]
 pub struct BatchDecoder {
     chains: Map<u64, Chain>,
+    sequence: u64,
 }
 
 impl BatchDecoder {
     /// Reads one payload.
     pub fn take(&mut self, payload: &[u8]) -> Result<ReadBatch, Damaged> {
         let mut cursor = Cursor::new(payload);
-        let mut read = ReadBatch { sequence: cursor.uvarint()?, ..ReadBatch::default() };
+        self.sequence = self.sequence.wrapping_add(cursor.uvarint()?);
+        let mut read = ReadBatch { sequence: self.sequence, ..ReadBatch::default() };
         read.batch.source = cursor.uvarint()?;
-        let first = cursor.uvarint32()?;
+        let parts = cursor.byte()?;
+        let count = |cursor: &mut Cursor<'_>, bit: u8, least: usize| {
+            if parts & bit == 0 { Ok(0) } else { cursor.count(least) }
+        };
         let mut texts = TextReader::default();
-        for i in 0..cursor.count(2)? {
-            let local = first.checked_add(i as u32).ok_or(Damaged("too many series"))?;
-            let id = cursor.uvarint()?;
-            read.series.push((local, id, texts.take_labels(&mut cursor)?));
-        }
-        let n = cursor.count(1)?;
-        let section = cursor.take(n)?;
-        let chain = (read.batch.source != 0).then(|| self.chains.entry(read.batch.source).or_default());
-        match take_section(section, chain) {
-            Ok(samples) => read.batch.floats = samples,
-            Err(damage) => read.lost = Some(damage),
+        if parts & part::SERIES != 0 {
+            let first = cursor.uvarint32()?;
+            for i in 0..cursor.count(2)? {
+                let local = first.checked_add(i as u32).ok_or(Damaged("too many series"))?;
+                let id = cursor.uvarint()?;
+                read.series.push((local, id, texts.take_labels(&mut cursor)?));
+            }
         }
         let batch = &mut read.batch;
-        for _ in 0..cursor.count(11)? {
+        for _ in 0..count(&mut cursor, part::OUT_OF_ORDER, 11)? {
             batch.out_of_order.push(LogFloat {
                 series: cursor.uvarint32()?,
                 t_ms: cursor.ivarint()?,
@@ -270,7 +307,7 @@ impl BatchDecoder {
                 value: f64::from_bits(cursor.u64_le()?),
             });
         }
-        for _ in 0..cursor.count(5)? {
+        for _ in 0..count(&mut cursor, part::HISTOGRAMS, 5)? {
             batch.histograms.push(LogHistogram {
                 series: cursor.uvarint32()?,
                 t_ms: cursor.ivarint()?,
@@ -279,7 +316,7 @@ impl BatchDecoder {
                 value: take_histogram(&mut cursor)?,
             });
         }
-        for _ in 0..cursor.count(11)? {
+        for _ in 0..count(&mut cursor, part::EXEMPLARS, 11)? {
             batch.exemplars.push(LogExemplar {
                 series: cursor.uvarint32()?,
                 t_ms: cursor.ivarint()?,
@@ -287,15 +324,23 @@ impl BatchDecoder {
                 labels: texts.take_labels(&mut cursor)?,
             });
         }
-        for _ in 0..cursor.count(4)? {
+        for _ in 0..count(&mut cursor, part::METADATA, 4)? {
             batch.metadata.push(take_metadata(&mut cursor)?);
         }
-        for _ in 0..cursor.count(3)? {
+        for _ in 0..count(&mut cursor, part::DELETES, 3)? {
             batch.deletes.push(LogDelete {
                 series: cursor.uvarint32()?,
                 min_t_ms: cursor.ivarint()?,
                 max_t_ms: cursor.ivarint()?,
             });
+        }
+        if parts & part::FLOATS != 0 {
+            let source = batch.source;
+            let chain = (source != 0).then(|| self.chains.entry(source).or_default());
+            match take_section(cursor.rest(), chain) {
+                Ok(samples) => batch.floats = samples,
+                Err(damage) => read.lost = Some(damage),
+            }
         }
         Ok(read)
     }

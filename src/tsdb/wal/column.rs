@@ -8,6 +8,10 @@ use crate::model::STALE_NAN_BITS;
 
 const CHAINED: u8 = 1;
 const STARTS: u8 = 2;
+const OWN_TIMES: u8 = 4;
+const SAME_SERIES: u8 = 8;
+/// In the state of a series: its value changed in the section before. The other bits are the last control byte.
+const MOVED: u8 = 0x80;
 const STALE: u8 = 0x80;
 const XOR: u8 = 0x40;
 /// A whole section comes at least this often, so that one lost record hides at most that many.
@@ -21,8 +25,12 @@ pub struct Chain {
     position: u32,
     known: bool,
     base_t: i64,
+    /// Distance between the last two base times.
+    beat: i64,
     series: Vec<u32>,
     values: Vec<u64>,
+    /// What is expected of each series next: that it moves as before, by a difference of the same kind.
+    states: Vec<u8>,
     /// Empty when all are 0.
     starts: Vec<i64>,
 }
@@ -36,6 +44,10 @@ struct Matching {
 }
 
 impl Matching {
+    fn is_same(&self) -> bool {
+        self.prefix == self.n && self.before == self.n
+    }
+
     fn index(&self, i: usize) -> Option<usize> {
         if i < self.prefix {
             Some(i)
@@ -64,9 +76,10 @@ fn bytes_of(v: u64) -> usize {
     8 - (v.leading_zeros() / 8) as usize
 }
 
-fn put_value(controls: &mut Vec<u8>, data: &mut Vec<u8>, before: u64, now: u64) {
+/// Appends a value and returns its control byte.
+fn put_value(data: &mut Vec<u8>, before: u64, now: u64) -> u8 {
     if now == STALE_NAN_BITS {
-        return controls.push(STALE);
+        return STALE;
     }
     let xor = now ^ before;
     let leading = (xor.leading_zeros() / 8).min(7) as usize;
@@ -76,13 +89,12 @@ fn put_value(controls: &mut Vec<u8>, data: &mut Vec<u8>, before: u64, now: u64) 
         let difference = zigzag(b.wrapping_sub(a));
         let n = bytes_of(difference);
         if n <= kept && n > 0 {
-            controls.push((places << 4 | n) as u8);
             data.extend_from_slice(&difference.to_le_bytes()[..n]);
-            return;
+            return (places << 4 | n) as u8;
         }
     }
-    controls.push(XOR | (leading as u8) << 3 | (kept as u8 - 1));
     data.extend_from_slice(&xor.to_be_bytes()[leading..leading + kept]);
+    XOR | (leading as u8) << 3 | (kept as u8 - 1)
 }
 
 fn take_value(control: u8, data: &mut Cursor<'_>, before: u64) -> Result<u64, Damaged> {
@@ -109,55 +121,64 @@ fn take_value(control: u8, data: &mut Cursor<'_>, before: u64) -> Result<u64, Da
     }
 }
 
-/// Appends the section of `samples` and remembers it in `chain`; `None` for senders without identity.
-/// `samples[..].series` are numbers local to the segment.
+/// What is expected of a series after a value with this control byte; `None` = the value did not change.
+fn next_state(before: u8, control: Option<u8>) -> u8 {
+    match control {
+        None => before & !MOVED,
+        Some(STALE) => before | MOVED,
+        Some(control) => MOVED | control,
+    }
+}
+
+/// Appends the section of `samples`, of which there is at least one, and remembers it in `chain`; `None` for senders
+/// without identity. `samples[..].series` are numbers local to the segment.
 pub fn put_section(out: &mut Vec<u8>, chain: Option<&mut Chain>, samples: &[LogFloat]) {
     let mut own = Chain::default();
     let chain = chain.unwrap_or(&mut own);
-    let chained = chain.known && chain.position + 1 < CHAIN_LENGTH && !samples.is_empty();
-    let starts = samples.iter().any(|s| s.start_ms != 0) || (chained && !chain.starts.is_empty());
-    out.push(if chained { CHAINED } else { 0 } | if starts { STARTS } else { 0 });
-    if samples.is_empty() {
-        // An empty section says nothing about the next one: the chain stays as it is.
-        put_uvarint(out, 0);
-        put_uvarint(out, 0);
-        return;
-    }
+    let chained = chain.known && chain.position + 1 < CHAIN_LENGTH;
     if !chained {
         *chain = Chain::default();
     }
+    let matching = matching(chain, samples);
+    let base_t = samples.first().map_or(0, |s| s.t_ms);
+    let starts = samples.iter().any(|s| s.start_ms != 0) || !chain.starts.is_empty();
+    let own_times = samples.iter().any(|s| s.t_ms != base_t);
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    out.push(
+        flag(chained, CHAINED)
+            | flag(starts, STARTS)
+            | flag(own_times, OWN_TIMES)
+            | flag(matching.is_same(), SAME_SERIES),
+    );
     let position = if chained { chain.position + 1 } else { 0 };
     put_uvarint(out, u64::from(position));
-    put_uvarint(out, samples.len() as u64);
-    let base_t = samples.first().map_or(0, |s| s.t_ms);
-    put_ivarint(out, base_t.wrapping_sub(chain.base_t));
-    let matching = put_layout(out, chain, chained, samples);
-    if samples.iter().all(|s| s.t_ms == base_t) {
-        out.push(0);
-    } else {
-        out.push(1);
+    put_layout(out, &matching, chained, samples);
+    let step = base_t.wrapping_sub(chain.base_t);
+    put_ivarint(out, step.wrapping_sub(chain.beat));
+    if own_times {
         samples.iter().for_each(|s| put_ivarint(out, s.t_ms.wrapping_sub(base_t)));
     }
-    let start_before = |i| matching.index(i).and_then(|at| chain.starts.get(at)).copied().unwrap_or(0);
     if starts {
         for (i, sample) in samples.iter().enumerate() {
-            put_ivarint(out, sample.start_ms.wrapping_sub(start_before(i)));
+            let before = matching.index(i).and_then(|at| chain.starts.get(at)).copied().unwrap_or(0);
+            put_ivarint(out, sample.start_ms.wrapping_sub(before));
         }
     }
     let (mut runs, mut controls, mut data) = (Vec::new(), Vec::new(), Vec::new());
     let mut values = Vec::with_capacity(samples.len());
-    let (mut equal, mut length) = (true, 0u64);
+    let mut states = Vec::with_capacity(samples.len());
+    let (mut expected, mut length) = (true, 0u64);
     for (i, sample) in samples.iter().enumerate() {
-        let before = matching.index(i).and_then(|at| chain.values.get(at)).copied().unwrap_or(0);
+        let (before, state) = chain.expect(matching.index(i));
         let now = sample.value.to_bits();
-        if (now == before) != equal {
+        if ((now != before) == (state & MOVED != 0)) != expected {
             put_uvarint(&mut runs, length);
-            (equal, length) = (!equal, 0);
+            (expected, length) = (!expected, 0);
         }
         length += 1;
-        if now != before {
-            put_value(&mut controls, &mut data, before, now);
-        }
+        let control = (now != before).then(|| put_value(&mut data, before, now));
+        controls.extend(control.map(|control| control ^ (state & !MOVED)));
+        states.push(next_state(state, control));
         values.push(if now == STALE_NAN_BITS { before } else { now });
     }
     put_uvarint(&mut runs, length);
@@ -168,50 +189,56 @@ pub fn put_section(out: &mut Vec<u8>, chain: Option<&mut Chain>, samples: &[LogF
     out.extend_from_slice(&data);
     chain.position = position;
     chain.known = true;
+    chain.beat = if chained { step } else { 0 };
     chain.base_t = base_t;
     chain.starts.clear();
     if starts {
         chain.starts.extend(samples.iter().map(|s| s.start_ms));
     }
     chain.values = values;
-    if matching.prefix != samples.len() || matching.before != samples.len() {
+    chain.states = states;
+    if !matching.is_same() {
         chain.series = samples.iter().map(|s| s.series).collect();
     }
 }
 
-fn put_layout(out: &mut Vec<u8>, chain: &Chain, chained: bool, samples: &[LogFloat]) -> Matching {
+impl Chain {
+    /// The value before of a series and what is expected of the next one; a new series is expected to be no zero.
+    fn expect(&self, at: Option<usize>) -> (u64, u8) {
+        at.and_then(|at| Some((*self.values.get(at)?, *self.states.get(at)?))).unwrap_or((0, MOVED))
+    }
+}
+
+fn matching(chain: &Chain, samples: &[LogFloat]) -> Matching {
     let (n, before) = (samples.len(), chain.series.len());
-    let mut matching = Matching { prefix: 0, suffix: 0, n, before };
+    let ahead = samples.iter().zip(&chain.series);
+    let prefix = ahead.take_while(|(s, series)| s.series == **series).count();
+    let back = samples.iter().rev().zip(chain.series.iter().rev()).take(n.min(before) - prefix);
+    let suffix = back.take_while(|(s, series)| s.series == **series).count();
+    Matching { prefix, suffix, n, before }
+}
+
+fn put_layout(out: &mut Vec<u8>, matching: &Matching, chained: bool, samples: &[LogFloat]) {
+    if matching.is_same() {
+        return;
+    }
+    put_uvarint(out, matching.n as u64);
     if chained {
-        matching.prefix =
-            samples.iter().zip(&chain.series).take_while(|(s, series)| s.series == **series).count();
-        let most = n.min(before) - matching.prefix;
-        let ends = samples.iter().rev().zip(chain.series.iter().rev());
-        matching.suffix = ends.take(most).take_while(|(s, series)| s.series == **series).count();
         put_uvarint(out, matching.prefix as u64);
         put_uvarint(out, matching.suffix as u64);
     }
     let mut last = 0i64;
-    for sample in &samples[matching.prefix..n - matching.suffix] {
+    for sample in &samples[matching.prefix..matching.n - matching.suffix] {
         put_ivarint(out, i64::from(sample.series) - last);
         last = i64::from(sample.series);
     }
-    matching
 }
 
 /// Reads a section that [`put_section`] wrote, with the chain of its source.
 pub fn take_section(bytes: &[u8], chain: Option<&mut Chain>) -> Result<Vec<LogFloat>, Damaged> {
     let mut own = Chain::default();
     let chain = chain.unwrap_or(&mut own);
-    let mut cursor = Cursor::new(bytes);
-    let flags = cursor.byte()?;
-    let (chained, has_starts) = (flags & CHAINED != 0, flags & STARTS != 0);
-    let position = cursor.uvarint32()?;
-    let n = cursor.uvarint()?;
-    if n == 0 {
-        return Ok(Vec::new());
-    }
-    let result = take_samples(&mut cursor, chain, chained, has_starts, position, n);
+    let result = take_samples(&mut Cursor::new(bytes), chain);
     if result.is_err() {
         // Whatever follows in this chain refers to something that is not known.
         chain.known = false;
@@ -219,29 +246,21 @@ pub fn take_section(bytes: &[u8], chain: Option<&mut Chain>) -> Result<Vec<LogFl
     result
 }
 
-fn take_samples(
-    cursor: &mut Cursor<'_>,
-    chain: &mut Chain,
-    chained: bool,
-    has_starts: bool,
-    position: u32,
-    n: u64,
-) -> Result<Vec<LogFloat>, Damaged> {
-    if !chained {
-        *chain = Chain::default();
-    } else if !chain.known || chain.position.checked_add(1) != Some(position) {
-        return Err(Damaged("the record that this one continues is missing"));
+fn take_layout(cursor: &mut Cursor<'_>, chain: &Chain, flags: u8) -> Result<(Matching, Vec<u32>), Damaged> {
+    let before = chain.series.len();
+    if flags & SAME_SERIES != 0 {
+        return Ok((Matching { prefix: before, suffix: 0, n: before, before }, chain.series.clone()));
     }
+    let n = cursor.uvarint()?;
     // Each sample that does not continue one takes a byte at least.
-    if n > (chain.series.len() + cursor.rest().len()) as u64 {
+    if n > (before + cursor.rest().len()) as u64 {
         return Err(Damaged("more samples than data"));
     }
     let n = n as usize;
-    let base_t = chain.base_t.wrapping_add(cursor.ivarint()?);
-    let mut matching = Matching { prefix: 0, suffix: 0, n, before: chain.series.len() };
-    if chained {
+    let mut matching = Matching { prefix: 0, suffix: 0, n, before };
+    if flags & CHAINED != 0 {
         let (prefix, suffix) = (cursor.uvarint()?, cursor.uvarint()?);
-        if prefix.saturating_add(suffix) > n.min(chain.series.len()) as u64 {
+        if prefix.saturating_add(suffix) > n.min(before) as u64 {
             return Err(Damaged("a record repeats more than there was"));
         }
         (matching.prefix, matching.suffix) = (prefix as usize, suffix as usize);
@@ -257,12 +276,26 @@ fn take_samples(
             }
         });
     }
-    let own_times = cursor.byte()? != 0;
-    let mut times = vec![base_t; if own_times { n } else { 0 }];
+    Ok((matching, series))
+}
+
+fn take_samples(cursor: &mut Cursor<'_>, chain: &mut Chain) -> Result<Vec<LogFloat>, Damaged> {
+    let flags = cursor.byte()?;
+    let position = cursor.uvarint32()?;
+    if flags & CHAINED == 0 {
+        *chain = Chain::default();
+    } else if !chain.known || chain.position.checked_add(1) != Some(position) {
+        return Err(Damaged("the record that this one continues is missing"));
+    }
+    let (matching, series) = take_layout(cursor, chain, flags)?;
+    let n = matching.n;
+    let step = chain.beat.wrapping_add(cursor.ivarint()?);
+    let base_t = chain.base_t.wrapping_add(step);
+    let mut times = vec![base_t; if flags & OWN_TIMES != 0 { n } else { 0 }];
     for t in &mut times {
         *t = base_t.wrapping_add(cursor.ivarint()?);
     }
-    let mut starts = vec![0; if has_starts { n } else { 0 }];
+    let mut starts = vec![0; if flags & STARTS != 0 { n } else { 0 }];
     for (i, start) in starts.iter_mut().enumerate() {
         let before: i64 = matching.index(i).and_then(|at| chain.starts.get(at)).copied().unwrap_or(0);
         *start = before.wrapping_add(cursor.ivarint()?);
@@ -270,16 +303,19 @@ fn take_samples(
     let (runs, controls) = (cursor.uvarint()?, cursor.uvarint()?);
     let mut runs = Cursor::new(cursor.take(usize::try_from(runs).unwrap_or(usize::MAX))?);
     let mut controls = Cursor::new(cursor.take(usize::try_from(controls).unwrap_or(usize::MAX))?);
-    let (mut equal, mut length) = (true, runs.uvarint()?);
-    let mut values = Vec::with_capacity(n);
+    let (mut expected, mut length) = (true, runs.uvarint()?);
+    let (mut values, mut states) = (Vec::with_capacity(n), Vec::with_capacity(n));
     let mut samples = Vec::with_capacity(n);
     for (i, series) in series.iter().enumerate() {
         while length == 0 {
-            (equal, length) = (!equal, runs.uvarint()?);
+            (expected, length) = (!expected, runs.uvarint()?);
         }
         length -= 1;
-        let before = matching.index(i).and_then(|at| chain.values.get(at)).copied().unwrap_or(0);
-        let now = if equal { before } else { take_value(controls.byte()?, cursor, before)? };
+        let (before, state) = chain.expect(matching.index(i));
+        let moved = (state & MOVED != 0) == expected;
+        let control = if moved { Some(controls.byte()? ^ (state & !MOVED)) } else { None };
+        let now = control.map_or(Ok(before), |control| take_value(control, cursor, before))?;
+        states.push(next_state(state, control));
         values.push(if now == STALE_NAN_BITS { before } else { now });
         samples.push(LogFloat {
             series: *series,
@@ -288,6 +324,7 @@ fn take_samples(
             value: f64::from_bits(now),
         });
     }
-    *chain = Chain { position, known: true, base_t, series, values, starts };
+    let beat = if flags & CHAINED != 0 { step } else { 0 };
+    *chain = Chain { position, known: true, base_t, beat, series, values, states, starts };
     Ok(samples)
 }

@@ -16,8 +16,8 @@ const LEVEL: i32 = 1;
 
 /// Kinds of frames.
 pub mod kind {
-    /// A batch.
-    pub const BATCH: u8 = 1;
+    /// A batch. 1 was its first layout, which no release has written.
+    pub const BATCH: u8 = 2;
     /// Start of a checkpoint.
     pub const START: u8 = 16;
     /// A group of series of a checkpoint.
