@@ -342,3 +342,6 @@ impl Import<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
