@@ -2,6 +2,7 @@
 //! `for` has passed, held by `keep_firing_for`, and kept a while after it resolved.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::evaluator::Notification;
 use super::template::functions::query_escape;
@@ -64,9 +65,33 @@ pub struct Alert {
     pub last_sent_at_ms: Option<i64>,
     /// Since when only `keep_firing_for` holds it.
     pub keep_firing_since_ms: Option<i64>,
+    /// Its stored series, made when first needed: `ALERTS` in this state, and `ALERTS_FOR_STATE`.
+    pub(super) series: Option<(AlertState, Labels, Labels)>,
+}
+
+/// What an evaluation did to the alerts of a rule.
+#[derive(Debug, Default)]
+pub struct Updated {
+    /// Series to store.
+    pub samples: RuleSamples,
+    /// Whether an alert came, went or changed its state: what a restart must not forget.
+    pub changed: bool,
 }
 
 impl Alert {
+    /// `ALERTS` and `ALERTS_FOR_STATE` of this alert.
+    fn stored_series(&mut self) -> (Labels, Labels) {
+        if let Some((state, series, for_state)) = &self.series
+            && *state == self.state
+        {
+            return (series.clone(), for_state.clone());
+        }
+        let series = alert_series(ALERTS_METRIC, &self.labels, Some(self.state));
+        let for_state = alert_series(ALERTS_FOR_STATE_METRIC, &self.labels, None);
+        self.series = Some((self.state, series.clone(), for_state.clone()));
+        (series, for_state)
+    }
+
     fn needs_sending(&self, t_ms: i64, resend_delay_ms: i64) -> bool {
         if self.state == AlertState::Pending {
             return false;
@@ -96,6 +121,74 @@ pub struct AlertingSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl AlertingSpec {
+    /// The alerts that the elements of a result ask for, templates expanded, sorted by labels.
+    pub fn expand(
+        &self,
+        result: Vec<VectorSample>,
+        t_ms: i64,
+        context: &ExternalContext,
+        source: &dyn QuerySource,
+        on_template_error: &dyn Fn(),
+    ) -> Result<Vec<Alert>, String> {
+        let mut alerts: Vec<Alert> = result
+            .into_iter()
+            .map(|sample| self.alert(sample, t_ms, context, source, on_template_error))
+            .collect();
+        alerts.sort_by(|a, b| a.labels.cmp(&b.labels));
+        if alerts.windows(2).any(|pair| pair[0].labels == pair[1].labels) {
+            return Err("vector contains metrics with the same labelset after applying alert labels".into());
+        }
+        Ok(alerts)
+    }
+
+    fn alert(
+        &self,
+        sample: VectorSample,
+        t_ms: i64,
+        context: &ExternalContext,
+        source: &dyn QuerySource,
+        on_template_error: &dyn Fn(),
+    ) -> Alert {
+        let value = match &sample.value {
+            PointValue::Float(v) => Value::Float(*v),
+            PointValue::Histogram(h) => Value::string(&h.to_string()),
+        };
+        let data = AlertData {
+            labels: sample.labels.clone(),
+            value,
+            external_labels: context.labels.clone(),
+            external_url: context.url.clone(),
+        };
+        let expand = |text: &str| {
+            expand_alert_template(&self.name, text, &data, t_ms, source).unwrap_or_else(|error| {
+                on_template_error();
+                tracing::warn!(alert = %self.name, %error, "Expanding alert template failed");
+                format!("<error expanding template: {error}>")
+            })
+        };
+        let mut labels = LabelsBuilder::new(&sample.labels);
+        labels.remove(METRIC_NAME);
+        for (name, text) in &self.labels {
+            labels.set(name, &expand(text));
+        }
+        labels.set("alertname", &self.name);
+        let annotations = self.annotations.iter().map(|(n, text)| (n.clone(), expand(text))).collect();
+        Alert {
+            state: AlertState::Pending,
+            labels: labels.build(),
+            annotations,
+            value: sample.value,
+            active_at_ms: t_ms,
+            fired_at_ms: None,
+            resolved_at_ms: None,
+            last_sent_at_ms: None,
+            keep_firing_since_ms: None,
+            series: None,
+        }
+    }
+}
+
 /// What templates and links need to know of the process.
 #[derive(Debug, Clone, Default)]
 pub struct ExternalContext {
@@ -109,7 +202,7 @@ pub struct ExternalContext {
 #[derive(Debug, Clone)]
 pub struct AlertingRule {
     /// Definition.
-    pub spec: AlertingSpec,
+    pub spec: Arc<AlertingSpec>,
     /// Alerts by label set.
     pub active: BTreeMap<Labels, Alert>,
     /// Whether stored state was taken over (or there was none to take over); before that no series are written.
@@ -129,7 +222,7 @@ impl AlertingRule {
     /// A rule without alerts.
     #[must_use]
     pub fn new(spec: AlertingSpec, restored: bool) -> Self {
-        Self { spec, active: BTreeMap::new(), restored, unconfirmed_evaluations: 0 }
+        Self { spec: Arc::new(spec), active: BTreeMap::new(), restored, unconfirmed_evaluations: 0 }
     }
 
     /// The strongest state of its alerts.
@@ -138,50 +231,44 @@ impl AlertingRule {
         self.active.values().map(|a| a.state).max().unwrap_or(AlertState::Inactive)
     }
 
-    /// Takes the expression's result at slot `t_ms` and answers with the series to store. On error nothing changed,
-    /// except that exceeding `limit` forgets all alerts, as in Prometheus.
-    pub fn update(
-        &mut self,
-        result: Vec<VectorSample>,
-        t_ms: i64,
-        limit: usize,
-        context: &ExternalContext,
-        source: &dyn QuerySource,
-        on_template_error: &dyn Fn(),
-    ) -> Result<RuleSamples, String> {
-        let mut seen: BTreeMap<Labels, Alert> = BTreeMap::new();
-        for sample in result {
-            let alert = self.expand(sample, t_ms, context, source, on_template_error);
-            if seen.insert(alert.labels.clone(), alert).is_some() {
-                return Err(
-                    "vector contains metrics with the same labelset after applying alert labels".into()
-                );
-            }
-        }
-        for (labels, alert) in &seen {
-            match self.active.get_mut(labels) {
+    /// Takes the alerts that the expression asks for at slot `t_ms`, sorted by labels and each once. Exceeding `limit`
+    /// forgets all alerts, as in Prometheus.
+    pub fn update(&mut self, found: Vec<Alert>, t_ms: i64, limit: usize) -> Result<Updated, String> {
+        let mut updated = Updated::default();
+        let mut seen: Vec<Labels> = Vec::with_capacity(found.len());
+        for alert in found {
+            seen.push(alert.labels.clone());
+            match self.active.get_mut(&alert.labels) {
                 Some(known) if known.state != AlertState::Inactive => {
-                    known.value = alert.value.clone();
-                    known.annotations.clone_from(&alert.annotations);
+                    known.value = alert.value;
+                    if known.annotations != alert.annotations {
+                        known.annotations = alert.annotations;
+                    }
                 }
                 _ => {
-                    self.active.insert(labels.clone(), alert.clone());
+                    updated.changed = true;
+                    self.active.insert(alert.labels.clone(), alert);
                 }
             }
         }
-        let mut samples = RuleSamples::new();
+        // Both are sorted by labels, so that one walk tells which alerts were found.
+        let mut seen = seen.into_iter().peekable();
+        let samples = &mut updated.samples;
+        let changed = &mut updated.changed;
         let mut counted = 0;
         let (hold_ms, keep_ms, restored) = (self.spec.hold_ms, self.spec.keep_firing_ms, self.restored);
         let confirming = self.unconfirmed_evaluations > 0;
         self.unconfirmed_evaluations = self.unconfirmed_evaluations.saturating_sub(1);
         self.active.retain(|labels, alert| {
-            if seen.contains_key(labels) {
-                alert.keep_firing_since_ms = None;
+            let is_seen = seen.next_if(|next| next == labels).is_some();
+            if is_seen {
+                *changed |= alert.keep_firing_since_ms.take().is_some();
             } else if confirming && alert.state != AlertState::Inactive {
                 // Neither confirmed nor refuted yet.
             } else {
                 let mut keeps_firing = false;
                 if alert.state == AlertState::Firing && keep_ms > 0 {
+                    *changed |= alert.keep_firing_since_ms.is_none();
                     let since = *alert.keep_firing_since_ms.get_or_insert(t_ms);
                     keeps_firing = t_ms - since < keep_ms;
                 }
@@ -191,26 +278,29 @@ impl AlertingRule {
                     if alert.state == AlertState::Pending
                         || (alert.state == AlertState::Inactive && forgotten)
                     {
+                        *changed = true;
                         return false;
                     }
                     if alert.state != AlertState::Inactive {
+                        *changed = true;
                         alert.state = AlertState::Inactive;
                         alert.resolved_at_ms = Some(t_ms);
+                        alert.series = None;
                     }
                     return true;
                 }
             }
             counted += 1;
             let old_enough = t_ms - alert.active_at_ms >= hold_ms;
-            if alert.state == AlertState::Pending && old_enough && seen.contains_key(labels) {
+            if alert.state == AlertState::Pending && old_enough && is_seen {
+                *changed = true;
                 alert.state = AlertState::Firing;
                 alert.fired_at_ms = Some(t_ms);
             }
             if restored {
-                samples
-                    .push((alert_series(ALERTS_METRIC, labels, Some(alert.state)), PointValue::Float(1.0)));
-                let since = PointValue::Float(alert.active_at_ms.div_euclid(1000) as f64);
-                samples.push((alert_series(ALERTS_FOR_STATE_METRIC, labels, None), since));
+                let (series, for_state) = alert.stored_series();
+                samples.push((series, PointValue::Float(1.0)));
+                samples.push((for_state, PointValue::Float(alert.active_at_ms.div_euclid(1000) as f64)));
             }
             true
         });
@@ -218,52 +308,7 @@ impl AlertingRule {
             self.active.clear();
             return Err(format!("exceeded limit of {limit} with {counted} alerts"));
         }
-        Ok(samples)
-    }
-
-    fn expand(
-        &self,
-        sample: VectorSample,
-        t_ms: i64,
-        context: &ExternalContext,
-        source: &dyn QuerySource,
-        on_template_error: &dyn Fn(),
-    ) -> Alert {
-        let value = match &sample.value {
-            PointValue::Float(v) => Value::Float(*v),
-            PointValue::Histogram(h) => Value::string(&format!("{h:?}")),
-        };
-        let data = AlertData {
-            labels: sample.labels.clone(),
-            value,
-            external_labels: context.labels.clone(),
-            external_url: context.url.clone(),
-        };
-        let expand = |text: &str| {
-            expand_alert_template(&self.spec.name, text, &data, t_ms, source).unwrap_or_else(|error| {
-                on_template_error();
-                tracing::warn!(alert = %self.spec.name, %error, "Expanding alert template failed");
-                format!("<error expanding template: {error}>")
-            })
-        };
-        let mut labels = LabelsBuilder::new(&sample.labels);
-        labels.remove(METRIC_NAME);
-        for (name, text) in &self.spec.labels {
-            labels.set(name, &expand(text));
-        }
-        labels.set("alertname", &self.spec.name);
-        let annotations = self.spec.annotations.iter().map(|(n, text)| (n.clone(), expand(text))).collect();
-        Alert {
-            state: AlertState::Pending,
-            labels: labels.build(),
-            annotations,
-            value: sample.value,
-            active_at_ms: t_ms,
-            fired_at_ms: None,
-            resolved_at_ms: None,
-            last_sent_at_ms: None,
-            keep_firing_since_ms: None,
-        }
+        Ok(updated)
     }
 
     /// The notifications due at `t_ms`; marks them as sent.

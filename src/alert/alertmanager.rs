@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::notifier::{AlertmanagerSet, Poster};
+use super::silences::SilenceDoor;
 use crate::config::sections::AlertmanagerConfig;
 use crate::model::LabelsBuilder;
 use crate::model::relabel::process;
@@ -48,6 +49,7 @@ impl Poster for HttpPoster {
 /// A section of `alerting.alertmanagers`, ready to turn discovered groups into Alertmanagers.
 pub struct AlertmanagerSection {
     config: AlertmanagerConfig,
+    client: HttpClient,
     poster: Arc<dyn Poster>,
 }
 
@@ -62,9 +64,22 @@ pub struct Resolved {
 impl AlertmanagerSection {
     /// Builds the client of a section.
     pub fn new(config: &AlertmanagerConfig) -> Result<Self, NetError> {
-        let client = HttpClient::from_config(&config.http, ClientOptions::default())?;
+        let authenticator = crate::net::cloud::authenticator_for(config.sigv4.as_ref(), "aps", None, None)?;
+        let options = ClientOptions { authenticator, ..ClientOptions::default() };
+        let client = HttpClient::from_config(&config.http, options)?;
         let timeout = config.timeout.as_std();
-        Ok(Self { config: config.clone(), poster: Arc::new(HttpPoster { client, timeout }) })
+        let poster = Arc::new(HttpPoster { client: client.clone(), timeout });
+        Ok(Self { config: config.clone(), client, poster })
+    }
+
+    /// The silences of the Alertmanager that takes alerts at `alerts_url`.
+    #[must_use]
+    pub fn silences(&self, alerts_url: &str) -> SilenceDoor {
+        SilenceDoor {
+            alerts_url: alerts_url.to_owned(),
+            client: self.client.clone(),
+            timeout: self.config.timeout.as_std(),
+        }
     }
 
     /// Applies the section's relabelling to discovered groups.

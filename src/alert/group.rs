@@ -1,24 +1,22 @@
 //! How is a group of rules evaluated? In order, at one timestamp, each rule seeing what the ones before it wrote;
 //! series that vanish from a rule's result end with a staleness marker; a failing rule stops no other.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::alerting::{ALERTS_FOR_STATE_METRIC, AlertState, AlertingRule, ExternalContext, RuleSamples};
-use super::evaluator::{Evaluator, Notifier};
+use super::dependencies::stages;
+use super::evaluation::{EvalPermits, Finished, Found, Moment, Task, evaluate};
+use super::evaluator::{Evaluator, Notification, Notifier};
 use super::recording::RecordingSpec;
-use super::template::QuerySource;
-use crate::model::sample::HistogramValue;
-use crate::model::{Labels, METRIC_NAME, MatchOp, Matcher, stale_nan};
-use crate::query::value::PointValue;
-use crate::tsdb::{AppendError, Appendable, BatchOptions, SeriesRef};
+use super::written::{Written, batch_options, write_stale};
+use crate::model::{Labels, METRIC_NAME, Matcher};
+use crate::tsdb::{AppendError, Appendable, Appender};
 
 /// A rule of either kind.
 #[derive(Debug, Clone)]
 pub enum RuleKind {
     /// Stores its result.
-    Recording(RecordingSpec),
+    Recording(Arc<RecordingSpec>),
     /// Keeps alerts.
     Alerting(AlertingRule),
 }
@@ -62,7 +60,7 @@ pub struct Rule {
     /// Samples of the last evaluation.
     pub last_samples: usize,
     /// Series written by the last successful evaluation.
-    written: BTreeSet<Labels>,
+    written: Written,
 }
 
 impl Rule {
@@ -76,7 +74,7 @@ impl Rule {
             evaluation_seconds: 0.0,
             last_evaluation_ms: None,
             last_samples: 0,
-            written: BTreeSet::new(),
+            written: Written::default(),
         }
     }
 
@@ -177,16 +175,24 @@ pub struct GroupContext {
     pub resend_delay_ms: i64,
     /// Counts failed template expansions.
     pub template_failures: crate::telemetry::Counter,
+    /// Permits of the feature `concurrent-rule-eval`; without them each group evaluates one rule at a time.
+    pub concurrency: Option<Arc<EvalPermits>>,
 }
 
-/// What one evaluation of one rule did.
-#[derive(Debug, Clone, Copy, Default)]
+/// What an evaluation did.
+#[derive(Debug, Default)]
 pub struct GroupOutcome {
     /// Rules that failed.
     pub failures: usize,
     /// Samples stored.
     pub samples: usize,
+    /// What must be told, once the state of the alerts is safe.
+    pub notifications: Vec<Notification>,
 }
+
+/// Makes the state of a group's alerts safe. Called after alerts changed, before anything of the change is stored or
+/// told.
+pub type SaveState<'a> = &'a mut dyn FnMut(&Group);
 
 /// A group with its rules and their state.
 #[derive(Debug, Clone)]
@@ -195,26 +201,23 @@ pub struct Group {
     pub spec: GroupSpec,
     /// Rules in order.
     pub rules: Vec<Rule>,
+    /// Positions of the rules that may be evaluated together, in order.
+    stages: Arc<Vec<Vec<usize>>>,
     /// Series of rules that a reload removed; they get their staleness marker at the next evaluation.
     orphaned: Vec<Labels>,
 }
 
-struct TemplateQueries<'a> {
-    evaluator: &'a dyn Evaluator,
-    url: &'a str,
+/// The rules of a stage, on their way from a group to their results.
+pub(super) struct Stage {
+    positions: Vec<usize>,
+    tasks: Vec<Task>,
+    moment: Moment,
 }
 
-impl QuerySource for TemplateQueries<'_> {
-    fn query(&self, query: &str, t_ms: i64) -> Result<Vec<(Labels, f64)>, String> {
-        let floats = self.evaluator.eval(query, t_ms)?.into_iter().filter_map(|s| match s.value {
-            PointValue::Float(v) => Some((s.labels, v)),
-            PointValue::Histogram(_) => None,
-        });
-        Ok(floats.collect())
-    }
-
-    fn external_url(&self) -> &str {
-        self.url
+impl Stage {
+    /// Evaluates the rules without touching the group.
+    pub fn evaluate(&self, context: &GroupContext) -> Vec<Finished> {
+        evaluate(&self.tasks, self.moment, context)
     }
 }
 
@@ -222,7 +225,15 @@ impl Group {
     /// A group that was never evaluated.
     #[must_use]
     pub fn new(spec: GroupSpec, rules: Vec<Rule>) -> Self {
-        Self { spec, rules, orphaned: Vec::new() }
+        let stages = Arc::new(stages(&rules.iter().map(|rule| &rule.kind).collect::<Vec<_>>()));
+        Self { spec, rules, stages, orphaned: Vec::new() }
+    }
+
+    /// Puts every rule into a stage of its own: the plain meaning of a group, which tests compare stages with.
+    #[cfg(test)]
+    pub(super) fn strictly_sequential(mut self) -> Self {
+        self.stages = Arc::new((0..self.rules.len()).map(|i| vec![i]).collect());
+        self
     }
 
     /// Takes over alert state and written series from the same group before a reload, rule by rule of equal name and
@@ -257,7 +268,9 @@ impl Group {
                 }
             }
         }
-        self.orphaned.extend(old_rules.into_iter().flatten().flat_map(|rule| rule.written));
+        for rule in old_rules.iter().flatten() {
+            self.orphaned.extend(rule.written.labels().cloned());
+        }
     }
 
     /// Series that must end when the group goes away.
@@ -265,43 +278,167 @@ impl Group {
     pub fn written_series(&self) -> Vec<Labels> {
         self.rules
             .iter()
-            .flat_map(|r| r.written.iter().cloned())
+            .flat_map(|r| r.written.labels().cloned())
             .chain(self.orphaned.iter().cloned())
             .collect()
     }
 
-    /// Evaluates all rules for the slot `t_ms`.
+    /// Evaluates all rules for the slot `t_ms` and tells the notifier.
     pub fn eval(&mut self, t_ms: i64, context: &GroupContext) -> GroupOutcome {
         let mut outcome = GroupOutcome::default();
+        for number in 0..self.stages() {
+            let stage = self.stage(number, t_ms);
+            let finished = stage.evaluate(context);
+            self.take(&stage, finished, context, &mut |_| {}, &mut outcome);
+        }
+        self.end_orphans(t_ms, context);
+        let due = std::mem::take(&mut outcome.notifications);
+        if !due.is_empty() {
+            context.notifier.send(due);
+        }
+        outcome
+    }
+
+    /// How many stages an evaluation has.
+    pub(super) fn stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// The rules of a stage at the slot `t_ms`.
+    pub(super) fn stage(&self, number: usize, t_ms: i64) -> Stage {
+        let positions = self.stages.get(number).cloned().unwrap_or_default();
+        let tasks = positions.iter().map(|i| match &self.rules[*i].kind {
+            RuleKind::Recording(spec) => Task::Record(Arc::clone(spec)),
+            RuleKind::Alerting(alerting) => Task::Alert(Arc::clone(&alerting.spec)),
+        });
         let query_t_ms = t_ms - self.spec.query_offset_ms;
-        for rule in &mut self.rules {
-            let started = Instant::now();
-            let result = eval_rule(rule, &self.spec, t_ms, query_t_ms, context);
-            rule.evaluation_seconds = started.elapsed().as_secs_f64();
-            rule.last_evaluation_ms = Some(t_ms);
+        let moment = Moment { t_ms, query_t_ms, limit: self.spec.limit };
+        Stage { tasks: tasks.collect(), positions, moment }
+    }
+
+    /// Takes over what the rules of a stage returned: alerts change, their state is saved, samples are stored.
+    pub(super) fn take(
+        &mut self,
+        stage: &Stage,
+        finished: Vec<Finished>,
+        context: &GroupContext,
+        save: SaveState<'_>,
+        outcome: &mut GroupOutcome,
+    ) {
+        let moment = stage.moment;
+        let mut changed = false;
+        let mut results: Vec<(usize, Result<RuleSamples, String>)> = Vec::with_capacity(finished.len());
+        for (position, finished) in stage.positions.iter().zip(finished) {
+            let rule = &mut self.rules[*position];
+            rule.evaluation_seconds = finished.seconds;
+            rule.last_evaluation_ms = Some(moment.t_ms);
+            let result = match (finished.result, &mut rule.kind) {
+                (Ok(Found::Alerts(found)), RuleKind::Alerting(alerting)) => {
+                    let updated = alerting.update(found, moment.t_ms, moment.limit);
+                    changed |= updated.as_ref().map_or(true, |updated| updated.changed);
+                    outcome.notifications.append(&mut alerting.take_notifications(
+                        moment.t_ms,
+                        self.spec.interval_ms,
+                        context.resend_delay_ms,
+                        &context.external.url,
+                    ));
+                    updated.map(|updated| updated.samples)
+                }
+                (Ok(Found::Samples(samples)), _) => Ok(samples),
+                (Ok(Found::Alerts(_)), RuleKind::Recording(_)) => Ok(RuleSamples::new()),
+                (Err(error), _) => Err(error),
+            };
+            results.push((*position, result));
+        }
+        if changed {
+            save(self);
+        }
+        let mut stored = Vec::with_capacity(results.len());
+        for (position, result) in results {
             match result {
-                Ok(samples) => {
-                    rule.health = RuleHealth::Good;
-                    rule.last_error = None;
-                    rule.last_samples = samples;
-                    outcome.samples += samples;
-                }
-                Err(error) => {
-                    tracing::warn!(rule = rule.name(), group = %self.spec.name, file = %self.spec.file, %error,
-                                   "Evaluating rule failed");
-                    rule.health = RuleHealth::Bad;
-                    rule.last_error = Some(error);
-                    rule.last_samples = 0;
-                    outcome.failures += 1;
-                }
+                Ok(samples) => stored.push((position, samples)),
+                Err(error) => self.judge(position, Err(error), outcome),
             }
         }
+        for (position, result) in self.store(stored, moment.query_t_ms, context.storage.as_ref()) {
+            self.judge(position, result, outcome);
+        }
+    }
+
+    fn judge(&mut self, position: usize, result: Result<usize, String>, outcome: &mut GroupOutcome) {
+        let rule = &mut self.rules[position];
+        match result {
+            Ok(samples) => {
+                rule.health = RuleHealth::Good;
+                rule.last_error = None;
+                rule.last_samples = samples;
+                outcome.samples += samples;
+            }
+            Err(error) => {
+                tracing::warn!(rule = rule.name(), group = %self.spec.name, file = %self.spec.file, %error,
+                               "Evaluating rule failed");
+                rule.health = RuleHealth::Bad;
+                rule.last_error = Some(error);
+                rule.last_samples = 0;
+                outcome.failures += 1;
+            }
+        }
+    }
+
+    /// Stores results of rules that do not depend on one another in one batch; if one of them cannot be stored, each
+    /// in a batch of its own, so that it spoils no other.
+    fn store(
+        &mut self,
+        results: Vec<(usize, RuleSamples)>,
+        t_ms: i64,
+        storage: &dyn Appendable,
+    ) -> Vec<(usize, Result<usize, String>)> {
+        if results.len() > 1 {
+            let mut batch = storage.appender(batch_options());
+            if let Ok(fresh) = self.append_all(&results, t_ms, batch.as_mut()) {
+                let committed = batch.commit().map(drop).map_err(|e| e.to_string());
+                let each = results.iter().zip(fresh).map(|((position, samples), fresh)| {
+                    if committed.is_ok() {
+                        self.rules[*position].written.accept(fresh);
+                    }
+                    (*position, committed.clone().map(|()| samples.len()))
+                });
+                return each.collect();
+            }
+            batch.rollback();
+        }
+        let alone = results.into_iter().map(|(position, samples)| {
+            let count = samples.len();
+            let written = &mut self.rules[position].written;
+            let mut batch = storage.appender(batch_options());
+            let stored = written
+                .append(&samples, t_ms, batch.as_mut())
+                .and_then(|fresh| batch.commit().map(|_| written.accept(fresh)));
+            (position, stored.map(|()| count).map_err(|e| e.to_string()))
+        });
+        alone.collect()
+    }
+
+    fn append_all(
+        &mut self,
+        results: &[(usize, RuleSamples)],
+        t_ms: i64,
+        batch: &mut dyn Appender,
+    ) -> Result<Vec<super::written::Fresh>, AppendError> {
+        let appended = results
+            .iter()
+            .map(|(position, samples)| self.rules[*position].written.append(samples, t_ms, batch));
+        appended.collect()
+    }
+
+    /// Ends the series of rules that a reload removed.
+    pub(super) fn end_orphans(&mut self, t_ms: i64, context: &GroupContext) {
         let orphaned = std::mem::take(&mut self.orphaned);
+        let query_t_ms = t_ms - self.spec.query_offset_ms;
         if let Err(error) = write_stale(&orphaned, query_t_ms, context.storage.as_ref()) {
             tracing::warn!(group = %self.spec.name, %error, "Writing staleness markers failed");
             self.orphaned = orphaned;
         }
-        outcome
     }
 
     /// Takes over alert state stored by an earlier process; call after the second evaluation.
@@ -319,7 +456,6 @@ impl Group {
                 Matcher::equal(METRIC_NAME, ALERTS_FOR_STATE_METRIC),
                 Matcher::equal("alertname", &alerting.spec.name),
             ];
-            debug_assert!(matchers.iter().all(|m| m.op == MatchOp::Equal));
             match evaluator.last_samples(&matchers, t_ms - outage_tolerance_ms, t_ms) {
                 Ok(stored) => alerting.restore(&stored, t_ms, grace_ms),
                 Err(error) => {
@@ -329,95 +465,4 @@ impl Group {
             }
         }
     }
-}
-
-fn eval_rule(
-    rule: &mut Rule,
-    group: &GroupSpec,
-    t_ms: i64,
-    query_t_ms: i64,
-    context: &GroupContext,
-) -> Result<usize, String> {
-    let result = context.evaluator.eval(rule.expr(), query_t_ms)?;
-    let samples = match &mut rule.kind {
-        RuleKind::Recording(spec) => spec.apply(result, group.limit)?,
-        RuleKind::Alerting(alerting) => {
-            let source =
-                TemplateQueries { evaluator: context.evaluator.as_ref(), url: &context.external.url };
-            let count_failure = || context.template_failures.inc();
-            let updated =
-                alerting.update(result, t_ms, group.limit, &context.external, &source, &count_failure);
-            let due = alerting.take_notifications(
-                t_ms,
-                group.interval_ms,
-                context.resend_delay_ms,
-                &context.external.url,
-            );
-            if !due.is_empty() {
-                context.notifier.send(due);
-            }
-            updated?
-        }
-    };
-    let count = samples.len();
-    rule.written = store(samples, &rule.written, query_t_ms, context.storage.as_ref())?;
-    Ok(count)
-}
-
-/// Stores samples and the staleness markers of `before` series that are gone; answers with what is alive now.
-fn store(
-    samples: RuleSamples,
-    before: &BTreeSet<Labels>,
-    t_ms: i64,
-    storage: &dyn Appendable,
-) -> Result<BTreeSet<Labels>, String> {
-    let options = BatchOptions { reject_out_of_order: true, ..BatchOptions::default() };
-    let mut batch = storage.appender(options);
-    let mut alive = BTreeSet::new();
-    let mut refused: Option<AppendError> = None;
-    for (labels, value) in samples {
-        let own = || labels.clone();
-        let appended = match value {
-            PointValue::Float(v) => batch.append(SeriesRef::NONE, &own, 0, t_ms, v),
-            PointValue::Histogram(h) => {
-                batch.append_histogram(SeriesRef::NONE, &own, 0, t_ms, HistogramValue::Float(h))
-            }
-        };
-        match appended {
-            Ok(_) => {
-                alive.insert(labels);
-            }
-            // Prometheus drops these samples with a warning and keeps the rest of the rule's result.
-            Err(
-                error @ (AppendError::OutOfOrder
-                | AppendError::TooOld
-                | AppendError::DuplicateTimestamp
-                | AppendError::OutOfBounds
-                | AppendError::SeriesLimit(_)),
-            ) => refused = Some(error),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-    for labels in before.difference(&alive) {
-        // A marker that comes too late says nothing new.
-        let _ = batch.append(SeriesRef::NONE, &|| labels.clone(), 0, t_ms, stale_nan());
-    }
-    batch.commit().map_err(|e| e.to_string())?;
-    if let Some(error) = refused {
-        tracing::warn!(%error, t_ms, "Rule evaluation result was refused in part");
-    }
-    Ok(alive)
-}
-
-/// Ends series with a staleness marker at `t_ms`.
-pub fn write_stale(series: &[Labels], t_ms: i64, storage: &dyn Appendable) -> Result<(), AppendError> {
-    if series.is_empty() {
-        return Ok(());
-    }
-    let mut batch = storage.appender(BatchOptions { reject_out_of_order: true, ..BatchOptions::default() });
-    for labels in series {
-        // A series that already has a later sample needs no marker.
-        let _ = batch.append(SeriesRef::NONE, &|| labels.clone(), 0, t_ms, stale_nan());
-    }
-    batch.commit().map(drop)
 }

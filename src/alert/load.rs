@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::alerting::{AlertingRule, AlertingSpec};
 use super::group::{GroupSpec, RuleKind};
@@ -100,11 +101,8 @@ pub fn rule_kind(rule: &Rule, group_labels: &BTreeMap<String, String>) -> RuleKi
     let mut labels = group_labels.clone();
     labels.extend(rule.labels.clone());
     if rule.alert.is_empty() {
-        return RuleKind::Recording(RecordingSpec {
-            name: rule.record.clone(),
-            expr: rule.expr.clone(),
-            labels,
-        });
+        let spec = RecordingSpec { name: rule.record.clone(), expr: rule.expr.clone(), labels };
+        return RuleKind::Recording(Arc::new(spec));
     }
     let spec = AlertingSpec {
         name: rule.alert.clone(),

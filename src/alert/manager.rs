@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::group::{Group, GroupContext, GroupSpec, Rule, RuleKind, write_stale};
+use super::group::{Group, GroupContext, GroupOutcome, GroupSpec, Rule, RuleKind};
 use super::state::{self, AlertStore};
+use super::written::write_stale;
 use crate::model::clock::Clock;
 use crate::telemetry::{Counter, Gauge, Registry, Summary};
 
@@ -49,7 +50,7 @@ pub struct GroupSnapshot {
 }
 
 struct Running {
-    /// Locked for reading by the API, for writing while the group is evaluated and copied.
+    /// Locked for reading by the API, for writing while results are taken over; not while rules are evaluated.
     group: Arc<RwLock<GroupSnapshot>>,
     definition: Vec<RuleKind>,
     spec: GroupSpec,
@@ -236,7 +237,9 @@ impl RuleManager {
     fn restore_from_store(&self, group: &mut Group) -> bool {
         let key = group.spec.key();
         let Some(content) = self.store.load(&state::store_key(&key)) else { return false };
-        match state::restore(group, &content, self.clock.now_ms(), self.options.outage_tolerance_ms) {
+        let seen = self.store.load(&state::seen_key(&key));
+        let (now_ms, tolerance_ms) = (self.clock.now_ms(), self.options.outage_tolerance_ms);
+        match state::restore(group, &content, seen.as_deref(), now_ms, tolerance_ms) {
             Ok(alerts) => {
                 tracing::info!(group = %key, alerts, "Took over the alert state of the group");
                 true
@@ -282,11 +285,13 @@ impl RuleManager {
         }
     }
 
-    /// All groups in order of file and name.
-    #[must_use]
-    pub fn groups(&self) -> Vec<GroupSnapshot> {
+    /// Shows all groups, one after the other, in order of file and name. A group that is being shown does not take
+    /// over results meanwhile.
+    pub fn visit(&self, visitor: &mut dyn FnMut(&GroupSnapshot)) {
         let handles: Vec<_> = self.groups.lock().values().map(|r| Arc::clone(&r.group)).collect();
-        handles.into_iter().map(|group| group.read().clone()).collect()
+        for group in handles {
+            visitor(&group.read());
+        }
     }
 
     /// Stops all groups; evaluations under way finish.
@@ -310,32 +315,72 @@ fn same_rules(a: &[RuleKind], b: &[RuleKind]) -> bool {
         })
 }
 
-/// Saves the alert state if it differs from what was saved last, times of saving aside,
-/// or an alert is pending; answers with what is saved.
-async fn save_state(
-    manager: &Arc<RuleManager>,
-    key: &str,
-    group: &Group,
+/// Keeps the saved alert state of one group up to date.
+struct Saver {
+    manager: Arc<RuleManager>,
+    group_key: String,
+    /// The slot of the evaluation under way.
     t_ms: i64,
-    saved: Option<Vec<u8>>,
-) -> Option<Vec<u8>> {
-    // Comparable form: the time of saving would differ each time. A pending alert is saved each time, because the time
-    // since the last saving counts as an outage, during which nothing is pending.
-    let comparable = state::encode(group, if state::has_pending(group) { t_ms } else { 0 });
-    if comparable == saved {
-        return saved;
-    }
-    let content = state::encode(group, t_ms).unwrap_or_default();
-    let (manager, key) = (Arc::clone(manager), key.to_owned());
-    let written = tokio::task::spawn_blocking(move || manager.store.save(&key, &content)).await;
-    match written {
-        Ok(Ok(())) => comparable,
-        Ok(Err(error)) => {
-            tracing::error!(group = %group.spec.key(), %error, "Saving alert state failed");
-            saved
+    /// Slot of the last saving that succeeded.
+    saved_at_ms: Option<i64>,
+    /// The last saving failed.
+    failed: bool,
+}
+
+impl Saver {
+    fn write(&self, key: &str, content: &[u8]) -> bool {
+        let written = self.manager.store.save(key, content);
+        if let Err(error) = &written {
+            tracing::error!(group = %self.group_key, %error, "Saving alert state failed");
         }
-        Err(_) => saved,
+        written.is_ok()
     }
+
+    /// Saves all alerts of the group.
+    fn save(&mut self, group: &Group) {
+        let content = state::encode(group, self.t_ms).unwrap_or_default();
+        self.failed = !self.write(&state::store_key(&self.group_key), &content);
+        if !self.failed {
+            self.saved_at_ms = Some(self.t_ms);
+        }
+    }
+
+    /// The evaluation is over. While an alert is pending each one leaves a trace, because the time without
+    /// evaluations counts as an outage, during which nothing is pending.
+    fn finish(&mut self, group: &Group) {
+        if self.failed {
+            self.save(group);
+        } else if self.saved_at_ms != Some(self.t_ms) && state::has_pending(group) {
+            self.write(&state::seen_key(&self.group_key), &state::encode_seen(group, self.t_ms));
+        }
+    }
+}
+
+/// Evaluates a group that others look at meanwhile.
+fn evaluate(
+    group: &RwLock<GroupSnapshot>,
+    t_ms: i64,
+    context: &GroupContext,
+    saver: &mut Saver,
+) -> GroupOutcome {
+    let mut outcome = GroupOutcome::default();
+    saver.t_ms = t_ms;
+    let stages = group.read().group.stages();
+    for number in 0..stages {
+        let stage = group.read().group.stage(number, t_ms);
+        let finished = stage.evaluate(context);
+        let mut save = |group: &Group| saver.save(group);
+        group.write().group.take(&stage, finished, context, &mut save, &mut outcome);
+    }
+    let mut snapshot = group.write();
+    snapshot.group.end_orphans(t_ms, context);
+    saver.finish(&snapshot.group);
+    drop(snapshot);
+    let due = std::mem::take(&mut outcome.notifications);
+    if !due.is_empty() {
+        context.notifier.send(due);
+    }
+    outcome
 }
 
 async fn run_group(
@@ -352,8 +397,13 @@ async fn run_group(
     // A process that starts on a slot does not wait a whole interval.
     let mut slot_ns = spec.slot_at_or_before_ns(now_ns()) + interval_ns;
     let mut evaluations = 0u64;
-    let store_key = state::store_key(&spec.key());
-    let mut saved: Option<Vec<u8>> = None;
+    let mut saver = Saver {
+        manager: Arc::clone(&manager),
+        group_key: spec.key(),
+        t_ms: 0,
+        saved_at_ms: None,
+        failed: false,
+    };
     loop {
         let wait_ns = u64::try_from(slot_ns - now_ns()).unwrap_or(0);
         tokio::select! {
@@ -366,42 +416,42 @@ async fn run_group(
         let t_ms = slot_ns / 1_000_000;
         let started = Instant::now();
         let done = tokio::task::spawn_blocking(move || {
-            // Readers see the state before the evaluation while it runs.
-            let mut working = handle.read().group.clone();
-            let outcome = working.eval(t_ms, &context);
-            (working, outcome, handle, context)
+            let outcome = evaluate(&handle, t_ms, &context, &mut saver);
+            (outcome, handle, context, saver)
         })
         .await;
-        let Ok((working, outcome, handle, context)) = done else {
+        let Ok((outcome, handle, context, returned)) = done else {
             tracing::error!(group = %spec.name, file = %spec.file, "Evaluation of a rule group was aborted");
             return;
         };
+        saver = returned;
         let seconds = started.elapsed().as_secs_f64();
-        metrics.evaluations.add(working.rules.len() as f64);
+        {
+            let mut snapshot = handle.write();
+            snapshot.evaluation_seconds = seconds;
+            snapshot.last_evaluation_ms = Some(t_ms);
+            metrics.evaluations.add(snapshot.group.rules.len() as f64);
+            for rule in &snapshot.group.rules {
+                manager.metrics.rule_duration.observe(rule.evaluation_seconds);
+            }
+        }
         metrics.failures.add(outcome.failures as f64);
         metrics.last_duration.set(seconds);
         metrics.last_timestamp.set(t_ms as f64 / 1000.0);
         metrics.last_samples.set(outcome.samples as f64);
         manager.metrics.duration.observe(seconds);
-        for rule in &working.rules {
-            manager.metrics.rule_duration.observe(rule.evaluation_seconds);
-        }
-        saved = save_state(&manager, &store_key, &working, t_ms, saved).await;
-        *handle.write() =
-            GroupSnapshot { group: working, evaluation_seconds: seconds, last_evaluation_ms: Some(t_ms) };
         evaluations += 1;
         if restore && evaluations == 2 {
             restore = false;
             let (now_ms, options) = (manager.clock.now_ms(), manager.options);
             let restored = tokio::task::spawn_blocking(move || {
-                let mut working = handle.read().group.clone();
-                working.restore(
+                let evaluator = context.evaluator.as_ref();
+                handle.write().group.restore(
                     now_ms,
                     options.outage_tolerance_ms,
                     options.grace_ms,
-                    context.evaluator.as_ref(),
+                    evaluator,
                 );
-                handle.write().group = working;
             })
             .await;
             if restored.is_err() {

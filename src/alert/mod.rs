@@ -5,10 +5,20 @@
 pub mod alerting;
 /// From discovered targets to Alertmanagers.
 pub mod alertmanager;
+/// Recording rules over stored history.
+pub mod backfill;
+/// Alerting rules over stored history.
+pub mod backtest;
+/// Which rules of a group may be evaluated at the same time.
+pub mod dependencies;
+/// What rules return at a moment.
+mod evaluation;
 /// Doors: where values come from and where results and notifications go.
 pub mod evaluator;
 /// Groups: order, timestamps, staleness, restoration.
 pub mod group;
+/// What is valid but hardly meant.
+pub mod lint;
 /// From rule files to groups.
 pub mod load;
 /// Schedules, reloads, restarts.
@@ -17,17 +27,25 @@ pub mod manager;
 pub mod notifier;
 /// Recording rules.
 pub mod recording;
+/// Silences of Alertmanagers.
+pub mod silences;
 /// Alert state over restarts.
 pub mod state;
 /// Go's `text/template` as alerts use it.
 pub mod template;
 /// Rule unit tests.
 pub mod unit_test;
+/// What rules wrote last.
+mod written;
 
+/// Stages against plain order.
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;
 
 pub use alerting::{Alert, AlertState, AlertingRule, AlertingSpec, ExternalContext};
+pub use evaluation::EvalPermits;
 pub use evaluator::{EngineEvaluator, Evaluator, NoNotifier, Notification, Notifier};
 pub use group::{Group, GroupContext, GroupSpec, Rule, RuleHealth, RuleKind};
 pub use manager::{GroupDefinition, GroupSnapshot, ManagerOptions, RuleManager};

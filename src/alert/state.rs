@@ -44,6 +44,12 @@ pub fn store_key(group_key: &str) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(group_key.as_bytes()))
 }
 
+/// The key under which the time of a group's last evaluation is kept while an alert is pending.
+#[must_use]
+pub fn seen_key(group_key: &str) -> String {
+    format!("{}-seen", store_key(group_key))
+}
+
 /// The state of a group's alerts as it is stored; `None` if there is nothing to remember.
 #[must_use]
 pub fn encode(group: &Group, t_ms: i64) -> Option<Vec<u8>> {
@@ -58,9 +64,19 @@ pub fn encode(group: &Group, t_ms: i64) -> Option<Vec<u8>> {
     if rules.is_empty() {
         return None;
     }
-    let body = json!({"group": group.spec.key(), "savedAt": t_ms, "rules": rules}).to_string();
+    Some(framed(&json!({"group": group.spec.key(), "savedAt": t_ms, "rules": rules})))
+}
+
+/// That the group was evaluated at `t_ms` and nothing changed.
+#[must_use]
+pub fn encode_seen(group: &Group, t_ms: i64) -> Vec<u8> {
+    framed(&json!({"group": group.spec.key(), "savedAt": t_ms}))
+}
+
+fn framed(body: &Value) -> Vec<u8> {
+    let body = body.to_string();
     let crc = crc32fast::hash(body.as_bytes());
-    Some(format!("{MAGIC} {VERSION} {crc:08x}\n{body}").into_bytes())
+    format!("{MAGIC} {VERSION} {crc:08x}\n{body}").into_bytes()
 }
 
 /// Whether an alert of the group waits for its `for` to pass.
@@ -101,16 +117,29 @@ fn encode_alert(alert: &Alert) -> Value {
     Value::Object(object)
 }
 
-/// Takes stored state over into `group`, seen from `now_ms`; answers with the number of alerts. State older than
-/// `tolerance_ms` is refused.
-pub fn restore(group: &mut Group, content: &[u8], now_ms: i64, tolerance_ms: i64) -> Result<usize, String> {
+/// What a file says, and when it was saved.
+fn decode(group: &Group, content: &[u8]) -> Result<(Value, i64), String> {
     let body = checked_body(content)?;
     let stored: Value = serde_json::from_slice(body).map_err(|e| e.to_string())?;
     if stored["group"].as_str() != Some(group.spec.key().as_str()) {
         return Err("it belongs to another group".into());
     }
     let saved_at_ms = stored["savedAt"].as_i64().ok_or("it does not say when it was saved")?;
-    let down_ms = now_ms - saved_at_ms;
+    Ok((stored, saved_at_ms))
+}
+
+/// Takes stored state over into `group`, seen from `now_ms`; answers with the number of alerts. State older than
+/// `tolerance_ms` is refused. `seen` may say that evaluations went on after the state was saved.
+pub fn restore(
+    group: &mut Group,
+    content: &[u8],
+    seen: Option<&[u8]>,
+    now_ms: i64,
+    tolerance_ms: i64,
+) -> Result<usize, String> {
+    let (stored, saved_at_ms) = decode(group, content)?;
+    let seen_at_ms = seen.and_then(|seen| decode(group, seen).ok()).map_or(saved_at_ms, |(_, t_ms)| t_ms);
+    let down_ms = now_ms - saved_at_ms.max(seen_at_ms);
     if down_ms > tolerance_ms {
         return Err(format!("it is {} s old, more than the outage tolerance", down_ms / 1000));
     }
@@ -133,6 +162,10 @@ pub fn restore(group: &mut Group, content: &[u8], now_ms: i64, tolerance_ms: i64
             .map(|mut alert| {
                 if alert.state == AlertState::Pending {
                     alert.active_at_ms += down_ms.max(0);
+                }
+                // Saving comes before telling: the process may have died in between.
+                if alert.last_sent_at_ms.is_some_and(|sent| sent >= saved_at_ms) {
+                    alert.last_sent_at_ms = None;
                 }
                 (alert.labels.clone(), alert)
             })
@@ -182,5 +215,6 @@ fn decode_alert(stored: &Value) -> Option<Alert> {
         resolved_at_ms: stored["resolvedAt"].as_i64(),
         last_sent_at_ms: stored["lastSentAt"].as_i64(),
         keep_firing_since_ms: stored["keepFiringSince"].as_i64(),
+        series: None,
     })
 }

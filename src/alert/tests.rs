@@ -71,6 +71,7 @@ fn house() -> House {
         external: ExternalContext { labels: Labels::empty(), url: "http://m:9090".into() },
         resend_delay_ms: 60_000,
         template_failures: Registry::new().counter("failures_total", "", &[]),
+        concurrency: None,
     };
     House { evaluator, storage, notified, context }
 }
@@ -95,7 +96,8 @@ impl House {
 
 fn recording(name: &str, expr: &str) -> Rule {
     let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
-    Rule::new(RuleKind::Recording(RecordingSpec { name: name.into(), expr: expr.into(), labels }))
+    let spec = RecordingSpec { name: name.into(), expr: expr.into(), labels };
+    Rule::new(RuleKind::Recording(Arc::new(spec)))
 }
 
 fn alerting(hold_ms: i64, keep_firing_ms: i64) -> Rule {
@@ -316,7 +318,7 @@ fn alert_state_survives_restarts() {
     for slot in 1..=500 {
         let mut group = fresh();
         if let Some((content, _)) = &saved {
-            assert_eq!(state::restore(&mut group, content, slot * minute, 60 * minute), Ok(1));
+            assert_eq!(state::restore(&mut group, content, None, slot * minute, 60 * minute), Ok(1));
             if let RuleKind::Alerting(rule) = &mut group.rules[0].kind {
                 // The process was down for no time: the shift is for outages.
                 rule.active.values_mut().for_each(|a| {
@@ -352,22 +354,27 @@ fn damaged_or_foreign_alert_state_is_refused() {
     running.eval(60_000, &house.context);
     let good = state::encode(&running, 60_000).expect("there is an alert");
     let mut target = group(vec![alerting(0, 0)]);
-    assert_eq!(state::restore(&mut target, &good, 61_000, 3_600_000), Ok(1));
+    assert_eq!(state::restore(&mut target, &good, None, 61_000, 3_600_000), Ok(1));
     for len in 0..good.len() {
-        assert!(state::restore(&mut target, &good[..len], 61_000, 3_600_000).is_err(), "cut at {len}");
+        assert!(state::restore(&mut target, &good[..len], None, 61_000, 3_600_000).is_err(), "cut at {len}");
     }
     for at in 0..good.len() {
         for bit in 0..8 {
             let mut flipped = good.clone();
             flipped[at] ^= 1 << bit;
-            let refused = state::restore(&mut target, &flipped, 61_000, 3_600_000).is_err();
+            let refused = state::restore(&mut target, &flipped, None, 61_000, 3_600_000).is_err();
             assert!(refused, "byte {at} bit {bit}");
         }
     }
     target.spec.name = "other".into();
-    assert_eq!(state::restore(&mut target, &good, 61_000, 1).unwrap_err(), "it belongs to another group");
+    assert_eq!(
+        state::restore(&mut target, &good, None, 61_000, 1).unwrap_err(),
+        "it belongs to another group"
+    );
     target.spec.name = "g".into();
     assert!(
-        state::restore(&mut target, &good, 10_000_000, 3_600_000).unwrap_err().contains("outage tolerance")
+        state::restore(&mut target, &good, None, 10_000_000, 3_600_000)
+            .unwrap_err()
+            .contains("outage tolerance")
     );
 }

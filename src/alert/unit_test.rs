@@ -40,36 +40,49 @@ pub struct UnitTestOptions {
     pub delayed_name_removal: bool,
 }
 
+/// One test group after it was run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestResult {
+    /// Its name, or its line in the file where it has none.
+    pub name: String,
+    /// What failed, each with its place; nothing if all passed.
+    pub failures: Vec<String>,
+}
+
 /// Runs all tests of a file; answers with what failed, nothing if all passed.
 #[must_use]
 pub fn run_file(path: &Path, options: &UnitTestOptions) -> Vec<String> {
-    let file = match RuleTestFile::load(path, options.ignore_unknown_fields) {
-        Ok(file) => file,
-        Err(errors) => return vec![errors.to_string()],
-    };
+    match run_tests(path, options) {
+        Ok(results) => results.into_iter().flat_map(|result| result.failures).collect(),
+        Err(error) => vec![error],
+    }
+}
+
+/// Runs all tests of a file, group by group; an error if there is something wrong with the file as a whole.
+pub fn run_tests(path: &Path, options: &UnitTestOptions) -> Result<Vec<TestResult>, String> {
+    let file = RuleTestFile::load(path, options.ignore_unknown_fields).map_err(|e| e.to_string())?;
     let mut patterns = Vec::new();
     for pattern in &options.run {
-        match GoRegex::new(pattern) {
-            Ok(regex) => patterns.push(regex),
-            Err(error) => return vec![error.to_string()],
-        }
+        patterns.push(GoRegex::new(pattern).map_err(|e| e.to_string())?);
     }
     let dir = path.parent().unwrap_or(Path::new(""));
-    let mut failures = Vec::new();
+    let mut results = Vec::new();
     for test in &file.tests {
         if !patterns.is_empty() && !patterns.iter().any(|p| p.is_match(&test.name)) {
             continue;
         }
-        let before = failures.len();
+        let mut failures = Vec::new();
         if let Err(error) = run_group(&file, test, dir, options, &mut failures) {
             failures.push(error);
         }
-        for failure in &mut failures[before..] {
+        for failure in &mut failures {
             let name = if test.name.is_empty() { String::new() } else { format!(" name: {},", test.name) };
             *failure = format!("{}:{}:{name} {failure}", path.display(), test.at.line);
         }
+        let name = if test.name.is_empty() { format!("line {}", test.at.line) } else { test.name.clone() };
+        results.push(TestResult { name, failures });
     }
-    failures
+    Ok(results)
 }
 
 /// The storage and engine of one test group.
@@ -108,6 +121,7 @@ fn bench(
         },
         resend_delay_ms: 60_000,
         template_failures: registry.counter("template_failures_total", "Failed templates.", &[]),
+        concurrency: None,
     };
     let rule_options = RuleFileOptions {
         parse: options.parse,

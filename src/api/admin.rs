@@ -9,7 +9,7 @@ use super::reply::success;
 use super::routes::Call;
 use super::{json, selectors};
 
-fn check_enabled(call: &Call) -> Result<(), ApiError> {
+pub(super) fn check_enabled(call: &Call) -> Result<(), ApiError> {
     if call.api.options.admin_api {
         return Ok(());
     }

@@ -52,7 +52,7 @@ pub async fn live(api: Arc<Api>, _request: Request) -> Response {
             }
         }
     });
-    let mut response = Response::new(Body::from_stream(head.chain(tail).map(Ok::<_, Infallible>)));
+    let mut response = Response::new(Body::from_stream(head.chain(tail).map(Ok::<_, Infallible>).fuse()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

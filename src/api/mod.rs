@@ -45,6 +45,8 @@ pub mod query;
 pub mod reply;
 /// The table of paths.
 pub mod routes;
+/// Rules over the past.
+pub mod rule_history;
 /// Rules and alerts.
 pub mod rules;
 /// TLS, passwords and headers of the web configuration file.
@@ -53,6 +55,8 @@ pub mod security;
 pub mod selectors;
 /// Listening and serving connections.
 pub mod server;
+/// Silences of the configured Alertmanagers.
+pub mod silences;
 /// What the API asks of other rooms.
 pub mod sources;
 /// Status endpoints.

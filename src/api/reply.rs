@@ -7,7 +7,7 @@ use std::io;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
 
@@ -140,6 +140,8 @@ fn chunks(
             None => Some((Err(io::Error::other("the answer broke off")), (None, None, guard))),
         }
     })
+    // Compressing layers ask again after the end.
+    .fuse()
 }
 
 /// Answers with a JSON body that is already there.
@@ -164,4 +166,28 @@ pub fn text(status: http::StatusCode, body: impl Into<String>) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_has_ended_may_be_asked_again() {
+        let response = stream("text/plain", CancelToken::default(), |out| {
+            for _ in 0..3 {
+                out.buf.resize(CHUNK_BYTES, b'x');
+                out.flush_if_full();
+            }
+            Ok(())
+        })
+        .await;
+        let mut body = response.into_body().into_data_stream();
+        let mut length = 0;
+        while let Some(chunk) = body.next().await {
+            length += chunk.expect("a chunk").len();
+        }
+        assert_eq!(length, 3 * CHUNK_BYTES);
+        assert!(body.next().await.is_none());
+    }
 }

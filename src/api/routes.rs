@@ -16,7 +16,8 @@ use super::context::{Api, Services};
 use super::error::ApiError;
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
-    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rules, status, targets, write,
+    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rule_history, rules, silences,
+    status, targets, write,
 };
 
 /// A request as handlers of the table see it.
@@ -125,9 +126,28 @@ pub const ROUTES: &[Route] = &[
         "Configuration of a scrape job",
     ),
     route("/api/v1/rules", GET, ready!(rules::rules), "Rules with their state"),
+    route(
+        "/api/v1/rules/backtest",
+        GET_POST,
+        ready!(rule_history::backtest),
+        "When an alert would have been pending and firing",
+    ),
     route("/api/v1/alerts", GET, ready!(rules::alerts), "Active alerts"),
     route("/api/v1/alertmanagers", GET, ready!(rules::alertmanagers), "Alertmanagers, active and dropped"),
+    route(
+        "/api/v1/alertmanagers/silences",
+        GET_POST,
+        ready!(silences::silences),
+        "Silences of the configured Alertmanagers; POST adds one",
+    ),
+    route("/api/v1/alertmanagers/silences/expire", POST, ready!(silences::expire), "End a silence"),
     route("/api/v1/status/config", GET, ready!(status::config), "The running configuration"),
+    route(
+        "/api/v1/status/config/disk",
+        GET,
+        ready!(status::config_on_disk),
+        "The configuration as its file stands now",
+    ),
     route("/api/v1/status/flags", GET, ready!(status::flags), "Flags and their values"),
     route("/api/v1/status/buildinfo", GET, ready!(status::build_info), "What this program is"),
     route("/api/v1/status/runtimeinfo", GET, ready!(status::runtime_info), "How this process is"),
@@ -151,6 +171,18 @@ pub const ROUTES: &[Route] = &[
         POST_PUT,
         ready!(admin::clean_tombstones),
         "Remove deleted samples from disk",
+    ),
+    route(
+        "/api/v1/admin/rules/backfill",
+        GET_POST,
+        ready!(rule_history::backfill),
+        "Compute recording rules over stored history; list such computations",
+    ),
+    route(
+        "/api/v1/admin/rules/backfill/cancel",
+        POST_PUT,
+        ready!(rule_history::cancel),
+        "Stop a computation of recording rules over stored history",
     ),
     route("/federate", GET, ready!(federate::federate), "Newest samples in the text format"),
     route("/-/healthy", GET, always!(lifecycle::healthy), "Whether the process lives"),

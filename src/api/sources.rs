@@ -1,6 +1,8 @@
 //! What does the API need to know of other rooms? Small traits in the API's own terms; the wiring of the process
 //! implements them, so that a handler never depends on how scraping, rules or storage are built.
 
+use crate::alert::backfill::JobStatus;
+use crate::alert::silences::SilenceDoor;
 use crate::model::metadata::Metadata;
 use crate::model::{Labels, Matcher};
 use crate::tsdb::StorageError;
@@ -161,6 +163,30 @@ pub trait RulesSource: Send + Sync {
     fn alerts(&self) -> Vec<AlertView>;
     /// URLs of the active and of the dropped Alertmanagers.
     fn alertmanagers(&self) -> (Vec<String>, Vec<String>);
+    /// Begins to compute recording rules of a group over `[start_ms, end_ms]`: all, or those named. An empty `file`
+    /// means any file. The number of the job, or why it was refused.
+    fn start_backfill(
+        &self,
+        _group: &str,
+        _file: &str,
+        _rules: &[String],
+        _start_ms: i64,
+        _end_ms: i64,
+    ) -> Result<u64, String> {
+        Err("there are no rules".into())
+    }
+    /// Such jobs, oldest first.
+    fn backfills(&self) -> Vec<JobStatus> {
+        Vec::new()
+    }
+    /// Stops a job; false if it does not run.
+    fn cancel_backfill(&self, _id: u64) -> bool {
+        false
+    }
+    /// The silences of an active Alertmanager, by its URL.
+    fn silences(&self, _alertmanager: &str) -> Option<SilenceDoor> {
+        None
+    }
 }
 
 /// A process without rules.
@@ -278,6 +304,9 @@ pub trait StorageAdmin: Send + Sync {
 pub trait ConfigSource: Send + Sync {
     /// As YAML, defaults filled in, secrets hidden.
     fn yaml(&self) -> String;
+    /// The configuration as it stands on disk now, printed like [`ConfigSource::yaml`]; the error says why it could
+    /// not be read.
+    fn yaml_on_disk(&self, now_ms: i64) -> Result<String, String>;
     /// `global.external_labels`.
     fn external_labels(&self) -> Labels;
     /// Storage retention as text: `15d or 1GiB`.

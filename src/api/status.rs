@@ -26,6 +26,20 @@ pub async fn config(call: Call) -> Response {
     success(|out| json::pairs(out, [("yaml", call.services.config.yaml().as_str())]))
 }
 
+/// `/api/v1/status/config/disk`: the file read anew and printed like the running configuration, to see what a reload
+/// would change; or why it would fail.
+pub async fn config_on_disk(call: Call) -> Response {
+    stream_json(CancelToken::default(), move |out| {
+        let (name, text) = match call.services.config.yaml_on_disk(call.api.clock.now_ms()) {
+            Ok(yaml) => ("yaml", yaml),
+            Err(error) => ("error", error),
+        };
+        out.success(&[], &[], |out| json::pairs(&mut out.buf, [(name, text.as_str())]));
+        Ok(())
+    })
+    .await
+}
+
 /// `/api/v1/status/buildinfo`
 pub async fn build_info(call: Call) -> Response {
     success(|out| super::lifecycle::write_build_info(&call.api.build, out))

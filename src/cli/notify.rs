@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::alert::alertmanager::AlertmanagerSection;
+use crate::alert::silences::SilenceDoor;
 use crate::alert::{AlertmanagerNotifier, NotifierOptions};
 use crate::config::Config;
 use crate::model::Labels;
@@ -23,6 +24,8 @@ pub struct AlertDelivery {
     /// By name of their discovery set.
     sections: Mutex<BTreeMap<String, AlertmanagerSection>>,
     dropped: Mutex<Vec<String>>,
+    /// By URL of the active Alertmanagers.
+    silences: Mutex<BTreeMap<String, SilenceDoor>>,
 }
 
 impl AlertDelivery {
@@ -40,6 +43,7 @@ impl AlertDelivery {
             discovery: DiscoveryManager::new(discovery_options, registry, clock),
             sections: Mutex::default(),
             dropped: Mutex::default(),
+            silences: Mutex::default(),
         });
         let mut updates = delivery.discovery.subscribe();
         let weak = Arc::downgrade(&delivery);
@@ -56,15 +60,18 @@ impl AlertDelivery {
     fn take(&self, sets: &TargetSets) {
         let sections = self.sections.lock();
         let (mut active, mut dropped) = (Vec::new(), Vec::new());
+        let mut silences = BTreeMap::new();
         for (name, section) in sections.iter() {
             let groups: Vec<TargetGroup> =
                 sets.get(name).into_iter().flatten().map(|group| (**group).clone()).collect();
             let mut resolved = section.resolve(&groups);
             dropped.append(&mut resolved.dropped);
+            silences.extend(resolved.set.urls.iter().map(|url| (url.clone(), section.silences(url))));
             active.push(resolved.set);
         }
         self.notifier.set_alertmanagers(&active);
         *self.dropped.lock() = dropped;
+        *self.silences.lock() = silences;
     }
 
     /// Takes over a configuration.
@@ -90,6 +97,12 @@ impl AlertDelivery {
     #[must_use]
     pub fn urls(&self) -> (Vec<String>, Vec<String>) {
         (self.notifier.urls(), self.dropped.lock().clone())
+    }
+
+    /// The silences of an active Alertmanager.
+    #[must_use]
+    pub fn silences(&self, url: &str) -> Option<SilenceDoor> {
+        self.silences.lock().get(url).cloned()
     }
 
     /// Stops discovery and sends what waits, as far as the options say.

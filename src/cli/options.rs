@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flags::Flags;
-use crate::alert::NotifierOptions;
+use crate::alert::{EvalPermits, NotifierOptions};
 use crate::api::WebOptions;
 use crate::api::security::Security;
 use crate::api::server::ServerOptions;
@@ -119,6 +119,13 @@ pub fn scrape(flags: &Flags, config: &Config) -> ScrapeOptions {
         offset_seed: super::wiring::offset_seed(&host, &external),
         ..ScrapeOptions::default()
     }
+}
+
+/// Permits to evaluate independent rules of a group at once, if the feature is on.
+#[must_use]
+pub fn concurrent_rules(flags: &Flags) -> Option<Arc<EvalPermits>> {
+    let permits = || Arc::new(EvalPermits::new(flags.number("rules.max-concurrent-evals")));
+    flags.feature("concurrent-rule-eval").then(permits)
 }
 
 /// The notifier's.

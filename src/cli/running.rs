@@ -58,6 +58,8 @@ pub struct RunningConfig {
     retention_ms: i64,
     retention_bytes: u64,
     retention_given: bool,
+    /// The data directory.
+    data: PathBuf,
     /// Until when a process without configuration scrapes itself quickly, milliseconds.
     quick_until_ms: i64,
 }
@@ -78,9 +80,16 @@ impl RunningConfig {
             retention_bytes: flags.bytes("storage.tsdb.retention.size"),
             retention_given: flags.is_given("storage.tsdb.retention.time")
                 || flags.is_given("storage.tsdb.retention.size"),
+            data: PathBuf::from(flags.text("storage.tsdb.path")),
             quick_until_ms,
         };
         let first = running.read(0)?;
+        if percentage(&first).is_some() && running.disk_bytes().is_none() {
+            return Err(format!(
+                "storage.tsdb.retention.percentage: the size of the disk of {} is not known; use size instead",
+                running.data.display()
+            ));
+        }
         running.current.store(Arc::new(first));
         Ok(Arc::new(running))
     }
@@ -122,12 +131,26 @@ impl RunningConfig {
     pub fn retention(&self, config: &Config) -> (i64, u64) {
         let from_config = config.storage.tsdb.as_ref().and_then(|t| t.retention.as_ref());
         if let Some(retention) = from_config {
-            return (retention.time.map_or(0, |t| t.0), retention.size.map_or(0, |s| s.as_u64()));
+            let size = retention.size.map_or(0, |s| s.as_u64());
+            let size = match percentage(config) {
+                Some(percent) => {
+                    self.disk_bytes().map_or(size, |disk| (disk as f64 * percent / 100.0) as u64)
+                }
+                None => size,
+            };
+            return (retention.time.map_or(0, |t| t.0), size);
         }
         if self.retention_given {
             return (self.retention_ms, self.retention_bytes);
         }
         (15 * 86_400_000, 0)
+    }
+
+    /// Size of the disk that holds the data directory, or the folder it will be created in.
+    fn disk_bytes(&self) -> Option<u64> {
+        let path = std::path::absolute(&self.data).ok()?;
+        let stat = path.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
+        Some(stat.f_blocks.saturating_mul(stat.f_frsize)).filter(|bytes| *bytes > 0)
     }
 
     /// The retention as the runtime page shows it.
@@ -164,6 +187,12 @@ impl RunningConfig {
     }
 }
 
+/// Which share of the disk may be used, percent; wins over a size.
+fn percentage(config: &Config) -> Option<f64> {
+    let retention = config.storage.tsdb.as_ref()?.retention.as_ref()?;
+    retention.percentage.filter(|percent| *percent > 0.0)
+}
+
 /// What a configuration governs.
 pub struct Governed {
     /// Storage.
@@ -184,6 +213,10 @@ pub struct Governed {
     pub resend_delay_ms: i64,
     /// Counts failed template expansions.
     pub template_failures: Counter,
+    /// Permits of the feature `concurrent-rule-eval`, `None` without it.
+    pub concurrency: Option<Arc<crate::alert::EvalPermits>>,
+    /// Recording rules over the past.
+    pub backfills: Arc<crate::alert::backfill::Backfills>,
 }
 
 impl Governed {
@@ -200,6 +233,7 @@ impl Governed {
             },
             resend_delay_ms: self.resend_delay_ms,
             template_failures: self.template_failures.clone(),
+            concurrency: self.concurrency.clone(),
         }
     }
 
@@ -209,6 +243,7 @@ impl Governed {
         let mut errors = Vec::new();
         let (retention_ms, retention_bytes) = running.retention(&config);
         self.db.set_retention(retention_ms, retention_bytes);
+        self.db.note_retention_percentage(percentage(&config).unwrap_or(0.0));
         let tsdb = config.storage.tsdb.as_ref();
         self.db.set_out_of_order_window(tsdb.map_or(0, |t| t.out_of_order_time_window.0));
         // Prometheus's 0 keeps ended series for hours; here it stands for the default.

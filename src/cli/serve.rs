@@ -13,6 +13,7 @@ use super::flags::{EXIT_USAGE, Flags};
 use super::notify::AlertDelivery;
 use super::running::{Governed, Origin, RunningConfig};
 use super::{logging, options, wiring};
+use crate::alert::backfill::{BackfillDoors, Backfills};
 use crate::alert::{ManagerOptions, NoNotifier, RuleManager};
 use crate::api::layers::{Cors, application};
 use crate::api::notifications::{RELOAD_FAILED, SHUTTING_DOWN, STARTING_UP};
@@ -261,6 +262,7 @@ async fn start(
         outage_tolerance_ms: flags.duration_ms("rules.alert.for-outage-tolerance"),
         grace_ms: flags.duration_ms("rules.alert.for-grace-period"),
     };
+    let concurrency = options::concurrent_rules(flags);
     let context = crate::alert::GroupContext {
         evaluator: Arc::new(crate::alert::EngineEvaluator::new(Arc::clone(&engine), Arc::clone(&db) as _)),
         storage: Arc::clone(&db) as _,
@@ -268,9 +270,15 @@ async fn start(
         external: crate::alert::ExternalContext::default(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures: template_failures.clone(),
+        concurrency: concurrency.clone(),
     };
     let store = Arc::new(super::alert_files::AlertFiles::new(Arc::new(RealVfs), &path));
     let rules = RuleManager::new(context, manager_options, Arc::clone(clock), store, registry);
+    let backfills = Backfills::new(BackfillDoors {
+        engine: Arc::clone(&engine),
+        stored: Arc::clone(&db) as _,
+        blocks: Arc::new(wiring::AddedBlocks(Arc::clone(&db))),
+    });
     let governed = Governed {
         db: Arc::clone(&db),
         scrape: scrape.clone(),
@@ -281,6 +289,8 @@ async fn start(
         external_url: api.options.external_url.clone(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures,
+        concurrency,
+        backfills: Arc::clone(&backfills),
     };
     api.set_ready(Services {
         engine,
@@ -293,7 +303,7 @@ async fn start(
             config: Arc::clone(running),
             external_url: api.options.external_url.clone(),
         }),
-        rules: Arc::new(wiring::Rules { manager: rules, delivery }),
+        rules: Arc::new(wiring::Rules { manager: rules, delivery, backfills }),
         config: Arc::clone(running) as _,
         receiver: RemoteWriteReceiver::new(db, Arc::clone(clock), registry),
     });
@@ -405,6 +415,7 @@ async fn stop(governed: Governed) {
     if tokio::time::timeout(STOP_DEADLINE, governed.rules.stop()).await.is_err() {
         late("rules");
     }
+    governed.backfills.stop();
     governed.delivery.stop(STOP_DEADLINE).await;
     let db = Arc::clone(&governed.db);
     match tokio::task::spawn_blocking(move || db.close()).await {

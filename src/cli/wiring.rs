@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::notify::AlertDelivery;
 use super::running::RunningConfig;
-use crate::alert::{Alert, AlertState, RuleKind, RuleManager};
+use crate::alert::backfill::{BackfillWish, Backfills, BlockSink, JobStatus};
+use crate::alert::silences::SilenceDoor;
+use crate::alert::{Alert, AlertState, GroupSnapshot, Rule, RuleKind, RuleManager};
 use crate::api::json::{self, Object};
 use crate::api::sources::{
     ActiveTarget, AlertView, AlertingView, ConfigSource, DroppedTarget, HeadStats, NamedCount, RelabelStep,
@@ -16,6 +18,7 @@ use crate::model::relabel::RelabelRule;
 use crate::model::{Labels, Matcher};
 use crate::query::value::PointValue;
 use crate::scrape::ScrapeManager;
+use crate::tsdb::block::SeriesSource;
 use crate::tsdb::{Db, StorageError};
 
 /// Scraping as the API sees it.
@@ -158,6 +161,17 @@ pub struct Rules {
     pub manager: Arc<RuleManager>,
     /// Delivery to Alertmanagers.
     pub delivery: Arc<AlertDelivery>,
+    /// Recording rules over the past.
+    pub backfills: Arc<Backfills>,
+}
+
+/// Storage as the place of backfilled blocks.
+pub struct AddedBlocks(pub Arc<Db>);
+
+impl BlockSink for AddedBlocks {
+    fn write(&self, min_t_ms: i64, max_t_ms: i64, series: &mut dyn SeriesSource) -> Result<(), StorageError> {
+        self.0.add_block(min_t_ms, max_t_ms, series, &|| false).map(drop)
+    }
 }
 
 /// A value in Go's exponent form: `1e+00`.
@@ -190,63 +204,102 @@ fn is_active(alert: &Alert) -> bool {
     matches!(alert.state, AlertState::Pending | AlertState::Firing)
 }
 
+fn rule_view(rule: &Rule) -> RuleView {
+    let alerting = match &rule.kind {
+        RuleKind::Recording(_) => None,
+        RuleKind::Alerting(alerting) => Some(AlertingView {
+            state: rule.alert_state().as_str(),
+            duration: alerting.spec.hold_ms as f64 / 1000.0,
+            keep_firing_for: alerting.spec.keep_firing_ms as f64 / 1000.0,
+            annotations: Labels::from_pairs(&alerting.spec.annotations),
+            alerts: alerting.active.values().filter(|a| is_active(a)).map(alert_view).collect(),
+        }),
+    };
+    RuleView {
+        name: rule.name().to_owned(),
+        query: rule.expr().to_owned(),
+        labels: Labels::from_pairs(rule.labels()),
+        health: rule.health.as_str(),
+        last_error: rule.last_error.clone().unwrap_or_default(),
+        evaluation_time: rule.evaluation_seconds,
+        last_evaluation_ms: rule.last_evaluation_ms,
+        alerting,
+    }
+}
+
+fn group_view(snapshot: &GroupSnapshot) -> RuleGroupView {
+    RuleGroupView {
+        name: snapshot.group.spec.name.clone(),
+        file: snapshot.group.spec.file.clone(),
+        interval: snapshot.group.spec.interval_ms as f64 / 1000.0,
+        limit: snapshot.group.spec.limit,
+        evaluation_time: snapshot.evaluation_seconds,
+        last_evaluation_ms: snapshot.last_evaluation_ms,
+        rules: snapshot.group.rules.iter().map(rule_view).collect(),
+    }
+}
+
 impl RulesSource for Rules {
     fn groups(&self) -> Vec<RuleGroupView> {
-        let snapshots = self.manager.groups().into_iter();
-        snapshots
-            .map(|snapshot| RuleGroupView {
-                name: snapshot.group.spec.name.clone(),
-                file: snapshot.group.spec.file.clone(),
-                interval: snapshot.group.spec.interval_ms as f64 / 1000.0,
-                limit: snapshot.group.spec.limit,
-                evaluation_time: snapshot.evaluation_seconds,
-                last_evaluation_ms: snapshot.last_evaluation_ms,
-                rules: snapshot
-                    .group
-                    .rules
-                    .iter()
-                    .map(|rule| RuleView {
-                        name: rule.name().to_owned(),
-                        query: rule.expr().to_owned(),
-                        labels: Labels::from_pairs(rule.labels()),
-                        health: rule.health.as_str(),
-                        last_error: rule.last_error.clone().unwrap_or_default(),
-                        evaluation_time: rule.evaluation_seconds,
-                        last_evaluation_ms: rule.last_evaluation_ms,
-                        alerting: match &rule.kind {
-                            RuleKind::Recording(_) => None,
-                            RuleKind::Alerting(alerting) => Some(AlertingView {
-                                state: rule.alert_state().as_str(),
-                                duration: alerting.spec.hold_ms as f64 / 1000.0,
-                                keep_firing_for: alerting.spec.keep_firing_ms as f64 / 1000.0,
-                                annotations: Labels::from_pairs(&alerting.spec.annotations),
-                                alerts: alerting
-                                    .active
-                                    .values()
-                                    .filter(|a| is_active(a))
-                                    .map(alert_view)
-                                    .collect(),
-                            }),
-                        },
-                    })
-                    .collect(),
-            })
-            .collect()
+        let mut views = Vec::new();
+        self.manager.visit(&mut |snapshot| views.push(group_view(snapshot)));
+        views
     }
 
     fn alerts(&self) -> Vec<AlertView> {
-        let rules = self.manager.groups().into_iter().flat_map(|snapshot| snapshot.group.rules);
-        rules
-            .filter_map(|rule| match rule.kind {
-                RuleKind::Alerting(alerting) => Some(alerting.active),
-                RuleKind::Recording(_) => None,
-            })
-            .flat_map(|active| active.values().filter(|a| is_active(a)).map(alert_view).collect::<Vec<_>>())
-            .collect()
+        let mut views = Vec::new();
+        self.manager.visit(&mut |snapshot| {
+            for rule in &snapshot.group.rules {
+                if let RuleKind::Alerting(alerting) = &rule.kind {
+                    views.extend(alerting.active.values().filter(|a| is_active(a)).map(alert_view));
+                }
+            }
+        });
+        views
     }
 
     fn alertmanagers(&self) -> (Vec<String>, Vec<String>) {
         self.delivery.urls()
+    }
+
+    fn start_backfill(
+        &self,
+        group: &str,
+        file: &str,
+        rules: &[String],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<u64, String> {
+        let mut found = Vec::new();
+        self.manager.visit(&mut |snapshot| {
+            let spec = &snapshot.group.spec;
+            if spec.name != group || !(file.is_empty() || spec.file == file) {
+                return;
+            }
+            let wanted = snapshot.group.rules.iter().filter_map(|rule| match &rule.kind {
+                RuleKind::Recording(recording) => Some(Arc::clone(recording)),
+                RuleKind::Alerting(_) => None,
+            });
+            let wanted = wanted.filter(|rule| rules.is_empty() || rules.contains(&rule.name)).collect();
+            found.push(BackfillWish { group: spec.clone(), rules: wanted, start_ms, end_ms });
+        });
+        match found.len() {
+            0 => Err(format!("there is no rule group {group:?}")),
+            1 => self.backfills.start(found.remove(0)),
+            n => Err(format!("{n} files have a group {group:?}: name the file")),
+        }
+    }
+
+    fn backfills(&self) -> Vec<JobStatus> {
+        self.backfills.list()
+    }
+
+    fn cancel_backfill(&self, id: u64) -> bool {
+        self.backfills.cancel(id)
+    }
+
+    fn silences(&self, alertmanager: &str) -> Option<SilenceDoor> {
+        self.delivery.silences(alertmanager)
     }
 }
 
@@ -298,6 +351,10 @@ impl StorageAdmin for Storage {
 impl ConfigSource for RunningConfig {
     fn yaml(&self) -> String {
         self.current().to_yaml()
+    }
+
+    fn yaml_on_disk(&self, now_ms: i64) -> Result<String, String> {
+        self.read(now_ms).map(|config| config.to_yaml())
     }
 
     fn external_labels(&self) -> Labels {

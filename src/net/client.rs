@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use super::body::{BodyBuffer, DEFAULT_MAX_BODY, check_size};
+use super::cloud::{Authenticator, Outgoing};
 use super::error::NetError;
 use super::oauth2::TokenSource;
 use super::secrets::{Fingerprint, SecretSource};
@@ -38,6 +39,8 @@ pub struct ClientOptions {
     pub connect_timeout: Option<Duration>,
     /// Connect to this socket whatever the URL says.
     pub unix_socket: Option<PathBuf>,
+    /// Signs each request, last of all; for the credentials of cloud providers.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 impl Default for ClientOptions {
@@ -48,6 +51,7 @@ impl Default for ClientOptions {
             max_idle_per_host: 1000,
             connect_timeout: None,
             unix_socket: None,
+            authenticator: None,
         }
     }
 }
@@ -364,14 +368,65 @@ impl HttpClient {
         }
     }
 
+    /// Sends a request whose answer is read line by line as it comes. The deadline holds until the head of the answer
+    /// is there; `max_body` bounds a line. The body must not be compressed.
+    pub async fn open(&self, request: Request<'_>) -> Result<Lines, NetError> {
+        let url = Url::parse(request.url).map_err(|e| NetError::InvalidUrl {
+            url: ConfigUrl::parse(request.url).map(|u| u.to_string()).unwrap_or_default(),
+            reason: e.to_string(),
+        })?;
+        let max_line = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
+        let (timeout, method, text) = (request.timeout, go_method(&request.method), shown(&url));
+        match tokio::time::timeout(timeout, self.respond(request, url)).await {
+            Ok(answer) => {
+                let Answer { response, url, .. } = answer?;
+                Ok(Lines {
+                    status: response.status(),
+                    response,
+                    url,
+                    pending: Vec::new(),
+                    searched: 0,
+                    max_line,
+                })
+            }
+            Err(_) => Err(NetError::Timeout { method, url: text, after: timeout }),
+        }
+    }
+
     async fn exchange(
         &self,
         request: Request<'_>,
         first: Url,
         body: &mut BodyBuffer,
     ) -> Result<Fetched, NetError> {
-        let client = self.current();
         let max_body = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
+        let Answer { mut response, method, url } = self.respond(request, first).await?;
+        let status = response.status();
+        let encoding = response
+            .headers()
+            .get(CONTENT_ENCODING)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        while let Some(chunk) = response.chunk().await.map_err(|e| request_error(&method, &url, &e))? {
+            check_size(body.wire.len() + chunk.len(), max_body)?;
+            body.wire.extend_from_slice(&chunk);
+        }
+        let has_body = method != Method::HEAD && !body.wire.is_empty();
+        body.decode(if has_body { &encoding } else { "" }, max_body)?;
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Fetched {
+            status,
+            headers,
+            url,
+            wire_bytes: body.wire.len() as u64,
+            body_bytes: body.bytes().len() as u64,
+        })
+    }
+
+    /// Sends a request, follows redirects, and returns the answer with its body unread.
+    async fn respond(&self, request: Request<'_>, first: Url) -> Result<Answer, NetError> {
+        let client = self.current();
         let (mut method, mut payload) = (request.method, request.body);
         let mut url = first.clone();
         let mut trusted = true;
@@ -383,6 +438,11 @@ impl HttpClient {
             }
             if trusted {
                 self.credentials(&mut headers).await?;
+                if let Some(authenticator) = &self.0.options.authenticator {
+                    let outgoing =
+                        Outgoing { method: &method, url: &url, headers: &mut headers, body: &payload };
+                    authenticator.authorize(outgoing).await?;
+                }
             } else {
                 for name in ["authorization", "www-authenticate", "cookie", "cookie2", "host"] {
                     headers.remove(name);
@@ -399,13 +459,7 @@ impl HttpClient {
             if !payload.is_empty() {
                 out = out.body(payload.clone());
             }
-            let failed = |e: reqwest::Error| NetError::Request {
-                method: go_method(&method),
-                url: shown(&url),
-                not_sent: e.is_connect() || e.is_builder(),
-                reason: cause(&e),
-            };
-            let mut response = out.send().await.map_err(failed)?;
+            let response = out.send().await.map_err(|e| request_error(&method, &url, &e))?;
             let status = response.status();
             if self.0.config.follow_redirects
                 && let Some(next) = redirect_target(&method, &url, status, response.headers())?
@@ -432,26 +486,63 @@ impl HttpClient {
                 url = next;
                 continue;
             }
-            let encoding = response
-                .headers()
-                .get(CONTENT_ENCODING)
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default()
-                .to_owned();
-            while let Some(chunk) = response.chunk().await.map_err(failed)? {
-                check_size(body.wire.len() + chunk.len(), max_body)?;
-                body.wire.extend_from_slice(&chunk);
+            return Ok(Answer { response, method, url });
+        }
+    }
+}
+
+fn request_error(method: &Method, url: &Url, error: &reqwest::Error) -> NetError {
+    NetError::Request {
+        method: go_method(method),
+        url: shown(url),
+        not_sent: error.is_connect() || error.is_builder(),
+        reason: cause(error),
+    }
+}
+
+/// An answer after redirects, its body unread.
+struct Answer {
+    response: reqwest::Response,
+    method: Method,
+    url: Url,
+}
+
+/// An answer that is read line by line.
+#[derive(Debug)]
+pub struct Lines {
+    /// Status.
+    pub status: StatusCode,
+    response: reqwest::Response,
+    url: Url,
+    pending: Vec<u8>,
+    /// How much of `pending` has no line feed for certain.
+    searched: usize,
+    max_line: u64,
+}
+
+impl Lines {
+    /// The next line without its line feed; none at the end. Can be cancelled without losing anything.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, NetError> {
+        loop {
+            if let Some(found) = memchr::memchr(b'\n', &self.pending[self.searched..]) {
+                let rest = self.pending.split_off(self.searched + found + 1);
+                let mut line = std::mem::replace(&mut self.pending, rest);
+                line.pop();
+                self.searched = 0;
+                return Ok(Some(line));
             }
-            let has_body = method != Method::HEAD && !body.wire.is_empty();
-            body.decode(if has_body { &encoding } else { "" }, max_body)?;
-            let headers = std::mem::take(response.headers_mut());
-            return Ok(Fetched {
-                status,
-                headers,
-                url,
-                wire_bytes: body.wire.len() as u64,
-                body_bytes: body.bytes().len() as u64,
-            });
+            self.searched = self.pending.len();
+            match self.response.chunk().await.map_err(|e| request_error(&Method::GET, &self.url, &e))? {
+                Some(chunk) => {
+                    check_size(self.pending.len() + chunk.len(), self.max_line)?;
+                    self.pending.extend_from_slice(&chunk);
+                }
+                None => {
+                    self.searched = 0;
+                    let last = std::mem::take(&mut self.pending);
+                    return Ok((!last.is_empty()).then_some(last));
+                }
+            }
         }
     }
 }

@@ -32,6 +32,14 @@ pub enum NetError {
         /// Why it cannot be read.
         reason: String,
     },
+    /// Credentials of a cloud provider cannot be had.
+    #[error("no {provider} credentials: {reason}")]
+    Credentials {
+        /// Whose.
+        provider: &'static str,
+        /// Which places were asked and what they said.
+        reason: String,
+    },
     /// A header cannot be sent.
     #[error("header {name:?} has a name or value that HTTP does not allow")]
     Header {

@@ -1,13 +1,18 @@
 //! Outgoing HTTP: how does a configuration block become requests? [`client`] builds one client for each block,
 //! [`tls`] is the only place where TLS configurations are made, [`secrets`] reads credentials again when their
-//! files change, [`oauth2`] fetches tokens, [`body`] reads and decompresses bodies under a hard cap.
+//! files change, [`oauth2`] fetches tokens, [`body`] reads and decompresses bodies under a hard cap,
+//! [`cloud`] finds the credentials of cloud providers and signs with them.
 
 /// Reading and decompressing bodies under a cap.
 pub mod body;
 /// The client.
 pub mod client;
+/// Credentials of cloud providers.
+pub mod cloud;
 /// What can go wrong.
 mod error;
+/// Signed JSON web tokens.
+mod jwt;
 /// Tokens by client credentials or signed assertion.
 pub mod oauth2;
 /// Credentials and their files.
@@ -18,6 +23,6 @@ pub mod sigv4;
 pub mod tls;
 
 pub use body::BodyBuffer;
-pub use client::{ClientOptions, Fetched, HttpClient, Request};
+pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
 pub use error::NetError;
 pub use tls::install_crypto_provider;

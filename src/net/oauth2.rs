@@ -3,12 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
@@ -168,12 +164,7 @@ impl TokenSource {
     fn assertion(&self, key: &Secret) -> Result<String, String> {
         use crate::model::clock::{Clock as _, SystemClock};
         let config = &self.config;
-        let (name, algorithm) = match config.signature_algorithm.as_str() {
-            "RS384" => ("RS384", &RSA_PKCS1_SHA384),
-            "RS512" => ("RS512", &RSA_PKCS1_SHA512),
-            _ => ("RS256", &RSA_PKCS1_SHA256),
-        };
-        let mut header = serde_json::json!({ "alg": name, "typ": "JWT" });
+        let mut header = serde_json::json!({});
         if !config.client_certificate_key_id.is_empty() {
             header["kid"] = config.client_certificate_key_id.as_str().into();
         }
@@ -192,19 +183,7 @@ impl TokenSource {
         for (name, value) in &config.claims {
             claims[name.as_str()] = value.as_str().into();
         }
-        let encode = |json: &serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(&claims));
-        let der = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-            .map_err(|_| "the client certificate key is not a PEM key".to_owned())?;
-        let pair = match &der {
-            PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            _ => return Err("the client certificate key is not an RSA key".into()),
-        }
-        .map_err(|_| "the client certificate key is not a usable RSA key".to_owned())?;
-        let mut signature = vec![0; pair.public_modulus_len()];
-        pair.sign(algorithm, &SystemRandom::new(), signed.as_bytes(), &mut signature)
-            .map_err(|_| "signing the assertion failed".to_owned())?;
-        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        let key = super::jwt::rsa_key(key.expose().as_bytes(), "client certificate key")?;
+        super::jwt::sign(&config.signature_algorithm, &key, header, &claims)
     }
 }

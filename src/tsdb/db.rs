@@ -36,6 +36,8 @@ use crate::model::{Labels, Matcher};
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
 
+/// History that comes as blocks.
+mod added;
 /// What Prometheus left.
 mod adopt;
 /// What leaves the head early.
@@ -57,6 +59,12 @@ pub(super) const FORMAT_FILE: &str = "meerkat.json";
 pub(super) const WAL_DIR: &str = "meerkat-wal";
 pub(super) const CHUNKS_DIR: &str = "meerkat-head";
 const LOCK_FILE: &str = "lock";
+/// A checkpoint is written when this many samples have come since the last one: they replay in well under a second.
+const CHECKPOINT_SAMPLES: u64 = 5_000_000;
+/// But not before this many have come for each series, because a checkpoint writes all series.
+const CHECKPOINT_SAMPLES_PER_SERIES: u64 = 5;
+/// Also after so many new series, and a quarter of all: to create them takes longer than to read them.
+const CHECKPOINT_CREATED: u64 = 200_000;
 /// How often the background thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// Refused series are logged at most this often.
@@ -136,6 +144,13 @@ struct Background {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// How far everything was at the last checkpoint; negative what was replayed at the start.
+struct Checkpointed {
+    bytes: i64,
+    samples: i64,
+    created: i64,
+}
+
 /// The storage.
 pub struct Db {
     head: Arc<Head>,
@@ -148,8 +163,8 @@ pub struct Db {
     retention_bytes: AtomicU64,
     recovery: Recovery,
     closed: AtomicBool,
-    /// Log bytes at the last checkpoint; held while one is written.
-    checkpointed: Mutex<u64>,
+    /// Held while a checkpoint is written.
+    checkpointed: Mutex<Checkpointed>,
     /// Missing where files are not the machine's own.
     stored: Option<Stored>,
     background: Arc<Background>,
@@ -245,6 +260,7 @@ impl Db {
         }
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
+        let log_bytes = wal.metrics().bytes.get() as i64;
         let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
@@ -272,7 +288,11 @@ impl Db {
             options,
             recovery,
             closed: AtomicBool::new(false),
-            checkpointed: Mutex::new(0),
+            checkpointed: Mutex::new(Checkpointed {
+                bytes: -log_bytes,
+                samples: -recovery.samples.cast_signed(),
+                created: 0,
+            }),
             stored,
             background: Arc::default(),
             refusals_told: Mutex::default(),
@@ -349,8 +369,7 @@ impl Db {
     /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
     pub fn maintain(&self) {
         self.tell_refused();
-        let since = self.wal.bytes_written() - *self.checkpointed.lock();
-        if since >= self.options.checkpoint_bytes
+        if self.is_checkpoint_due()
             && self.wal.failure().is_none()
             && let Err(error) = self.checkpoint()
         {
@@ -358,12 +377,28 @@ impl Db {
         }
     }
 
+    /// What has to be replayed takes time by the sample and by the new series, what is written by the series.
+    fn is_checkpoint_due(&self) -> bool {
+        let last = self.checkpointed.lock();
+        let (bytes, samples) = self.wal.written();
+        let (series, created) = self.head.series_and_created();
+        bytes.saturating_sub_signed(last.bytes) >= self.options.checkpoint_bytes
+            || samples.saturating_sub_signed(last.samples)
+                >= CHECKPOINT_SAMPLES.max(CHECKPOINT_SAMPLES_PER_SERIES * series)
+            || created.saturating_sub_signed(last.created) >= CHECKPOINT_CREATED.max(series / 4)
+    }
+
     /// Writes the state of the head to disk, so that the log before it is not needed any more.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         let mut last = self.checkpointed.lock();
-        let written = self.wal.bytes_written();
+        let (bytes, samples) = self.wal.written();
+        let (_, created) = self.head.series_and_created();
         self.head.checkpoint(&*self.vfs, &self.wal_dir)?;
-        *last = written;
+        *last = Checkpointed {
+            bytes: bytes.cast_signed(),
+            samples: samples.cast_signed(),
+            created: created.cast_signed(),
+        };
         Ok(())
     }
 
@@ -457,6 +492,13 @@ impl Db {
         self.retention_bytes.store(retention_bytes, Ordering::Relaxed);
         if let Some(stored) = &self.stored {
             stored.set_retention(retention_ms, retention_bytes);
+        }
+    }
+
+    /// Shows at `/metrics` which share of the disk the size of the retention stands for, percent; 0 = none.
+    pub fn note_retention_percentage(&self, percent: f64) {
+        if let Some(stored) = &self.stored {
+            stored.note_percentage(percent);
         }
     }
 

@@ -230,7 +230,7 @@ pub(super) fn list_blocks(dir: &Path) -> Result<(Vec<AnyBlock>, Unreadable), Sto
                 continue;
             }
             let path = dir.join(&entry.name);
-            match AnyBlock::open(&*path) {
+            match AnyBlock::open(path.as_path()) {
                 Ok(block) => blocks.push(block),
                 // A server may have merged it away since it was listed.
                 Err(_) if !path.exists() => vanished = true,

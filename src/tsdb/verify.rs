@@ -177,7 +177,7 @@ fn check_log(
                 }
             }
         }
-        if file.kind == FileKind::Checkpoint && complete(&bytes, file.salt).is_none() {
+        if file.kind == FileKind::Checkpoint && complete(&bytes, file.salt, &file.path).is_none() {
             report.fault(&file.path, None, "the checkpoint has no start or no end");
         }
     }

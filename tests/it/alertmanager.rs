@@ -30,7 +30,7 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Serves HTTP on a free port with the same closure for each request; the address.
-fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> String {
+pub fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     std::thread::spawn(move || {

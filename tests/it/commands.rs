@@ -106,6 +106,14 @@ fn unit_tests_of_rules_run() {
     expect(&["test", "rules", "tests.yml", "failing.yml"], 1, &["SUCCESS", "FAILED", "failing.yml:4"]);
     expect(&["test", "rules", "--run=^right$", "failing.yml"], 0, &["SUCCESS"]);
     expect(&["promtool", "test", "rules", "tests.yml"], 0, &["SUCCESS"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = folder.path().join("report.xml");
+    let flag = format!("--junit={}", report.display());
+    expect(&["test", &flag, "rules", "tests.yml", "failing.yml"], 1, &["FAILED"]);
+    let xml = std::fs::read_to_string(&report).expect("the report is written");
+    for part in ["<testsuite name=\"tests.yml\" tests=\"1\" failures=\"0\"", "<failure>", "</testsuites>"] {
+        assert!(xml.contains(part), "{part}: {xml}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! repository itself. One test binary, so that linking is paid once.
 
 mod against_prometheus;
+mod alert_restarts;
 mod alertmanager;
 mod bad_input;
 mod commands;
@@ -21,10 +22,12 @@ mod query_limits;
 mod relabel_conformance;
 mod remote_messages;
 mod rules_conformance;
+mod rules_over_history;
 mod scraping;
 mod server;
 mod storage;
 mod storage_limits;
+mod templates;
 mod tidy;
 mod tsdb_tools;
 mod world;

@@ -5,9 +5,13 @@ import { urlOf } from "./lib/base";
 import { live, railOpen, theme, zone } from "./lib/prefs";
 import { go, place } from "./lib/router";
 import { zoneName } from "./lib/time";
-import { Help } from "./ui/help";
 import { Icon, type IconName } from "./ui/icons";
+import { lazy } from "./ui/lazy";
 import { Notices } from "./ui/notices";
+import type { Entry } from "./ui/Palette";
+
+const Help = lazy(() => import("./ui/help").then((m) => m.Help));
+const Palette = lazy(() => import("./ui/Palette").then((m) => m.Palette));
 
 interface Page {
   path: string;
@@ -108,6 +112,7 @@ export function App() {
   const [failed, setFailed] = useState("");
   const [help, setHelp] = useState(false);
   const [menu, setMenu] = useState(false);
+  const [palette, setPalette] = useState(false);
 
   useEffect(() => {
     setMenu(false);
@@ -129,6 +134,11 @@ export function App() {
   useEffect(() => {
     let chord = 0;
     const onKey = (e: KeyboardEvent) => {
+      if ((e.ctrlKey || e.metaKey) && !e.shiftKey && !e.altKey && e.key.toLowerCase() === "k") {
+        if (!document.querySelector("dialog[open]")) setPalette(true);
+        e.preventDefault();
+        return;
+      }
       const at = e.target as HTMLElement;
       const typing = at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName);
       if (typing || e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]")) return;
@@ -199,6 +209,18 @@ export function App() {
         <span class="grow" />
         <button
           type="button"
+          class="btn quiet seek"
+          aria-label="Go to anything"
+          aria-keyshortcuts="Control+K"
+          onClick={() => setPalette(true)}
+        >
+          <Icon name="explore" size={14} />
+          <span class="wide">
+            Search <kbd>Ctrl K</kbd>
+          </span>
+        </button>
+        <button
+          type="button"
           class="btn quiet"
           aria-pressed={live.value}
           title={live.value ? "Pages refresh by themselves: pause" : "Refreshing is paused: resume"}
@@ -254,9 +276,58 @@ export function App() {
           <div class="placeholder" />
         )}
       </main>
+      {palette && <Palette entries={entries(() => setHelp(true))} onClose={() => setPalette(false)} />}
       {help && <Help pages={PAGES} onClose={() => setHelp(false)} />}
     </div>
   );
+}
+
+const VIEWS: [string, string, IconName][] = [
+  ["Status: flags", "status?view=flags", "status"],
+  ["Status: configuration", "status?view=config", "status"],
+  ["Status: delivery", "status?view=delivery", "status"],
+  ["Status: HTTP API", "status?view=api", "status"],
+  ["Alerts: firing", "alerts?state=firing", "alerts"],
+  ["Alerts: silences", "alerts?view=silences", "alerts"],
+  ["Rules: slowest", "rules?view=slow", "rules"],
+  ["Rules: failing", "rules?health=err", "rules"],
+  ["Targets: down", "targets?health=down", "targets"],
+];
+
+/** What the palette offers before anything is typed. */
+function entries(showHelp: () => void): Entry[] {
+  const action = (icon: IconName, title: string, run: () => void): Entry => ({
+    kind: "Action",
+    icon,
+    title,
+    run,
+  });
+  return [
+    ...PAGES.map(
+      (p): Entry => ({
+        kind: "Page",
+        icon: p.icon,
+        title: p.title,
+        note: `g ${p.key}`,
+        run: () => go(p.path),
+      }),
+    ),
+    ...VIEWS.map(([title, to, icon]): Entry => ({ kind: "Page", icon, title, run: () => go(to) })),
+    action("clock", zone.value === "utc" ? "Show local time" : "Show UTC", () => {
+      zone.value = zone.value === "utc" ? "local" : "utc";
+    }),
+    ...(["light", "dark", "auto"] as const)
+      .filter((t) => t !== theme.value)
+      .map((t) =>
+        action(t === "light" ? "sun" : t === "dark" ? "moon" : "auto", `Colours: ${t}`, () => {
+          theme.value = t;
+        }),
+      ),
+    action(live.value ? "pause" : "play", live.value ? "Pause refreshing" : "Resume refreshing", () => {
+      live.value = !live.value;
+    }),
+    action("info", "Keyboard shortcuts", showHelp),
+  ];
 }
 
 function Mark() {

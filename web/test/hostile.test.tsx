@@ -2,9 +2,8 @@
 import { render } from "preact";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Annotations, ExprBlock } from "../src/pages/ruleparts";
-import { LabelRows } from "../src/pages/targets";
 import { DataTable } from "../src/ui/DataTable";
-import { LabelChips, LabelText } from "../src/ui/labels";
+import { LabelChips, LabelRows, LabelText } from "../src/ui/labels";
 
 const HOSTILE = [
   "<img src=x onerror=alert(1)>",

@@ -17,7 +17,7 @@ describe("addresses of Prometheus", () => {
       moment: Date.UTC(2026, 10, 21, 9),
       resolution: { type: "fixed", step: 30_000 },
       display: "stacked",
-      fromZero: true,
+      yMin: 0,
       exemplars: true,
       tree: true,
       compare: 0,
@@ -27,7 +27,7 @@ describe("addresses of Prometheus", () => {
     const panels = decodePanels("?g0.expr=a&g0.tab=0&g0.stacked=1&g0.step_input=15&g1.expr=b&g1.tab=1");
     expect(panels.map((p) => [p.expr, p.tab, p.display])).toEqual([
       ["a", "graph", "stacked"],
-      ["b", "table", "lines"],
+      ["b", "table", "auto"],
     ]);
     expect(panels[0]!.resolution).toEqual({ type: "custom", step: 15_000 });
   });
@@ -40,7 +40,7 @@ describe("addresses of Prometheus", () => {
   });
   it("goes round", () => {
     const panels: Panel[] = [
-      { ...DEFAULTS, expr: 'sum by (a) (b{c="d&e=#"})', tab: "explain", compare: 86_400_000, fromZero: true },
+      { ...DEFAULTS, expr: 'sum by (a) (b{c="d&e=#"})', tab: "explain", compare: 86_400_000, yMin: -2.5 },
       {
         ...DEFAULTS,
         expr: "x",

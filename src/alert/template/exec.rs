@@ -3,6 +3,7 @@
 use super::format::print_value;
 use super::functions::{self, CallError};
 use super::lex::line_of;
+use super::methods;
 use super::parse::{Base, Command, Node, Operand, Pipeline, Template, TemplateError};
 use super::value::Value;
 use crate::model::Labels;
@@ -87,12 +88,6 @@ impl<'a> Run<'a> {
         let line = line_of(text, offset);
         let before = &text.as_bytes()[..offset.min(text.len())];
         let column = before.iter().rev().take_while(|b| **b != b'\n').count();
-        // Go shortens long parts.
-        let part: String = if part.chars().count() > 20 {
-            part.chars().take(20).chain("...".chars()).collect()
-        } else {
-            part.into()
-        };
         let message = format!("template: {name}:{line}:{column}: executing {name:?} at <{part}>: {message}");
         ExpandError::Execute { name: name.clone(), message }
     }
@@ -193,6 +188,10 @@ impl<'a> Run<'a> {
                 .collect(),
             Value::StringMap(map) => map.iter().map(|(k, v)| (Value::string(k), Value::string(v))).collect(),
             Value::Map(map) => map.iter().map(|(k, v)| (Value::string(k), v.clone())).collect(),
+            Value::Int(n) if over.variables.len() > 1 => {
+                let message = format!("can't use {n} to iterate over more than one variable");
+                return Err(self.error(over.offset, &source_of(over), &message));
+            }
             Value::Int(n) => {
                 let n = usize::try_from(*n).unwrap_or(0).min(MAX_STEPS + 1);
                 (0i64..).take(n).map(|i| (Value::Int(i), Value::Int(i))).collect()
@@ -260,9 +259,23 @@ impl<'a> Run<'a> {
     ) -> Result<Value, ExpandError> {
         let first = &command.words[0];
         let Base::Function(name) = &first.base else {
+            if matches!(first.base, Base::Nil) {
+                return Err(self.error(first.offset, "nil", "nil is not a command"));
+            }
             if command.words.len() > 1 || piped.is_some() {
-                let message = format!("can't give argument to non-function {}", command.source);
-                return Err(self.error(first.offset, &command.source, &message));
+                if let Some(value) = self.method(command, dot, piped)? {
+                    return Ok(value);
+                }
+                let end = command.words.get(1).map_or(usize::MAX, |second| second.offset);
+                let text = &self.template.text;
+                let word =
+                    text.get(first.offset..end.min(text.len())).map_or(&*command.source, str::trim_end);
+                let word = if command.words.len() > 1 { word } else { &*command.source };
+                return Err(self.error(
+                    first.offset,
+                    word,
+                    &format!("can't give argument to non-function {word}"),
+                ));
             }
             return self.operand(first, dot, &command.source);
         };
@@ -288,6 +301,7 @@ impl<'a> Run<'a> {
             Err(CallError::Signature(message)) => {
                 return Err(self.error(first.offset, name, &message));
             }
+            Err(CallError::Type(expected, got)) => return Err(self.wrong_type(command, name, expected, got)),
             Err(CallError::Failed(message)) => {
                 let message = format!("error calling {name}: {message}");
                 return Err(self.error(first.offset, &command.source, &message));
@@ -296,8 +310,63 @@ impl<'a> Run<'a> {
         self.fields(value, &first.fields, first.offset, &command.source)
     }
 
+    /// Calls a method with arguments: `$time.Format "15:04"`. `None` if the first word does not end in a method.
+    fn method(
+        &mut self,
+        command: &'a Command,
+        dot: &Value,
+        piped: Option<Value>,
+    ) -> Result<Option<Value>, ExpandError> {
+        let first = &command.words[0];
+        let Some((name, fields)) = first.fields.split_last() else { return Ok(None) };
+        let base = self.base(first, dot)?;
+        let value = self.fields(base, fields, first.offset, &command.source)?;
+        if !matches!(value, Value::Time(_) | Value::Duration(_)) {
+            return Ok(None);
+        }
+        let mut arguments = Vec::with_capacity(command.words.len());
+        for word in &command.words[1..] {
+            arguments.push(self.operand(word, dot, &command.source)?);
+        }
+        arguments.extend(piped);
+        match methods::call(&value, name, &arguments) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(message)) => Err(self.error(first.offset, &command.source, &message)),
+        }
+    }
+
+    /// A function got a value of a wrong type. Go names the argument if it stands there as a constant.
+    fn wrong_type(&self, command: &Command, name: &str, expected: &str, got: &str) -> ExpandError {
+        let constant = command.words[1..].iter().find_map(|word| {
+            let value = match &word.base {
+                Base::Bool(b) => Value::Bool(*b),
+                Base::Int(i) => Value::Int(*i),
+                Base::Float(f) => Value::Float(*f),
+                Base::Str(text) => Value::String(text.clone()),
+                _ => return None,
+            };
+            (value.type_name() == got).then(|| (word.offset, print_value(&value)))
+        });
+        match constant {
+            Some((offset, text)) if expected == "string" => {
+                self.error(offset, &text, &format!("expected string; found {text}"))
+            }
+            Some((offset, text)) => {
+                self.error(offset, &text, &format!("can't handle {text} for arg of type {expected}"))
+            }
+            None => self.error(command.words[0].offset, name, &wrong_value(expected, got)),
+        }
+    }
+
     fn operand(&mut self, operand: &'a Operand, dot: &Value, source: &str) -> Result<Value, ExpandError> {
-        let base = match &operand.base {
+        let base = self.base(operand, dot)?;
+        self.fields(base, &operand.fields, operand.offset, source)
+    }
+
+    /// The value of an operand without its fields.
+    fn base(&mut self, operand: &'a Operand, dot: &Value) -> Result<Value, ExpandError> {
+        Ok(match &operand.base {
             Base::Dot => dot.clone(),
             Base::Nil => Value::Nil,
             Base::Bool(b) => Value::Bool(*b),
@@ -313,14 +382,14 @@ impl<'a> Run<'a> {
                 functions::call(name, &[], &context).map_err(|e| {
                     let message = match e {
                         CallError::Signature(message) => message,
+                        CallError::Type(expected, got) => wrong_value(expected, got),
                         CallError::Failed(message) => format!("error calling {name}: {message}"),
                     };
                     self.error(operand.offset, name, &message)
                 })?
             }
             Base::Paren(pipeline) => self.pipeline(pipeline, dot)?,
-        };
-        self.fields(base, &operand.fields, operand.offset, source)
+        })
     }
 
     fn fields(
@@ -342,13 +411,19 @@ impl<'a> Run<'a> {
                     return Err(self.error(offset, source, &message));
                 }
                 other => {
-                    let message = format!("can't evaluate field {field} in type {}", other.type_name());
-                    return Err(self.error(offset, source, &message));
+                    let unknown =
+                        || Err(format!("can't evaluate field {field} in type {}", other.type_name()));
+                    let called = methods::call(other, field, &[]).unwrap_or_else(unknown);
+                    called.map_err(|message| self.error(offset, source, &message))?
                 }
             };
         }
         Ok(value)
     }
+}
+
+fn wrong_value(expected: &str, got: &str) -> String {
+    format!("wrong type for value; expected {expected}; got {got}")
 }
 
 fn source_of(pipeline: &Pipeline) -> String {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::exec::QuerySource;
-use super::format::{default_text, print_values, sprintf};
+use super::format::{default_text, print_values};
 use super::humanize;
+use super::printf::sprintf;
 use super::value::Value;
 use crate::model::Labels;
 use crate::model::duration::parse_duration_ms;
@@ -21,17 +22,20 @@ pub(super) struct Context<'a> {
 pub(super) enum CallError {
     /// Wrong number or type of arguments.
     Signature(String),
+    /// An argument of another type than this one; the second is what came.
+    Type(&'static str, &'static str),
     /// The function itself failed.
     Failed(String),
 }
 
 /// Name and fewest and most arguments.
-const FUNCTIONS: [(&str, usize, usize); 48] = {
+const FUNCTIONS: [(&str, usize, usize); 49] = {
     const ANY: usize = usize::MAX;
     [
         ("and", 1, ANY),
         ("or", 1, ANY),
         ("not", 1, 1),
+        ("call", 1, ANY),
         ("len", 1, 1),
         ("index", 1, ANY),
         ("slice", 1, 4),
@@ -97,8 +101,8 @@ fn failed(message: impl Into<String>) -> CallError {
     CallError::Failed(message.into())
 }
 
-fn wrong_type(expected: &str, got: &Value) -> CallError {
-    CallError::Signature(format!("wrong type for value; expected {expected}; got {}", got.type_name()))
+fn wrong_type(expected: &'static str, got: &Value) -> CallError {
+    CallError::Type(expected, got.type_name())
 }
 
 fn text(v: &Value) -> Result<&str, CallError> {
@@ -128,12 +132,39 @@ fn float(v: &Value) -> Result<f64, CallError> {
         Value::Float(f) => Ok(*f),
         Value::Int(i) => Ok(*i as f64),
         Value::Duration(ns) => Ok(*ns as f64 / 1e9),
-        Value::String(s) => s
-            .trim()
-            .parse()
-            .map_err(|_| failed(format!("strconv.ParseFloat: parsing {:?}: invalid syntax", s.as_ref()))),
+        Value::String(s) => parse_float(s)
+            .map_err(|reason| failed(format!("strconv.ParseFloat: parsing {:?}: {reason}", s.as_ref()))),
+        Value::Nil => Err(failed("can't convert <nil> to float")),
         other => Err(failed(format!("can't convert {} to float", other.type_name()))),
     }
+}
+
+/// Go's `strconv.ParseFloat`: underscores between digits, hexadecimal floats, an error where a number is too large.
+fn parse_float(text: &str) -> Result<f64, &'static str> {
+    let invalid = "invalid syntax";
+    let bytes = text.as_bytes();
+    let lone_underscore = bytes.iter().enumerate().any(|(i, b)| {
+        *b == b'_'
+            && !(i > 0 && bytes[i - 1].is_ascii_digit() && bytes.get(i + 1).is_some_and(u8::is_ascii_digit))
+    });
+    if lone_underscore {
+        return Err(invalid);
+    }
+    let plain = text.replace('_', "");
+    let unsigned = plain.trim_start_matches(['+', '-']);
+    if let Some(hex) = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X")) {
+        let (mantissa, exponent) = hex.split_once(['p', 'P']).ok_or(invalid)?;
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = format!("{whole}{fraction}");
+        let number = u64::from_str_radix(&digits, 16).map_err(|_| invalid)? as f64;
+        let exponent: i32 = exponent.parse().map_err(|_| invalid)?;
+        let shift = i32::try_from(fraction.len()).map_or(i32::MIN, |n| exponent.saturating_sub(4 * n));
+        let value = number * 2f64.powi(shift);
+        return Ok(if plain.starts_with('-') { -value } else { value });
+    }
+    let value: f64 = plain.parse().map_err(|_| invalid)?;
+    let infinite_by_name = unsigned.starts_with(['i', 'I']);
+    if value.is_infinite() && !infinite_by_name { Err("value out of range") } else { Ok(value) }
 }
 
 pub(super) fn call(name: &str, arguments: &[Value], context: &Context<'_>) -> Called {
@@ -160,6 +191,11 @@ pub(super) fn call(name: &str, arguments: &[Value], context: &Context<'_>) -> Ca
             Ok(Value::string(path.trim_end_matches('/')))
         }
         "tmpl" => Err(failed("tmpl is for console templates, which Meerkat does not serve")),
+        "call" => Err(failed(format!(
+            "non-function {} of type {}",
+            default_text(&arguments[0]),
+            arguments[0].type_name()
+        ))),
         "not" => Ok(Value::Bool(!arguments[0].is_true())),
         "eq" | "ne" | "lt" | "le" | "gt" | "ge" => compare(name, arguments),
         "len" => length(&arguments[0]),
@@ -198,14 +234,16 @@ fn pure(name: &str, arguments: &[Value]) -> Called {
                 .collect::<BTreeMap<_, _>>(),
         ))),
         "reReplaceAll" => {
-            let regex = GoRegex::new(text(a(0))?).map_err(|e| failed(e.to_string()))?;
+            let pattern = text(a(0))?;
+            let regex =
+                GoRegex::new(pattern).map_err(|e| failed(format!("regexp: Compile(`{pattern}`): {e}")))?;
             string(regex.replace_all(text(a(2))?, text(a(1))?))
         }
         "match" => {
             let regex = GoRegex::new(text(a(0))?).map_err(|e| failed(e.to_string()))?;
             Ok(Value::Bool(regex.is_match(text(a(1))?)))
         }
-        "safeHtml" => Ok(a(0).clone()),
+        "safeHtml" => text(a(0)).map(Value::string),
         "title" => string(title(text(a(0))?)),
         "toUpper" => string(text(a(0))?.to_uppercase()),
         "toLower" => string(text(a(0))?.to_lowercase()),
@@ -251,7 +289,14 @@ fn compare(name: &str, arguments: &[Value]) -> Called {
                 if matches!(b, Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Bool(_))
                     && std::mem::discriminant(a) != std::mem::discriminant(b) =>
             {
-                Err(failed("incompatible types for comparison"))
+                Err(failed(format!(
+                    "incompatible types for comparison: {} and {}",
+                    a.type_name(),
+                    b.type_name()
+                )))
+            }
+            (Value::StringMap(_) | Value::Map(_) | Value::Samples(_), _) if matches!(name, "eq" | "ne") => {
+                Err(failed(format!("non-comparable type {}: {}", default_text(a), a.type_name())))
             }
             _ => Err(failed("invalid type for comparison")),
         }
@@ -296,11 +341,14 @@ fn index(arguments: &[Value]) -> Called {
                 Value::Int(i) => usize::try_from(*i)
                     .ok()
                     .filter(|i| *i < len)
-                    .ok_or_else(|| failed(format!("error calling index: index out of range: {i}"))),
+                    .ok_or_else(|| failed(format!("index out of range: {i}"))),
                 other => Err(failed(format!("cannot index slice/array with type {}", other.type_name()))),
             }
         };
         current = match &current {
+            Value::StringMap(_) | Value::Map(_) if !matches!(key, Value::String(_)) => {
+                return Err(failed(format!("value has type {}; should be string", key.type_name())));
+            }
             Value::StringMap(map) => Value::string(map.get(text(key)?).map_or("", String::as_str)),
             Value::Map(map) => map.get(text(key)?).cloned().unwrap_or(Value::Nil),
             Value::Samples(samples) => Value::Sample(Arc::new(samples[at(samples.len())?].clone())),
@@ -313,40 +361,84 @@ fn index(arguments: &[Value]) -> Called {
 }
 
 fn slice(arguments: &[Value]) -> Called {
-    let bound = |i: usize, default: usize| match arguments.get(i) {
-        None => Ok(default),
-        Some(Value::Int(n)) => usize::try_from(*n).map_err(|_| failed(format!("index out of range: {n}"))),
-        Some(other) => Err(failed(format!("cannot index slice/array with type {}", other.type_name()))),
+    let length = match &arguments[0] {
+        Value::String(_) if arguments.len() == 4 => return Err(failed("cannot 3-index slice a string")),
+        Value::String(s) => s.len(),
+        Value::Samples(s) => s.len(),
+        other => return Err(failed(format!("can't slice item of type {}", other.type_name()))),
     };
-    match &arguments[0] {
-        Value::String(s) => {
-            let (from, to) = (bound(1, 0)?, bound(2, s.len())?);
-            s.get(from..to)
-                .map(Value::string)
-                .ok_or_else(|| failed(format!("invalid slice index: {from} > {to} or out of range")))
-        }
-        Value::Samples(s) => {
-            let (from, to) = (bound(1, 0)?, bound(2, s.len())?);
-            s.get(from..to)
-                .map(|part| Value::Samples(Arc::new(part.to_vec())))
-                .ok_or_else(|| failed(format!("invalid slice index: {from} > {to} or out of range")))
-        }
-        other => Err(failed(format!("can't slice item of type {}", other.type_name()))),
+    let mut bounds = [0, length, length];
+    for (bound, given) in bounds.iter_mut().zip(&arguments[1..]) {
+        *bound = match given {
+            Value::Int(n) => usize::try_from(*n)
+                .ok()
+                .filter(|n| *n <= length)
+                .ok_or_else(|| failed(format!("index out of range: {n}")))?,
+            other => return Err(failed(format!("cannot index slice/array with type {}", other.type_name()))),
+        };
     }
+    let [from, to, most] = bounds;
+    for (low, high) in [(from, to), (to, most)] {
+        if low > high {
+            return Err(failed(format!("invalid slice index: {low} > {high}")));
+        }
+    }
+    Ok(match &arguments[0] {
+        // A cut within a character leaves replacement characters, as Go's bytes would print.
+        Value::String(s) => Value::string(&String::from_utf8_lossy(&s.as_bytes()[from..to])),
+        Value::Samples(s) => Value::Samples(Arc::new(s[from..to].to_vec())),
+        _ => Value::Nil,
+    })
 }
 
+/// The first cased letter of each word in its title form; the rest stays. Words end as in Unicode's word boundaries:
+/// an apostrophe, point, colon or middle dot between letters does not end one, nor a point or comma between digits.
 fn title(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
-    let mut start = true;
-    for c in text.chars() {
-        if start {
-            out.extend(c.to_uppercase());
-        } else {
-            out.push(c);
+    let mut titled = false;
+    for (i, c) in chars.iter().enumerate() {
+        let before = i.checked_sub(1).and_then(|i| chars.get(i)).copied().unwrap_or(' ');
+        let after = chars.get(i + 1).copied().unwrap_or(' ');
+        let joins = match c {
+            '\'' | '.' | '\u{2018}' | '\u{2019}' | '\u{2024}' => {
+                (before.is_alphabetic() && after.is_alphabetic())
+                    || (before.is_numeric() && after.is_numeric())
+            }
+            ':' | '\u{b7}' | '\u{387}' | '\u{2027}' => before.is_alphabetic() && after.is_alphabetic(),
+            ',' | ';' => before.is_numeric() && after.is_numeric(),
+            c => c.is_alphanumeric() || *c == '_',
+        };
+        if !joins {
+            titled = false;
+        } else if !titled && (c.is_lowercase() || c.is_uppercase()) {
+            titled = true;
+            push_title(*c, &mut out);
+            continue;
+        } else if c.is_alphabetic() {
+            titled = true;
         }
-        start = !(c.is_alphanumeric() || c == '_');
+        out.push(*c);
     }
     out
+}
+
+fn push_title(c: char, out: &mut String) {
+    // Four letters have a title form of their own.
+    let own = match c {
+        'ǆ' | 'Ǆ' => Some('ǅ'),
+        'ǉ' | 'Ǉ' => Some('ǈ'),
+        'ǌ' | 'Ǌ' => Some('ǋ'),
+        'ǳ' | 'Ǳ' => Some('ǲ'),
+        _ => None,
+    };
+    if let Some(own) = own {
+        out.push(own);
+        return;
+    }
+    let mut upper = c.to_uppercase();
+    out.extend(upper.next());
+    out.extend(upper.flat_map(char::to_lowercase));
 }
 
 fn strip_port(host_port: &str) -> String {

@@ -1,5 +1,5 @@
 //! How do labels and annotations of alerts become text? Go's `text/template` language with Prometheus's functions:
-//! parsed once into a tree ([`parse`]), executed over [`Value`]s ([`exec`]) with Go's printing ([`format`]) and
+//! parsed once into a tree ([`parse`]), executed over [`Value`]s ([`exec`]) with Go's printing ([`format`], [`printf`]) and
 //! the function table ([`functions`]).
 //!
 //! Errors read as Go's do, because users search for them. Execution is bounded: depth of calls, steps of loops
@@ -7,7 +7,7 @@
 
 /// Running a parsed template.
 pub mod exec;
-/// Go's `fmt`: `Print`, `Printf`, `%v` of every value.
+/// Go's `fmt.Print`: `%v` of every value.
 pub mod format;
 /// The functions that templates may call.
 pub mod functions;
@@ -15,8 +15,12 @@ pub mod functions;
 mod humanize;
 /// From text to tokens.
 mod lex;
+/// Methods of times and durations.
+mod methods;
 /// From tokens to a tree.
 pub mod parse;
+/// Go's `fmt.Printf`.
+pub mod printf;
 /// Values that templates compute with.
 pub mod value;
 

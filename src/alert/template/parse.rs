@@ -459,7 +459,12 @@ impl Parser<'_> {
             Kind::Str(text) => Base::Str(text.into()),
             Kind::Char(c) => Base::Int(i64::from(u32::from(c))),
             Kind::Number(text) => {
-                number(&text).ok_or_else(|| self.error_at(offset, &format!("bad number syntax: {text:?}")))?
+                let base = number(&text)
+                    .ok_or_else(|| self.error_at(offset, &format!("bad number syntax: {text:?}")))?;
+                if matches!(base, Base::Float(_)) && !text.contains(['.', 'e', 'E', 'p', 'P']) {
+                    return Err(self.error_at(offset, &format!("integer overflow: {text:?}")));
+                }
+                base
             }
             Kind::Ident(word) => match word.as_str() {
                 "true" => Base::Bool(true),

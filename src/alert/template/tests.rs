@@ -120,6 +120,65 @@ fn expands_as_go_does() {
     }
 }
 
+/// `up` of two instances, asked with the real engine.
+struct World(crate::alert::EngineEvaluator);
+
+impl World {
+    fn new() -> Self {
+        use crate::tsdb::{Appendable as _, BatchOptions, SeriesRef};
+        let registry = crate::telemetry::Registry::new();
+        let storage = crate::tsdb::memory::MemoryStorage::new();
+        let mut batch = storage.appender(BatchOptions::default());
+        for (instance, value) in [("a", 1.0), ("b", 0.0)] {
+            let labels = || Labels::from_pairs([("__name__", "up"), ("instance", instance), ("job", "j")]);
+            batch.append(SeriesRef::NONE, &labels, 0, 1_000, value).expect("memory takes it");
+        }
+        batch.commit().expect("memory takes it");
+        let engine = crate::query::Engine::new(crate::query::EngineOptions::default(), &registry);
+        Self(crate::alert::EngineEvaluator::new(Arc::new(engine), storage))
+    }
+}
+
+impl QuerySource for World {
+    fn query(&self, query: &str, t_ms: i64) -> Result<Vec<(Labels, f64)>, String> {
+        use crate::alert::Evaluator as _;
+        let found = self.0.eval(query, t_ms)?.into_iter().filter_map(|sample| match sample.value {
+            crate::query::value::PointValue::Float(v) => Some((sample.labels, v)),
+            crate::query::value::PointValue::Histogram(_) => None,
+        });
+        Ok(found.collect())
+    }
+
+    fn external_url(&self) -> &str {
+        "http://ext:9/pre"
+    }
+}
+
+/// The texts were printed by Prometheus; a test of the whole program asks it again where it is at hand.
+#[test]
+fn expands_as_prometheus_did() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/alerting/templates.json");
+    let text = std::fs::read_to_string(path).expect("the cases are there");
+    let cases: Vec<(String, String)> = serde_json::from_str(&text).expect("the cases are pairs");
+    assert!(cases.len() > 150);
+    let world = World::new();
+    let data = AlertData {
+        labels: Labels::from_pairs([("__name__", "up"), ("instance", "a"), ("job", "j")]),
+        value: Value::Float(1.0),
+        external_labels: Labels::from_pairs([("cluster", "eu")]),
+        external_url: "http://ext:9/pre".into(),
+    };
+    let mut different = Vec::new();
+    for (template, want) in cases {
+        let got = expand_alert_template("T", &template, &data, 1_000, &world)
+            .unwrap_or_else(|error| format!("<error expanding template: {error}>"));
+        if got != want {
+            different.push(format!("{template}\n  want {want}\n  got  {got}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
 #[test]
 fn special_floats_print_as_go_does() {
     for (v, want) in

@@ -32,6 +32,8 @@ pub enum Value {
     Time(i64),
     /// `time.Duration`, nanoseconds.
     Duration(i64),
+    /// `time.Month` or `time.Weekday`: a number that prints as its name.
+    Named(i64, &'static str),
 }
 
 impl Value {
@@ -65,6 +67,7 @@ impl Value {
             Value::Samples(_) => "template.queryResult",
             Value::Time(_) => "*time.Time",
             Value::Duration(_) => "*time.Duration",
+            Value::Named(..) => "int",
         }
     }
 
@@ -80,6 +83,7 @@ impl Value {
             Value::StringMap(m) => !m.is_empty(),
             Value::Map(m) => !m.is_empty(),
             Value::Samples(s) => !s.is_empty(),
+            Value::Named(i, _) => *i != 0,
             Value::Struct(_) | Value::Sample(_) | Value::Time(_) | Value::Duration(_) => true,
         }
     }

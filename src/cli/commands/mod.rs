@@ -1,6 +1,7 @@
 //! The commands beside serving: what does promtool do for Prometheus, and how is it asked for here? Each module
 //! describes its command lines and runs them; names, flags and exit codes are promtool's.
 
+mod backfill;
 mod check;
 mod client;
 mod discovery;
@@ -83,6 +84,13 @@ pub fn all() -> Vec<Command> {
         .subcommands([client::healthy(), client::ready(), discovery::command()]);
     let test = Command::new("test")
         .about("Unit tests")
+        .arg(
+            Arg::new("junit")
+                .long("junit")
+                .value_name("FILE")
+                .global(true)
+                .help("Write the results to this file in the JUnit format too."),
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(unit_tests::command());

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::{Arg, ArgMatches, Command};
 
 use super::{EXIT_LINT, features, many, parse_options, switch, text};
+use crate::alert::lint::{missing_labels, unused_for};
 use crate::alert::load::{RuleFileOptions, check_rule_text, load_rule_file};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::config::RuleFile;
@@ -18,6 +19,8 @@ const MAX_INPUT_BYTES: u64 = 256 << 20;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lint {
     pub duplicate_rules: bool,
+    pub missing_labels: bool,
+    pub unused_for: bool,
     pub long_intervals: bool,
     pub fatal: bool,
 }
@@ -39,6 +42,8 @@ impl Lint {
         let has = |name: &str| chosen.iter().any(|c| c == name || c == "all");
         Self {
             duplicate_rules: has("duplicate-rules"),
+            missing_labels: has("missing-labels"),
+            unused_for: has("unused-for"),
             long_intervals: has("too-long-scrape-interval"),
             fatal: matches.get_flag("lint-fatal"),
         }
@@ -76,7 +81,10 @@ pub(super) fn command() -> Command {
                 .value_name("FILE")
                 .help("Rule files; standard input if there are none."),
         )
-        .args(Lint::arguments(&["all", "duplicate-rules", "none"], "duplicate-rules"))
+        .args(Lint::arguments(
+            &["all", "duplicate-rules", "missing-labels", "unused-for", "none"],
+            "duplicate-rules",
+        ))
         .arg(switch("ignore-unknown-fields", "Accept fields that nobody knows."))
         .arg(features())
 }
@@ -99,7 +107,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
             }
             Err(e) => Err(format!("reading standard input: {e}")),
         };
-        report(loaded, lint, &mut outcome);
+        report(loaded, &options, lint, &mut outcome);
     }
     for path in files {
         check(&path, &options, lint, &mut outcome);
@@ -110,10 +118,10 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
 /// Checks one file and prints what came out.
 pub(super) fn check(path: &str, options: &RuleFileOptions, lint: Lint, outcome: &mut Outcome) {
     println!("Checking {path}");
-    report(load_rule_file(Path::new(path), options).map_err(|e| e.to_string()), lint, outcome);
+    report(load_rule_file(Path::new(path), options).map_err(|e| e.to_string()), options, lint, outcome);
 }
 
-fn report(loaded: Result<RuleFile, String>, lint: Lint, outcome: &mut Outcome) {
+fn report(loaded: Result<RuleFile, String>, options: &RuleFileOptions, lint: Lint, outcome: &mut Outcome) {
     match loaded {
         Err(e) => {
             outcome.faulty = true;
@@ -122,6 +130,17 @@ fn report(loaded: Result<RuleFile, String>, lint: Lint, outcome: &mut Outcome) {
         Ok(file) => {
             for warning in &file.warnings {
                 println!("  WARNING: {warning}");
+            }
+            let mut doubts = Vec::new();
+            if lint.missing_labels {
+                doubts.append(&mut missing_labels(&file, &options.parse));
+            }
+            if lint.unused_for {
+                doubts.append(&mut unused_for(&file));
+            }
+            for doubt in doubts {
+                outcome.linted = true;
+                eprintln!("lint error {doubt}");
             }
             let duplicates = if lint.duplicate_rules { duplicates(&file) } else { Vec::new() };
             if duplicates.is_empty() {

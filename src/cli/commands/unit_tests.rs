@@ -1,11 +1,12 @@
 //! `test rules`: do rules do what their unit tests say?
 
 use std::path::Path;
+use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{features, has_feature, many, parse_options, switch};
-use crate::alert::unit_test::{UnitTestOptions, run_file};
+use super::{features, has_feature, many, parse_options, switch, text};
+use crate::alert::unit_test::{TestResult, UnitTestOptions, run_tests};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::config::rule_tests::RuleTestFile;
 
@@ -35,12 +36,19 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
         delayed_name_removal: has_feature(matches, "promql-delayed-name-removal"),
     };
     let mut code = 0;
+    let mut report = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     for path in many(matches, "file") {
         println!("Unit Testing:  {path}");
         if matches.get_flag("debug") {
             describe(Path::new(&path), options.ignore_unknown_fields);
         }
-        let failures = run_file(Path::new(&path), &options);
+        let begun = Instant::now();
+        let results = run_tests(Path::new(&path), &options);
+        add_suite(&mut report, &path, &results, begun.elapsed().as_secs_f64());
+        let failures: Vec<String> = match results {
+            Ok(results) => results.into_iter().flat_map(|result| result.failures).collect(),
+            Err(error) => vec![error],
+        };
         if failures.is_empty() {
             println!("  SUCCESS");
         } else {
@@ -52,7 +60,61 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
         }
         println!();
     }
+    report.push_str("</testsuites>\n");
+    let file = text(matches, "junit");
+    if !file.is_empty()
+        && let Err(e) = std::fs::write(file, report)
+    {
+        eprintln!("cannot write {file}: {e}");
+        code = EXIT_FAILURE;
+    }
     code
+}
+
+/// One file of tests in the JUnit format.
+fn add_suite(report: &mut String, path: &str, results: &Result<Vec<TestResult>, String>, seconds: f64) {
+    let broken;
+    let (cases, errors): (&[TestResult], &[TestResult]) = match results {
+        Ok(results) => (results, &[]),
+        Err(error) => {
+            broken = [TestResult { name: path.to_owned(), failures: vec![error.clone()] }];
+            (&[], &broken)
+        }
+    };
+    let failed = cases.iter().filter(|case| !case.failures.is_empty()).count();
+    report.push_str(&format!(
+        "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failed}\" errors=\"{}\" time=\"{seconds:.3}\">\n",
+        escape(path),
+        cases.len() + errors.len(),
+        errors.len()
+    ));
+    for (list, kind) in [(cases, "failure"), (errors, "error")] {
+        for case in list {
+            report.push_str(&format!("    <testcase name=\"{}\">\n", escape(&case.name)));
+            for failure in &case.failures {
+                report.push_str(&format!("      <{kind}>{}</{kind}>\n", escape(failure)));
+            }
+            report.push_str("    </testcase>\n");
+        }
+    }
+    report.push_str("  </testsuite>\n");
+}
+
+/// Text for XML; characters that it cannot hold become the replacement character.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' | '\r' => out.push(c),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn describe(path: &Path, ignore_unknown_fields: bool) {

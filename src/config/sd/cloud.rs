@@ -114,6 +114,44 @@ fn check_aws(config: &mut AwsSdConfig, node: &Node, cx: &mut Context) {
     check_filters(&config.filters, node, cx);
 }
 
+/// Copies the fields that all AWS sections have.
+macro_rules! of_role {
+    ($from:expr, $kind:ident { $($field:ident),* }) => {{
+        let mut out = $kind {
+            region: $from.region.clone(),
+            endpoint: $from.endpoint.clone(),
+            access_key: $from.access_key.clone(),
+            secret_key: $from.secret_key.clone(),
+            profile: $from.profile.clone(),
+            role_arn: $from.role_arn.clone(),
+            external_id: $from.external_id.clone(),
+            refresh_interval: $from.refresh_interval,
+            http: $from.http.clone(),
+            $($field: $from.$field.clone(),)*
+            ..$kind::default()
+        };
+        if $from.port != 0 {
+            out.port = $from.port;
+        }
+        Box::new(out)
+    }};
+}
+
+impl AwsSdConfig {
+    /// The section of the role's own that means the same; none for roles that are not served.
+    #[must_use]
+    pub fn of_role(&self) -> Option<super::SdConfig> {
+        use super::SdConfig;
+        Some(match self.role.as_str() {
+            "ec2" => SdConfig::Ec2(of_role!(self, Ec2SdConfig { filters })),
+            "ecs" => SdConfig::Ecs(of_role!(self, EcsSdConfig { clusters })),
+            "lightsail" => SdConfig::Lightsail(of_role!(self, LightsailSdConfig {})),
+            "msk" => SdConfig::Msk(of_role!(self, MskSdConfig { clusters })),
+            _ => return None,
+        })
+    }
+}
+
 section! {
     /// An item of `ecs_sd_configs`.
     pub struct EcsSdConfig("ecs_sd_config") {

@@ -1,7 +1,9 @@
-//! Targets from DigitalOcean's droplets.
+//! Targets from DigitalOcean's droplets or managed databases.
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::fields::{Fields, Meta};
 use super::refresh::Refresher;
 use super::rest::Rest;
 use super::{LabelMap, join_host_port, surrounded};
@@ -74,16 +76,52 @@ struct Droplet {
 
 pub(super) struct DigitalOceanDiscovery {
     port: u16,
+    databases: bool,
     rest: Rest,
 }
 
 impl DigitalOceanDiscovery {
     pub(super) fn new(config: &DigitalOceanSdConfig, base: &str) -> Result<Self, String> {
-        if config.role != "droplets" {
-            return Err(format!("role {:?} is not implemented in this version", config.role));
-        }
-        Ok(Self { port: config.port, rest: Rest::new(&config.http, base)? })
+        let databases = config.role == "databases";
+        Ok(Self { port: config.port, databases, rest: Rest::new(&config.http, base)? })
     }
+
+    async fn read_databases(&mut self) -> Result<Vec<LabelMap>, String> {
+        let mut targets = Vec::new();
+        for page in 1..=MAX_PAGES {
+            let list: Value = self.rest.get(&format!("/v2/databases?per_page=200&page={page}")).await?;
+            targets.extend(Fields(&list).items("/databases").filter_map(|d| database(d, self.port)));
+            if !Fields(&list).has("/links/pages/next") {
+                break;
+            }
+        }
+        Ok(targets)
+    }
+}
+
+/// A cluster at its private host, where it has one.
+fn database(database: Fields<'_>, port: u16) -> Option<LabelMap> {
+    let host = |pointer: &str| database.some(pointer).filter(|host| !host.is_empty());
+    let (public, private) = (host("/connection/host"), host("/private_connection/host"));
+    let address = private.clone().or_else(|| public.clone())?;
+    let mut meta = Meta::new("__meta_digitalocean_db_");
+    meta.copy(
+        database,
+        &[
+            ("id", "/id"),
+            ("name", "/name"),
+            ("engine", "/engine"),
+            ("version", "/version"),
+            ("status", "/status"),
+            ("region", "/region"),
+            ("size", "/size"),
+            ("num_nodes", "/num_nodes"),
+        ],
+    );
+    meta.set_some("host", public);
+    meta.set_some("private_host", private);
+    meta.set_tags("tag_", database.texts("/tags").into_iter().map(|tag| (tag, "true".to_owned())));
+    Some(meta.at(join_host_port(&address, port)))
 }
 
 fn target(droplet: &Droplet, port: u16) -> Option<LabelMap> {
@@ -129,6 +167,11 @@ fn target(droplet: &Droplet, port: u16) -> Option<LabelMap> {
 
 impl Refresher for DigitalOceanDiscovery {
     async fn refresh(&mut self) -> Result<Vec<TargetGroup>, String> {
+        if self.databases {
+            let targets = self.read_databases().await?;
+            let source = "DigitalOcean".into();
+            return Ok(vec![TargetGroup { source, targets, labels: LabelMap::new() }]);
+        }
         let mut targets = Vec::new();
         for page in 1..=MAX_PAGES {
             let list: Page = self.rest.get(&format!("/v2/droplets?per_page=200&page={page}")).await?;

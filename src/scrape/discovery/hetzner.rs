@@ -1,9 +1,11 @@
-//! Targets from Hetzner Cloud's servers.
+//! Targets from Hetzner: servers of its cloud, or dedicated ones of its robot.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::fields::{self, Fields};
 use super::refresh::Refresher;
 use super::rest::{Rest, query};
 use super::{LabelMap, join_host_port, sanitize};
@@ -119,17 +121,23 @@ struct Server {
 
 pub(super) struct HetznerDiscovery {
     port: u16,
+    robot: bool,
     label_selector: String,
     rest: Rest,
 }
 
 impl HetznerDiscovery {
-    pub(super) fn new(config: &HetznerSdConfig, base: &str) -> Result<Self, String> {
-        if config.role != "hcloud" {
-            return Err(format!("role {:?} is not implemented in this version", config.role));
-        }
+    /// Asks the API of the role.
+    pub(super) fn new(config: &HetznerSdConfig) -> Result<Self, String> {
+        let robot = config.role == "robot";
+        let base = if robot { "https://robot-ws.your-server.de" } else { "https://api.hetzner.cloud" };
+        Self::at(config, base)
+    }
+
+    pub(super) fn at(config: &HetznerSdConfig, base: &str) -> Result<Self, String> {
         Ok(Self {
             port: config.port,
+            robot: config.role == "robot",
             label_selector: config.label_selector.clone(),
             rest: Rest::new(&config.http, base)?,
         })
@@ -175,8 +183,35 @@ fn target(server: &Server, port: u16, networks: &BTreeMap<u64, String>) -> Label
     labels
 }
 
+fn robot_target(server: Fields<'_>, port: u16) -> LabelMap {
+    let mut meta = fields::Meta::new("__meta_hetzner_");
+    meta.set("role", "robot");
+    meta.copy(
+        server,
+        &[
+            ("server_id", "/server_number"),
+            ("server_name", "/server_name"),
+            ("server_status", "/status"),
+            ("public_ipv4", "/server_ip"),
+            ("robot_product", "/product"),
+        ],
+    );
+    meta.set("datacenter", server.text("/dc").to_lowercase());
+    meta.set("robot_cancelled", server.is_true("/cancelled").to_string());
+    if let Some(v6) = server.items("/subnet").find(|s| s.text("/ip").contains(':')) {
+        meta.set("public_ipv6_network", format!("{}/{}", v6.text("/ip"), v6.text("/mask")));
+    }
+    meta.at(join_host_port(&server.text("/server_ip"), port))
+}
+
 impl Refresher for HetznerDiscovery {
     async fn refresh(&mut self) -> Result<Vec<TargetGroup>, String> {
+        if self.robot {
+            let list: Value = self.rest.get("/server").await?;
+            let servers = Fields(&list).items("").map(|entry| robot_target(entry.at("/server"), self.port));
+            let (source, targets) = ("hetzner".into(), servers.collect());
+            return Ok(vec![TargetGroup { source, targets, labels: LabelMap::new() }]);
+        }
         let mut networks = BTreeMap::new();
         for page in 1..=MAX_PAGES {
             let list: Networks = self.rest.get(&format!("/v1/networks?per_page=50&page={page}")).await?;

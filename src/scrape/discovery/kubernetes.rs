@@ -1,35 +1,27 @@
-//! Targets from Kubernetes: lists the objects of a role and what belongs to them, then watches for changes.
-//!
-//! A watch is a request that the API server answers for a few seconds with one JSON object a line; the
-//! resource version of the last one is where the next watch begins. A version that is too old starts over.
+//! Targets from Kubernetes: which objects a section needs, and where the API server is. The objects come from watches
+//! that all sections share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Updates;
-use super::kubernetes_objects::{Event, List, Object};
-use super::kubernetes_targets::{Cluster, Store};
-use super::rest::{Rest, query};
+use super::kubernetes_targets::{Cluster, Stores};
+use super::kubernetes_watch::{WatchKey, WatchPool};
 use crate::config::sd::cluster::{KubernetesRole, KubernetesSdConfig};
 use crate::config::{Authorization, FilePath, HttpClientConfig, Secret};
-use crate::telemetry::{Counter, Registry};
 
-/// How long the API server answers one watch.
-const WATCH_SECONDS: &str = "5";
-/// Objects in one answer to a list request.
-const PAGE: &str = "500";
-/// Pause after a failure.
-const RETRY: Duration = Duration::from_secs(10);
+/// How long changes are gathered before targets are made of them, at least and at most.
+const GATHER: Duration = Duration::from_millis(50);
+const MAX_GATHER: Duration = Duration::from_secs(10);
 /// Where a pod finds its credentials.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Which store of the cluster a resource fills.
+/// Which stores of the cluster a resource fills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Main,
@@ -39,7 +31,7 @@ enum Slot {
     Namespaces,
 }
 
-fn slot(cluster: &mut Cluster, slot: Slot) -> &mut Store {
+fn slot(cluster: &mut Cluster, slot: Slot) -> &mut Stores {
     match slot {
         Slot::Main => &mut cluster.main,
         Slot::Pods => &mut cluster.pods,
@@ -61,23 +53,13 @@ fn resource(role: KubernetesRole) -> (&'static str, &'static str, bool) {
     }
 }
 
-/// One thing to list and watch.
-struct Watch {
-    path: String,
-    slot: Slot,
-    /// Namespace it is restricted to, empty for all; its objects are replaced by a new list.
-    namespace: String,
-    label_selector: String,
-    field_selector: String,
-}
-
 pub(super) struct KubernetesDiscovery {
     config: KubernetesSdConfig,
     role: KubernetesRole,
     server: String,
     http: HttpClientConfig,
     own_namespace: String,
-    failures: Counter,
+    pool: Arc<WatchPool>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -157,7 +139,7 @@ fn in_cluster() -> Result<(String, HttpClientConfig), String> {
 }
 
 impl KubernetesDiscovery {
-    pub(super) fn new(config: &KubernetesSdConfig, registry: &Registry) -> Result<Self, String> {
+    pub(super) fn new(config: &KubernetesSdConfig, pool: &Arc<WatchPool>) -> Result<Self, String> {
         let (server, http) = if !config.kubeconfig_file.is_empty() {
             read_kubeconfig(&config.kubeconfig_file)?
         } else if config.api_server.is_empty() {
@@ -178,15 +160,11 @@ impl KubernetesDiscovery {
             server,
             http,
             own_namespace,
-            failures: registry.counter(
-                "prometheus_sd_kubernetes_failures_total",
-                "The number of failed WATCH/LIST requests.",
-                &[],
-            ),
+            pool: Arc::clone(pool),
         })
     }
 
-    fn watches(&self) -> Vec<Watch> {
+    fn watches(&self) -> Vec<(Slot, WatchKey)> {
         let mut wanted = vec![(self.role, Slot::Main)];
         if matches!(self.role, KubernetesRole::Endpoints | KubernetesRole::EndpointSlice) {
             wanted.push((KubernetesRole::Pod, Slot::Pods));
@@ -213,193 +191,59 @@ impl KubernetesDiscovery {
                     "" => format!("{api}/{plural}"),
                     namespace => format!("{api}/namespaces/{namespace}/{plural}"),
                 };
-                out.push(Watch {
-                    path,
-                    slot,
-                    namespace: namespace.clone(),
-                    label_selector: selector.map(|s| s.label.clone()).unwrap_or_default(),
-                    field_selector: selector.map(|s| s.field.clone()).unwrap_or_default(),
-                });
+                let label = selector.map(|s| s.label.clone()).unwrap_or_default();
+                let field = selector.map(|s| s.field.clone()).unwrap_or_default();
+                out.push((slot, self.key(path, label, field)));
             }
         }
         if attach.namespace {
-            out.push(Watch {
-                path: "/api/v1/namespaces".into(),
-                slot: Slot::Namespaces,
-                namespace: String::new(),
-                label_selector: String::new(),
-                field_selector: String::new(),
-            });
+            let key = self.key("/api/v1/namespaces".into(), String::new(), String::new());
+            out.push((Slot::Namespaces, key));
         }
         out
     }
 
-    /// Lists and watches until cancelled.
+    fn key(&self, path: String, label_selector: String, field_selector: String) -> WatchKey {
+        let (server, http) = (self.server.clone(), self.http.clone());
+        WatchKey { server, http, path, label_selector, field_selector }
+    }
+
+    /// Follows the watches until cancelled.
     pub(super) async fn run(self, updates: Updates, cancel: CancellationToken) {
-        let cluster = Arc::new(Mutex::new(Cluster::default()));
         let changed = Arc::new(Notify::new());
-        let watches = self.watches();
-        let pending = Arc::new(std::sync::atomic::AtomicUsize::new(watches.len()));
-        for watch in watches {
-            let rest = match Rest::new(&self.http, &self.server) {
-                Ok(rest) => rest,
+        let mut stores = Vec::new();
+        for (slot, key) in self.watches() {
+            match self.pool.follow(key, &changed) {
+                Ok(store) => stores.push((slot, store)),
                 Err(error) => return tracing::error!(discovery = "kubernetes", error, "no client"),
-            };
-            let follow = Follow {
-                rest,
-                watch,
-                cluster: Arc::clone(&cluster),
-                changed: Arc::clone(&changed),
-                pending: Arc::clone(&pending),
-                listed: false,
-                failures: self.failures.clone(),
-            };
-            tokio::spawn(follow.run(cancel.clone()));
+            }
         }
+        changed.notify_one();
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = changed.notified() => {}
             }
-            // Half a picture would lack labels; wait until everything was listed once.
-            if pending.load(std::sync::atomic::Ordering::Acquire) == 0 {
-                let groups = cluster.lock().groups(self.role, &self.config.attach_metadata);
-                updates.replace(groups);
+            let mut cluster = Cluster::default();
+            let mut complete = true;
+            for (kind, store) in &stores {
+                match store.objects() {
+                    Some(objects) => slot(&mut cluster, *kind).0.push(objects),
+                    None => complete = false,
+                }
             }
-        }
-    }
-}
-
-struct Follow {
-    rest: Rest,
-    watch: Watch,
-    cluster: Arc<Mutex<Cluster>>,
-    changed: Arc<Notify>,
-    pending: Arc<std::sync::atomic::AtomicUsize>,
-    listed: bool,
-    failures: Counter,
-}
-
-impl Follow {
-    async fn run(mut self, cancel: CancellationToken) {
-        loop {
-            let result = tokio::select! {
-                () = cancel.cancelled() => return,
-                result = self.list_and_watch() => result,
-            };
-            let Err(error) = result;
-            self.failures.inc();
-            tracing::error!(discovery = "kubernetes", path = self.watch.path, error, "list or watch failed");
+            // Half a picture would lack labels; wait until everything was listed once.
+            if !complete {
+                continue;
+            }
+            let started = std::time::Instant::now();
+            updates.replace(cluster.groups(self.role, &self.config.attach_metadata));
+            // A large cluster changes all the time: spend no more than a tenth of a core on it.
+            let pause = (started.elapsed() * 9).clamp(GATHER, MAX_GATHER);
             tokio::select! {
                 () = cancel.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
-    }
-
-    fn parameters<'p>(&'p self, own: &[(&'p str, &'p str)]) -> String {
-        let mut all = own.to_vec();
-        for (name, value) in
-            [("labelSelector", &self.watch.label_selector), ("fieldSelector", &self.watch.field_selector)]
-        {
-            if !value.is_empty() {
-                all.push((name, value));
-            }
-        }
-        query(all)
-    }
-
-    async fn list(&mut self) -> Result<String, String> {
-        let mut objects = Vec::new();
-        let mut next = String::new();
-        loop {
-            let mut own = vec![("limit", PAGE)];
-            if !next.is_empty() {
-                own.push(("continue", &next));
-            }
-            let path = format!("{}?{}", self.watch.path, self.parameters(&own));
-            let list: List = self.rest.get(&path).await?;
-            objects.extend(list.items);
-            next = list.metadata.next;
-            if next.is_empty() {
-                self.replace(objects);
-                return Ok(list.metadata.resource_version);
-            }
-        }
-    }
-
-    fn replace(&mut self, objects: Vec<Object>) {
-        let mut cluster = self.cluster.lock();
-        let store = slot(&mut cluster, self.watch.slot);
-        let namespace = &self.watch.namespace;
-        store.retain(|(own, _), _| !namespace.is_empty() && own != namespace);
-        for object in objects {
-            store.insert((object.metadata.namespace.clone(), object.metadata.name.clone()), object);
-        }
-        drop(cluster);
-        if !std::mem::replace(&mut self.listed, true) {
-            self.pending.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
-        }
-        self.changed.notify_one();
-    }
-
-    async fn list_and_watch(&mut self) -> Result<std::convert::Infallible, String> {
-        let mut version = self.list().await?;
-        loop {
-            let own = [
-                ("watch", "1"),
-                ("allowWatchBookmarks", "true"),
-                ("resourceVersion", version.as_str()),
-                ("timeoutSeconds", WATCH_SECONDS),
-            ];
-            let path = format!("{}?{}", self.watch.path, self.parameters(&own));
-            let started = tokio::time::Instant::now();
-            let (bytes, _) = self.rest.get_bytes(&path).await?;
-            let events: Vec<Event> = serde_json::Deserializer::from_slice(bytes)
-                .into_iter()
-                .collect::<Result<_, _>>()
-                .map_err(|e| format!("cannot decode a watch: {e}"))?;
-            let quick = events.is_empty() && started.elapsed() < Duration::from_secs(1);
-            match self.apply(events)? {
-                Some(new) => version = new,
-                // Version 0 of a list may be anything; an expired one starts over.
-                None if version.is_empty() => version = self.list().await?,
-                None => {}
-            }
-            if quick {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-
-    /// Applies events; returns the version of the last.
-    fn apply(&mut self, events: Vec<Event>) -> Result<Option<String>, String> {
-        let mut version = None;
-        let mut changed = false;
-        let mut cluster = self.cluster.lock();
-        let store = slot(&mut cluster, self.watch.slot);
-        for event in events {
-            if event.kind == "ERROR" {
-                let message = event.object.get("message").and_then(|m| m.as_str()).unwrap_or("unknown");
-                return Err(format!("watch ended: {message}"));
-            }
-            let object: Object =
-                serde_json::from_value(event.object).map_err(|e| format!("cannot decode an object: {e}"))?;
-            version = Some(object.metadata.resource_version.clone());
-            let key = (object.metadata.namespace.clone(), object.metadata.name.clone());
-            match event.kind.as_str() {
-                "ADDED" | "MODIFIED" => {
-                    store.insert(key, object);
-                    changed = true;
-                }
-                "DELETED" => changed |= store.remove(&key).is_some(),
-                _ => {}
-            }
-        }
-        drop(cluster);
-        if changed {
-            self.changed.notify_one();
-        }
-        Ok(version)
     }
 }

@@ -2,6 +2,7 @@
 //! belongs to.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::kubernetes_objects::{Container, ContainerPort, Meta, Object, TargetRef};
 use super::{LabelMap, join_host_port, sanitize};
@@ -11,16 +12,30 @@ use crate::model::target_group::TargetGroup;
 const PREFIX: &str = "__meta_kubernetes_";
 
 /// Objects of one kind by namespace and name.
-pub(super) type Store = BTreeMap<(String, String), Object>;
+pub(super) type Store = BTreeMap<(String, String), Arc<Object>>;
+
+/// The stores of one kind: one, or one for each namespace.
+#[derive(Debug, Default)]
+pub(super) struct Stores(pub(super) Vec<Arc<Store>>);
+
+impl Stores {
+    fn get(&self, key: &(String, String)) -> Option<&Object> {
+        self.0.iter().find_map(|store| store.get(key)).map(|object| &**object)
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Object> {
+        self.0.iter().flat_map(|store| store.values()).map(|object| &**object)
+    }
+}
 
 /// Everything that is known of a cluster.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
-    pub(super) main: Store,
-    pub(super) pods: Store,
-    pub(super) services: Store,
-    pub(super) nodes: Store,
-    pub(super) namespaces: Store,
+    pub(super) main: Stores,
+    pub(super) pods: Stores,
+    pub(super) services: Stores,
+    pub(super) nodes: Stores,
+    pub(super) namespaces: Stores,
 }
 
 struct Labels(LabelMap);

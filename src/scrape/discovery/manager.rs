@@ -37,7 +37,7 @@ struct Provider {
     sets: Vec<String>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     options: DiscoveryOptions,
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
@@ -48,6 +48,8 @@ struct Inner {
     shutdown: CancellationToken,
     tasks: TaskTracker,
     runtime: Handle,
+    /// Watches of Kubernetes objects, shared by all sections.
+    pub(super) kubernetes: Arc<super::kubernetes_watch::WatchPool>,
     failed_configs: Gauge,
     received: Counter,
     updates: Counter,
@@ -55,7 +57,7 @@ struct Inner {
 }
 
 /// Runs mechanisms and publishes what they find.
-pub struct DiscoveryManager(Arc<Inner>);
+pub struct DiscoveryManager(pub(super) Arc<Inner>);
 
 impl DiscoveryManager {
     /// A manager without sets. Must be called inside a tokio runtime.
@@ -91,6 +93,7 @@ impl DiscoveryManager {
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
+            kubernetes: super::kubernetes_watch::WatchPool::new(registry),
         });
         inner.tasks.spawn(publish(Arc::clone(&inner)));
         Self(inner)
@@ -169,61 +172,80 @@ impl Inner {
         updates: Updates,
         cancel: CancellationToken,
     ) -> Result<(), String> {
-        let metrics = |mechanism: &str| RefreshMetrics::new(&self.registry, mechanism, set);
+        use super::serverset::{MemberDiscovery, MemberKind};
+        let tasks = (&self.tasks, &self.runtime);
+        // Runs a mechanism that asks at intervals.
+        macro_rules! ask {
+            ($name:literal, $config:ident, $discovery:expr) => {{
+                let metrics = RefreshMetrics::new(&self.registry, $name, set);
+                let interval = $config.refresh_interval.as_std();
+                let run = super::refresh::run($discovery, $name, interval, metrics, updates, cancel);
+                tasks.0.spawn_on(run, tasks.1);
+            }};
+        }
+        // Runs a mechanism that listens.
+        macro_rules! follow {
+            ($discovery:expr) => {{
+                tasks.0.spawn_on($discovery.run(updates, cancel), tasks.1);
+            }};
+        }
+        let registry = &self.registry;
         match config {
-            SdConfig::Static(config) => updates.replace(vec![config.to_group(index)]),
-            SdConfig::File(config) => {
-                let watcher = super::file::FileDiscovery::new(config, &self.registry);
-                self.tasks.spawn_on(watcher.run(updates, cancel), &self.runtime);
+            SdConfig::Static(c) => updates.replace(vec![c.to_group(index)]),
+            SdConfig::File(c) => follow!(super::file::FileDiscovery::new(c, registry)),
+            SdConfig::Http(c) => ask!("http", c, super::http::HttpDiscovery::new(c, registry)?),
+            SdConfig::Dns(c) => ask!("dns", c, super::dns::DnsDiscovery::new(c, registry)),
+            SdConfig::Consul(c) => follow!(super::consul::ConsulDiscovery::new(c, registry)),
+            SdConfig::Kubernetes(c) => {
+                follow!(super::kubernetes::KubernetesDiscovery::new(c, &self.kubernetes)?)
             }
-            SdConfig::Http(config) => {
-                let refresher = super::http::HttpDiscovery::new(config, &self.registry)?;
-                let interval = config.refresh_interval.as_std();
-                let run = super::refresh::run(refresher, "http", interval, metrics("http"), updates, cancel);
-                self.tasks.spawn_on(run, &self.runtime);
-            }
-            SdConfig::Dns(config) => {
-                let refresher = super::dns::DnsDiscovery::new(config, &self.registry);
-                let interval = config.refresh_interval.as_std();
-                let run = super::refresh::run(refresher, "dns", interval, metrics("dns"), updates, cancel);
-                self.tasks.spawn_on(run, &self.runtime);
-            }
-            SdConfig::Consul(config) => {
-                let discovery = super::consul::ConsulDiscovery::new(config, &self.registry);
-                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
-            }
-            SdConfig::Docker(config) => {
-                let refresher = super::docker::DockerDiscovery::new(config)?;
-                let interval = config.refresh_interval.as_std();
-                let run =
-                    super::refresh::run(refresher, "docker", interval, metrics("docker"), updates, cancel);
-                self.tasks.spawn_on(run, &self.runtime);
-            }
-            SdConfig::Kubernetes(config) => {
-                let discovery = super::kubernetes::KubernetesDiscovery::new(config, &self.registry)?;
-                self.tasks.spawn_on(discovery.run(updates, cancel), &self.runtime);
-            }
-            SdConfig::Nomad(config) => {
-                let refresher = super::nomad::NomadDiscovery::new(config)?;
-                let interval = config.refresh_interval.as_std();
-                let run =
-                    super::refresh::run(refresher, "nomad", interval, metrics("nomad"), updates, cancel);
-                self.tasks.spawn_on(run, &self.runtime);
-            }
-            SdConfig::DigitalOcean(config) => {
+            SdConfig::Docker(c) => ask!("docker", c, super::docker::DockerDiscovery::new(c)?),
+            SdConfig::DockerSwarm(c) => ask!("dockerswarm", c, super::swarm::SwarmDiscovery::new(c)?),
+            SdConfig::Ec2(c) => ask!("ec2", c, super::ec2::Ec2Discovery::new(c)?),
+            SdConfig::Lightsail(c) => ask!("lightsail", c, super::ec2::LightsailDiscovery::new(c)?),
+            SdConfig::Ecs(c) => ask!("ecs", c, super::ecs::EcsDiscovery::new(c)?),
+            SdConfig::Msk(c) => ask!("msk", c, super::msk::MskDiscovery::new(c)?),
+            SdConfig::Aws(c) => match c.of_role() {
+                Some(role) => return self.start(&role, set, index, updates, cancel),
+                None => return Err(format!("aws_sd_configs: role {:?} is not implemented", c.role)),
+            },
+            SdConfig::Azure(c) => ask!("azure", c, super::azure::AzureDiscovery::new(c, registry)?),
+            SdConfig::Gce(c) => ask!("gce", c, super::gce::GceDiscovery::new(c)?),
+            SdConfig::Openstack(c) => ask!("openstack", c, super::openstack::OpenstackDiscovery::new(c)?),
+            SdConfig::Nomad(c) => ask!("nomad", c, super::nomad::NomadDiscovery::new(c)?),
+            SdConfig::DigitalOcean(c) => {
                 let base = "https://api.digitalocean.com";
-                let refresher = super::digitalocean::DigitalOceanDiscovery::new(config, base)?;
-                let (name, interval) = ("digitalocean", config.refresh_interval.as_std());
-                let run = super::refresh::run(refresher, name, interval, metrics(name), updates, cancel);
-                self.tasks.spawn_on(run, &self.runtime);
+                ask!("digitalocean", c, super::digitalocean::DigitalOceanDiscovery::new(c, base)?);
             }
-            SdConfig::Hetzner(config) => {
-                let base = "https://api.hetzner.cloud";
-                let refresher = super::hetzner::HetznerDiscovery::new(config, base)?;
-                let (name, interval) = ("hetzner", config.refresh_interval.as_std());
-                let run = super::refresh::run(refresher, name, interval, metrics(name), updates, cancel);
-                self.tasks.spawn_on(run, &self.runtime);
+            SdConfig::Hetzner(c) => ask!("hetzner", c, super::hetzner::HetznerDiscovery::new(c)?),
+            SdConfig::Linode(c) => {
+                ask!("linode", c, super::linode::LinodeDiscovery::new(c, "https://api.linode.com")?);
             }
+            SdConfig::Eureka(c) => ask!("eureka", c, super::eureka::EurekaDiscovery::new(c)?),
+            SdConfig::PuppetDb(c) => ask!("puppetdb", c, super::puppetdb::PuppetDbDiscovery::new(c)?),
+            SdConfig::Marathon(c) => ask!("marathon", c, super::marathon::MarathonDiscovery::new(c)?),
+            SdConfig::Serverset(c) => follow!(MemberDiscovery {
+                kind: MemberKind::Serverset,
+                servers: c.servers.clone(),
+                paths: c.paths.clone(),
+                timeout: c.timeout.as_std(),
+            }),
+            SdConfig::Nerve(c) => follow!(MemberDiscovery {
+                kind: MemberKind::Nerve,
+                servers: c.servers.clone(),
+                paths: c.paths.clone(),
+                timeout: c.timeout.as_std(),
+            }),
+            SdConfig::Triton(c) => ask!("triton", c, super::triton::TritonDiscovery::new(c)?),
+            SdConfig::Vultr(c) => {
+                ask!("vultr", c, super::vultr::VultrDiscovery::new(c, "https://api.vultr.com")?);
+            }
+            SdConfig::Scaleway(c) => ask!("scaleway", c, super::scaleway::ScalewayDiscovery::new(c)?),
+            SdConfig::Uyuni(c) => ask!("uyuni", c, super::uyuni::UyuniDiscovery::new(c)?),
+            SdConfig::Ionos(c) => ask!("ionos", c, super::ionos::IonosDiscovery::new(c)?),
+            SdConfig::Ovhcloud(c) => ask!("ovhcloud", c, super::ovhcloud::OvhcloudDiscovery::new(c)?),
+            SdConfig::Kuma(c) => ask!("kuma", c, super::kuma::KumaDiscovery::new(c)?),
+            SdConfig::Outscale(c) => ask!("outscale", c, super::outscale::OutscaleDiscovery::new(c)?),
             other => {
                 updates.replace(Vec::new());
                 return Err(format!("{} is not implemented in this version", other.key()));

@@ -1,23 +1,49 @@
 //! Which targets exist? Mechanisms watch files, endpoints and APIs; a [`DiscoveryManager`] runs them, shares equal
 //! configurations, and publishes target groups by the name of the set (a job, an Alertmanager section).
 
+mod aws;
+mod azure;
+#[cfg(test)]
+mod cases;
 mod consul;
 mod digitalocean;
 mod dns;
 mod dns_message;
 mod docker;
+mod ec2;
+mod ecs;
+mod eureka;
+mod fields;
 mod file;
+mod gce;
 mod hetzner;
 mod http;
+mod ionos;
 mod kubernetes;
 mod kubernetes_objects;
 mod kubernetes_targets;
+mod kubernetes_watch;
+mod kuma;
+mod linode;
 mod manager;
+mod marathon;
+mod msk;
 mod nomad;
+mod openstack;
+mod outscale;
+mod ovhcloud;
+mod puppetdb;
 mod refresh;
 mod rest;
+mod scaleway;
+mod serverset;
+mod swarm;
 #[cfg(test)]
 mod tests;
+mod triton;
+mod uyuni;
+mod vultr;
+mod zookeeper;
 
 pub use manager::{DiscoveryManager, DiscoveryOptions, TargetSets};
 

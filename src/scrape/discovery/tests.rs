@@ -181,6 +181,105 @@ async fn kubernetes_pods_are_listed_and_watched() {
 }
 
 #[tokio::test]
+async fn kubernetes_kinds_are_watched_once_for_all_sections() {
+    let service = r#"{"metadata":{"name":"web","namespace":"d","labels":{"a":"b"}},
+        "spec":{"type":"ClusterIP","clusterIP":"10.1.0.1","ports":[{"name":"http","port":80,"protocol":"TCP"}]}}"#
+        .replace('\n', "");
+    let list = |items: &str| format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{items}]}}"#);
+    let first = format!(r#"{{"metadata":{{"resourceVersion":"1","continue":"next"}},"items":[{service}]}}"#);
+    let second = list(&service.replace("web", "db"));
+    let gone = r#"{"type":"ERROR","object":{"code":410,"message":"too old"}}"#;
+    let bookmark = r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#;
+    let pod = r#"{"metadata":{"name":"p1","namespace":"d"},"spec":{"nodeName":"n1","containers":[
+        {"name":"c","ports":[{"name":"http","containerPort":8080,"protocol":"TCP"},
+        {"name":"admin","containerPort":9090,"protocol":"TCP"}]}]},"status":{"podIP":"10.0.0.1","phase":"Running"}}"#
+        .replace('\n', "");
+    let endpoints = r#"{"metadata":{"name":"web","namespace":"d"},"subsets":[{"addresses":[{"ip":"10.0.0.1",
+        "nodeName":"n1","targetRef":{"kind":"Pod","name":"p1","namespace":"d"}}],
+        "notReadyAddresses":[{"ip":"10.0.0.2"}],"ports":[{"name":"http","port":8080,"protocol":"TCP"}]}]}"#
+        .replace('\n', "");
+    let slice =
+        r#"{"metadata":{"name":"web-x","namespace":"d","labels":{"kubernetes.io/service-name":"web"}},
+        "addressType":"IPv4","endpoints":[{"addresses":["10.0.0.1"],"conditions":{"ready":true},"zone":"eu",
+        "targetRef":{"kind":"Pod","name":"p1","namespace":"d"}}],"ports":[{"name":"http","port":8080}]}"#
+            .replace('\n', "");
+    let node = r#"{"metadata":{"name":"n1","labels":{"disk":"ssd"}},"spec":{"providerID":"aws://1"},"status":{
+        "addresses":[{"type":"InternalIP","address":"192.168.0.1"},{"type":"Hostname","address":"n1.x"}],
+        "conditions":[{"type":"Ready","status":"True"}],"daemonEndpoints":{"kubeletEndpoint":{"Port":10250}}}}"#
+        .replace('\n', "");
+    let ingress = r#"{"metadata":{"name":"i","namespace":"d"},"spec":{"ingressClassName":"nginx",
+        "tls":[{"hosts":["*.x.org"]}],"rules":[{"host":"a.x.org","http":{"paths":[{"path":"/p"}]}}]}}"#
+        .replace('\n', "");
+    let (address, _) = server(&[
+        ("/api/v1/services", &[&first, &second, &list(&service)]),
+        ("watch /api/v1/services", &[gone, bookmark, ""]),
+        ("/api/v1/pods", &[&list(&pod)]),
+        ("/api/v1/endpoints", &[&list(&endpoints)]),
+        ("/apis/discovery.k8s.io/v1/endpointslices", &[&list(&slice)]),
+        ("/api/v1/nodes", &[&list(&node)]),
+        ("/apis/networking.k8s.io/v1/ingresses", &[&list(&ingress)]),
+    ])
+    .await;
+    let manager = manager();
+    let mut sets = manager.subscribe();
+    let section = |role: &str| {
+        configs(&format!("  kubernetes_sd_configs: [{{role: {role}, api_server: '{address}'}}]\n"))
+    };
+    let roles = ["service", "endpoints", "endpointslice", "node", "ingress", "pod"];
+    manager.apply(roles.iter().map(|role| ((*role).to_owned(), section(role))).collect());
+    // Two pages at first, then one service after the version was too old.
+    wait_for(&mut sets, "service", |groups| groups.len() == 1).await;
+    let mut seen = BTreeMap::new();
+    for role in roles {
+        let groups = wait_for(&mut sets, role, |groups| groups.len() == 1).await;
+        seen.insert(role, groups);
+    }
+    let all = |role: &str| {
+        let group = &seen[role][0];
+        let merged =
+            |t: &BTreeMap<String, String>| group.labels.clone().into_iter().chain(t.clone()).collect();
+        group.targets.iter().map(merged).collect::<Vec<BTreeMap<String, String>>>()
+    };
+    for (role, target, label, value) in [
+        ("service", 0, "__address__", "web.d.svc:80"),
+        ("service", 0, "__meta_kubernetes_service_cluster_ip", "10.1.0.1"),
+        ("service", 0, "__meta_kubernetes_service_label_a", "b"),
+        ("endpoints", 0, "__address__", "10.0.0.1:8080"),
+        ("endpoints", 0, "__meta_kubernetes_pod_container_port_name", "http"),
+        ("endpoints", 0, "__meta_kubernetes_service_name", "web"),
+        ("endpoints", 1, "__meta_kubernetes_endpoint_ready", "false"),
+        ("endpoints", 2, "__address__", "10.0.0.1:9090"),
+        ("endpointslice", 0, "__meta_kubernetes_endpointslice_endpoint_conditions_ready", "true"),
+        ("endpointslice", 0, "__meta_kubernetes_service_label_a", "b"),
+        ("endpointslice", 1, "__address__", "10.0.0.1:9090"),
+        ("node", 0, "__address__", "192.168.0.1:10250"),
+        ("node", 0, "__meta_kubernetes_node_address_Hostname", "n1.x"),
+        ("node", 0, "__meta_kubernetes_node_provider_id", "aws://1"),
+        ("ingress", 0, "__address__", "a.x.org"),
+        ("ingress", 0, "__meta_kubernetes_ingress_scheme", "https"),
+        ("ingress", 0, "__meta_kubernetes_ingress_class_name", "nginx"),
+        ("pod", 1, "__meta_kubernetes_pod_container_port_number", "9090"),
+    ] {
+        let targets = all(role);
+        assert_eq!(
+            targets[target].get(label).map(String::as_str),
+            Some(value),
+            "{role} {target} {label}: {targets:#?}"
+        );
+    }
+    // Pods and services are needed by three sections each.
+    assert_eq!(manager.0.kubernetes.len(), 6);
+    manager.apply([("node".to_owned(), section("node"))].into());
+    let one_left = async {
+        while manager.0.kubernetes.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), one_left).await.expect("watches end with their users");
+    manager.stop().await;
+}
+
+#[tokio::test]
 async fn consul_services_are_followed() {
     let entry = r#"[{"Node":{"Node":"n","Address":"10.0.0.9","Datacenter":"d"},
                      "Service":{"ID":"w1","Service":"web","Port":80},"Checks":[]}]"#;
@@ -252,7 +351,7 @@ async fn cloud_apis_are_read_page_by_page() {
     else {
         panic!("a Hetzner section");
     };
-    let mut discovery = super::hetzner::HetznerDiscovery::new(&hetzner, &address).unwrap();
+    let mut discovery = super::hetzner::HetznerDiscovery::at(&hetzner, &address).unwrap();
     let labels = &discovery.refresh().await.unwrap()[0].targets[0];
     assert_eq!(labels["__meta_hetzner_hcloud_private_ipv4_my_net"], "10.0.0.4");
     assert_eq!(labels["__meta_hetzner_hcloud_label_a_b"], "c");

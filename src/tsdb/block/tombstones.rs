@@ -45,6 +45,11 @@ impl Tombstones {
         self.entries.len()
     }
 
+    /// All deletions.
+    pub fn iter(&self) -> impl Iterator<Item = &Tombstone> {
+        self.entries.iter()
+    }
+
     /// Adds a deletion; one that is there already is not repeated.
     pub fn add(&mut self, min_t_ms: i64, max_t_ms: i64, matchers: &[Matcher]) {
         let entry = Tombstone { min_t_ms, max_t_ms, matchers: matchers.to_vec() };

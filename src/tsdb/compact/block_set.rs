@@ -10,6 +10,7 @@ use ulid::Ulid;
 
 use crate::model::Matcher;
 use crate::tsdb::block::files::{io_error, rename, sync_dir};
+use crate::tsdb::block::tombstones::Tombstone;
 use crate::tsdb::block::{Block, BlockMeta, BlockQuerier, BlockSource, SeriesSource, writer::TEMP_SUFFIX};
 use crate::tsdb::door::{Querier, StorageError};
 use crate::tsdb::prometheus::{PrometheusBlock, PrometheusQuerier, PrometheusSource};
@@ -89,6 +90,23 @@ impl AnyBlock {
             Self::Native(b) => !b.tombstones().is_empty(),
             Self::Prometheus(b) => b.has_deletions(),
         }
+    }
+
+    /// About which share of its samples is deleted, by series and time, at most 1. Of Prometheus's blocks that is not
+    /// looked up: rewriting one makes it a native one, which only merging should do.
+    #[must_use]
+    pub fn deleted_share(&self) -> f64 {
+        let Self::Native(block) = self else { return 0.0 };
+        let meta = block.meta();
+        let all = (meta.max_time - meta.min_time).max(1) as f64 * meta.stats.num_series.max(1) as f64;
+        let of = |deletion: &Tombstone| {
+            let first = deletion.min_t_ms.max(meta.min_time);
+            let end = deletion.max_t_ms.saturating_add(1).min(meta.max_time);
+            let series = block.select_ids(&deletion.matchers).map_or(0, |ids| ids.len());
+            end.saturating_sub(first).max(0) as f64 * series as f64 / all
+        };
+        let tombstones = block.tombstones();
+        tombstones.iter().map(of).sum::<f64>().min(1.0)
     }
 
     /// Bytes of its files.

@@ -77,7 +77,9 @@ pub(super) fn recover(
     let results: Vec<_> = list(vfs, wal_dir)?.into_iter().filter(|f| f.number >= note.segment).collect();
     let decided = results.iter().any(|file| {
         file.kind == FileKind::Checkpoint
-            && vfs.sealed(&file.path, true).is_ok_and(|bytes| complete(&bytes, file.salt).is_some())
+            && vfs
+                .sealed(&file.path, true)
+                .is_ok_and(|bytes| complete(&bytes, file.salt, &file.path).is_some())
     });
     if decided {
         return put_aside(vfs, dir, &note);

@@ -29,6 +29,8 @@ pub struct StoredMetrics {
     pub size_retentions: Counter,
     /// Limit, bytes.
     pub limit_bytes: Gauge,
+    /// Limit, percent of the disk.
+    pub limit_percentage: Gauge,
     /// Limit, seconds.
     pub limit_seconds: Gauge,
     /// Seconds that removing deleted samples took.
@@ -81,6 +83,10 @@ impl StoredMetrics {
             limit_bytes: gauge(
                 "prometheus_tsdb_retention_limit_bytes",
                 "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled",
+            ),
+            limit_percentage: gauge(
+                "prometheus_tsdb_retention_limit_percentage",
+                "Max percentage of total storage space to be retained in the tsdb blocks, configured 0 means disabled",
             ),
             limit_seconds: gauge(
                 "prometheus_tsdb_retention_limit_seconds",

@@ -30,6 +30,9 @@ const LONGEST_MS: i64 = 31 * 24 * 3_600_000;
 /// How often a cycle lets deletions and snapshots go first before it insists on finishing a step.
 const PATIENCE: u32 = 3;
 
+/// A block is rewritten when more than this share of it is deleted, as in Prometheus.
+const MOST_DELETED: f64 = 0.05;
+
 /// Blocks and what is needed to make them.
 pub(super) struct Stored {
     pub(super) blocks: Arc<BlockSet>,
@@ -102,6 +105,10 @@ impl Stored {
         self.compactor.set_options(CompactorOptions { retention: self.retention() });
         self.metrics.limit_seconds.set(time_ms as f64 / 1000.0);
         self.metrics.limit_bytes.set(bytes as f64);
+    }
+
+    pub(super) fn note_percentage(&self, percent: f64) {
+        self.metrics.limit_percentage.set(percent);
     }
 
     fn retention(&self) -> Retention {
@@ -269,7 +276,7 @@ impl Stored {
         let ranges = ranges(self.block_range_ms, self.max_block_ms, self.retention().time_ms);
         let group = next_merge(&metas, &ranges, |ulid| self.refused.lock().contains(ulid));
         if group.is_empty() {
-            return Ok(false);
+            return self.rewrite(now_ms, cancelled);
         }
         let mut members: Vec<&BlockMeta> = metas.iter().filter(|m| group.contains(&m.ulid)).collect();
         members.sort_by_key(|m| m.min_time);
@@ -282,6 +289,24 @@ impl Stored {
                 self.refused.lock().extend(ulids);
             }
             step => tracing::info!(?step, "blocks were merged"),
+        }
+        Ok(true)
+    }
+
+    /// Rewrites a block of which much was deleted, if there is one: nobody should have to ask for the space.
+    fn rewrite(&self, now_ms: i64, cancelled: &(dyn Fn() -> bool + Sync)) -> Result<bool, StorageError> {
+        let blocks = self.blocks.blocks();
+        let usable = blocks.iter().filter(|b| !self.refused.lock().contains(&b.meta().ulid));
+        let Some(block) = usable.filter(|b| b.has_deletions()).find(|b| b.deleted_share() > MOST_DELETED)
+        else {
+            return Ok(false);
+        };
+        match self.compactor.merge(&[block.meta().ulid], now_ms, cancelled)? {
+            Step::Refused(ulids, reason) => {
+                tracing::error!(?ulids, reason, "a damaged block keeps what was deleted from it");
+                self.refused.lock().extend(ulids);
+            }
+            step => tracing::info!(?step, "a block was rewritten without what was deleted from it"),
         }
         Ok(true)
     }

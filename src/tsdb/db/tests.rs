@@ -326,6 +326,25 @@ fn deletions_reach_blocks_and_head() {
 }
 
 #[test]
+fn a_block_of_which_much_was_deleted_is_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), |_| {});
+    store.fill(0, 45_000);
+    store.db.compact().unwrap();
+    let count = |store: &Store| store.db.blocks().iter().map(|b| b.stats.num_samples).sum::<u64>();
+    let (before, want) = (count(&store), store.all());
+    // A tenth of a second of one of two series is too little.
+    store.db.delete_series(&[Matcher::equal("s", "a")], 1_000, 1_099).unwrap();
+    assert_eq!(store.db.compact().unwrap(), 0);
+    assert_eq!(count(&store), before);
+    store.db.delete_series(&[Matcher::equal("s", "a")], 0, 29_999).unwrap();
+    assert!(store.db.compact().unwrap() > 0);
+    assert_eq!(count(&store), before - 60);
+    assert_eq!(store.all()["b"], want["b"]);
+    assert_eq!(store.db.compact().unwrap(), 0, "once is enough");
+}
+
+#[test]
 fn retention_drops_old_blocks() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), |_| {});

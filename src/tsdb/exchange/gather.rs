@@ -145,7 +145,7 @@ impl Gather {
         for (number, (range, runs)) in self.runs.iter().enumerate() {
             progress(number, all);
             let blocks: Vec<AnyBlock> =
-                runs.iter().map(|dir| AnyBlock::open(&**dir)).collect::<Result<_, _>>()?;
+                runs.iter().map(|dir| AnyBlock::open(dir.as_path())).collect::<Result<_, _>>()?;
             if let ([block], BlockFormat::Native) = (&blocks[..], format) {
                 let target = to.join(block.meta().ulid.to_string());
                 RealVfs.rename(block.dir(), &target).map_err(|e| io_error("rename", &target, &e))?;

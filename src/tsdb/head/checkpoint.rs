@@ -4,25 +4,29 @@
 
 use std::path::Path;
 
-use super::super::chunk::bytes::{Cursor, put_ivarint, put_uvarint};
+use super::super::Map;
+use super::super::chunk::bytes::{Cursor, put_ivarint, put_text, put_uvarint};
 use super::super::chunk::float::FloatEncoder;
 use super::super::chunk::histogram::{put_histogram, take_histogram};
 use super::super::chunk::{Damaged, histogram};
 use super::super::door::StorageError;
+use super::super::index::PairId;
 use super::super::vfs::{Vfs, VfsFile, io_error, publish, temporary_name};
 use super::super::wal::batch::{TextReader, TextWriter, put_metadata, take_metadata};
-use super::super::wal::frame::{Found, FrameWriter, Frames, kind};
+use super::super::wal::frame::{FrameWriter, Frames, Raw, RawFrame, kind};
 use super::super::wal::segment::{FileKind, list, path_of};
 use super::Head;
 use super::chunks::ChunkRef;
 use super::series::{LateSample, Open};
+use super::state::State;
 use crate::model::Labels;
 use crate::model::metadata::Metadata;
 use crate::model::sample::Value;
 
-const VERSION: u64 = 1;
-/// Slots of one group: small enough that the lock is held for a moment, large enough to compress well.
-const GROUP: u32 = 256;
+const VERSION: u64 = 2;
+/// Slots of one group: small enough that the lock is held for a moment, large enough that most label pairs of a group
+/// belong to many of its series.
+const GROUP: u32 = 1024;
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -39,12 +43,27 @@ pub struct Start {
     pub valid_from_ms: i64,
 }
 
+/// Some series of a checkpoint, and the label pairs that they have.
+#[derive(Default)]
+pub struct SavedGroup {
+    /// Label names.
+    pub names: Vec<Box<str>>,
+    /// Label pairs: number of the name, value.
+    pub pairs: Vec<(u32, Box<str>)>,
+    /// Numbers of the pairs of all series, one series after the other.
+    pub numbers: Vec<u32>,
+    /// The series.
+    pub series: Vec<SavedSeries>,
+}
+
 /// One series of a checkpoint.
 pub struct SavedSeries {
     /// Persistent id.
     pub id: u64,
-    /// Labels.
-    pub labels: Labels,
+    /// Low bits of the hash of its labels.
+    pub hash: u32,
+    /// Its part of [`SavedGroup::numbers`].
+    pub numbers: std::ops::Range<usize>,
     /// Time of the oldest sample.
     pub min_t_ms: i64,
     /// Newest full chunk.
@@ -62,6 +81,8 @@ struct Output<'a> {
     path: &'a Path,
     salt: u32,
     frames: FrameWriter,
+    /// For groups of series: mostly chunks, which no compressor makes smaller.
+    plain: FrameWriter,
     buffer: Vec<u8>,
     written: u64,
     checksum: crc32fast::Hasher,
@@ -69,7 +90,8 @@ struct Output<'a> {
 
 impl Output<'_> {
     fn put(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
-        let framed = self.frames.put(&mut self.buffer, self.salt, kind, payload);
+        let frames = if kind == kind::SERIES { &mut self.plain } else { &mut self.frames };
+        let framed = frames.put(&mut self.buffer, self.salt, kind, payload);
         framed.map_err(|e| StorageError::NotReady(e.to_string()))?;
         if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
@@ -127,9 +149,9 @@ impl Head {
         segment: u32,
         chunks: ChunkRef,
     ) -> Result<(u64, u64), StorageError> {
-        let frames = FrameWriter::new(true);
+        let (frames, plain) = (FrameWriter::new(true), FrameWriter::new(false));
         let checksum = crc32fast::Hasher::new();
-        let mut out = Output { file, path, salt, frames, buffer: Vec::new(), written: 0, checksum };
+        let mut out = Output { file, path, salt, frames, plain, buffer: Vec::new(), written: 0, checksum };
         let mut payload = Vec::new();
         let (next_id, valid_from_ms, slots) = {
             let state = self.state.read();
@@ -186,11 +208,15 @@ impl Head {
         let state = self.state.read();
         let slots: Vec<u32> =
             (first..first.saturating_add(GROUP)).filter(|slot| state.series(*slot).is_some()).collect();
+        let pairs = put_pairs(out, &state, &slots);
         put_uvarint(out, slots.len() as u64);
-        let mut texts = TextWriter::default();
         for series in slots.iter().filter_map(|slot| state.series(*slot)) {
             put_uvarint(out, series.id);
-            texts.put_labels(out, &state.index.labels(&series.pairs));
+            out.extend_from_slice(&series.hash.to_le_bytes());
+            put_uvarint(out, series.pairs.len() as u64);
+            for pair in &series.pairs {
+                put_uvarint(out, u64::from(pairs.get(pair).copied().unwrap_or(0)));
+            }
             put_ivarint(out, series.min_t_ms);
             put_uvarint(out, self.chunks.resolve(series.sealed).0);
             match &series.open {
@@ -251,12 +277,42 @@ impl Head {
     }
 }
 
+/// Appends the label names and pairs of some series; answers with the numbers of the pairs.
+fn put_pairs(out: &mut Vec<u8>, state: &State, slots: &[u32]) -> Map<PairId, u32> {
+    let mut numbers: Map<PairId, u32> = Map::default();
+    let mut order: Vec<PairId> = Vec::new();
+    for pair in slots.iter().filter_map(|slot| state.series(*slot)).flat_map(|series| &series.pairs) {
+        numbers.entry(*pair).or_insert_with(|| {
+            order.push(*pair);
+            order.len() as u32 - 1
+        });
+    }
+    let mut names: Map<&str, u64> = Map::default();
+    let mut texts = Vec::new();
+    for pair in &order {
+        let name = state.index.text(*pair).0;
+        names.entry(name).or_insert_with(|| {
+            texts.push(name);
+            texts.len() as u64 - 1
+        });
+    }
+    put_uvarint(out, texts.len() as u64);
+    texts.iter().for_each(|name| put_text(out, name));
+    put_uvarint(out, order.len() as u64);
+    for pair in order {
+        let (name, value) = state.index.text(pair);
+        put_uvarint(out, names.get(name).copied().unwrap_or(0));
+        put_text(out, value);
+    }
+    numbers
+}
+
 /// What the frames of a checkpoint say.
 pub enum Saved {
     /// First record.
     Start(Start),
     /// A group of series.
-    Series(Vec<SavedSeries>),
+    Series(SavedGroup),
     /// Metadata.
     Metadata(Vec<(String, Metadata)>),
     /// Exemplars: labels of the series, time, value, own labels.
@@ -267,21 +323,42 @@ pub enum Saved {
     End,
 }
 
-/// Whether the bytes are a checkpoint with start and end, and what the start says.
-pub fn complete(bytes: &[u8], salt: u32) -> Option<Start> {
-    let (mut start, mut end) = (None, false);
-    for found in Frames::new(bytes, salt, 0) {
+/// What is known of a checkpoint when all of it was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Number of series, as far as it can be true.
+    pub series: usize,
+    /// Damaged places.
+    pub damaged: u64,
+}
+
+/// The parts of a checkpoint that has start and end: what the start says, the frames between, and what is known at the
+/// end. Damaged places are logged with `path`.
+#[must_use]
+pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, Ending)> {
+    let (mut start, mut end, mut damaged) = (None, None, 0);
+    let mut rest = Vec::new();
+    let mut frames = Frames::new(bytes, salt, 0);
+    while let Some(found) = frames.next_raw() {
         match found {
-            Found::Frame { kind: kind::START, payload, .. } => {
-                if let Ok(Saved::Start(found)) = take(kind::START, &payload) {
+            Raw::Frame(frame) if frame.kind() == kind::START => {
+                if let Ok(Saved::Start(found)) = frame.payload().and_then(|p| take(kind::START, &p)) {
                     start = Some(found);
                 }
             }
-            Found::Frame { kind: kind::END, .. } => end = true,
-            _ => {}
+            Raw::Frame(frame) if frame.kind() == kind::END => {
+                let series = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
+                // Each series takes more than a byte.
+                end = Some(usize::try_from(series).unwrap_or(usize::MAX).min(bytes.len()));
+            }
+            Raw::Frame(frame) => rest.push(frame),
+            Raw::Damage { offset, len, .. } => {
+                tracing::error!(path = %path.display(), offset, len, "damage in a checkpoint");
+                damaged += 1;
+            }
         }
     }
-    start.filter(|_| end)
+    Some((start?, rest, Ending { series: end?, damaged }))
 }
 
 /// Reads one frame.
@@ -298,11 +375,7 @@ pub fn take(kind: u8, payload: &[u8]) -> Result<Saved, Damaged> {
             let chunks = ChunkRef(u64::from(file) << 32 | u64::from(offset));
             Saved::Start(Start { segment, next_id, chunks, valid_from_ms: cursor.ivarint()? })
         }
-        kind::SERIES => {
-            let mut texts = TextReader::default();
-            let n = cursor.count(6)?;
-            Saved::Series((0..n).map(|_| take_series(&mut cursor, &mut texts)).collect::<Result<_, _>>()?)
-        }
+        kind::SERIES => Saved::Series(take_group(&mut cursor)?),
         kind::METADATA => {
             let n = cursor.count(4)?;
             Saved::Metadata((0..n).map(|_| take_metadata(&mut cursor)).collect::<Result<_, _>>()?)
@@ -327,9 +400,49 @@ pub fn take(kind: u8, payload: &[u8]) -> Result<Saved, Damaged> {
     })
 }
 
-fn take_series<'a>(cursor: &mut Cursor<'a>, texts: &mut TextReader<'a>) -> Result<SavedSeries, Damaged> {
+fn take_group(cursor: &mut Cursor<'_>) -> Result<SavedGroup, Damaged> {
+    let mut group = SavedGroup::default();
+    for _ in 0..cursor.count(1)? {
+        group.names.push(cursor.text()?.into());
+    }
+    let mut by_name: Vec<u32> = (0..group.names.len() as u32).collect();
+    by_name.sort_by_key(|name| &group.names[*name as usize]);
+    let mut ranks = vec![0u32; group.names.len()];
+    by_name.iter().enumerate().for_each(|(rank, name)| ranks[*name as usize] = rank as u32);
+    for _ in 0..cursor.count(2)? {
+        let name = cursor.uvarint32()?;
+        if name as usize >= ranks.len() {
+            return Err(Damaged("a label name is not known"));
+        }
+        group.pairs.push((name, cursor.text()?.into()));
+    }
+    for _ in 0..cursor.count(12)? {
+        let series = take_series(cursor, &mut group, &ranks)?;
+        group.series.push(series);
+    }
+    Ok(group)
+}
+
+fn take_series(
+    cursor: &mut Cursor<'_>,
+    group: &mut SavedGroup,
+    ranks: &[u32],
+) -> Result<SavedSeries, Damaged> {
     let id = cursor.uvarint()?;
-    let labels = texts.take_labels(cursor)?;
+    let hash = cursor.u32_le()?;
+    let first = group.numbers.len();
+    let mut last = None;
+    for _ in 0..cursor.count(1)? {
+        let number = cursor.uvarint32()?;
+        let (name, _) = group.pairs.get(number as usize).ok_or(Damaged("a label pair is not known"))?;
+        let rank = ranks.get(*name as usize).copied();
+        if rank <= last {
+            return Err(Damaged("labels are not sorted"));
+        }
+        last = rank;
+        group.numbers.push(number);
+    }
+    let numbers = first..group.numbers.len();
     let min_t_ms = cursor.ivarint()?;
     let sealed = ChunkRef(cursor.uvarint()?);
     let code = cursor.byte()?;
@@ -358,5 +471,5 @@ fn take_series<'a>(cursor: &mut Cursor<'a>, texts: &mut TextReader<'a>) -> Resul
         Ok(LateSample { t_ms, start_ms, sequence: 0, value })
     });
     let late = late.collect::<Result<_, Damaged>>()?;
-    Ok(SavedSeries { id, labels, min_t_ms, sealed, open, open_min_t_ms, late })
+    Ok(SavedSeries { id, hash, numbers, min_t_ms, sealed, open, open_min_t_ms, late })
 }

@@ -115,6 +115,13 @@ impl Head {
         self.limits.out_of_order_window_ms.load(Ordering::Relaxed)
     }
 
+    /// Number of series, and how many were created since the start.
+    #[must_use]
+    pub fn series_and_created(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.num_series, state.counts.created)
+    }
+
     /// In-order samples before this time are in blocks.
     #[must_use]
     pub fn valid_from_ms(&self) -> i64 {

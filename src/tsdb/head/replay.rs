@@ -1,27 +1,33 @@
 //! How does the head come back after a stop or a crash? The newest complete checkpoint, then the chunk files behind
 //! it, then the segments of the log behind it. A second thread reads and decodes ahead of the one that applies.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::super::Map;
+use super::super::chunk::Damaged;
 use super::super::door::StorageError;
+use super::super::index::PairId;
 use super::super::vfs::Vfs;
 use super::super::wal::batch::{BatchDecoder, ReadBatch};
-use super::super::wal::frame::{Found, Frames, kind};
+use super::super::wal::frame::{Found, Frames, RawFrame, kind};
 use super::super::wal::segment::{FileKind, LogFile, list};
 use super::Head;
-use super::checkpoint::{Saved, complete, take};
+use super::checkpoint::{Saved, SavedGroup, complete, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
-use super::series::{LateSample, Open};
+use super::series::{LateSample, Open, Series};
 use super::state::State;
 use crate::model::Labels;
 use crate::model::sample::Value;
 
 /// Decoded batches that may wait to be applied: bounds memory.
 const AHEAD: usize = 64;
+/// Decoded groups of a checkpoint that may wait for each decoder: bounds memory.
+const GROUPS_AHEAD: usize = 4;
+const MOST_DECODERS: usize = 4;
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// What a start found.
@@ -60,7 +66,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     let mut covered = ChunkRef::NONE;
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
         let Ok(bytes) = vfs.sealed(&file.path, true) else { continue };
-        let Some(start) = complete(&bytes, file.salt) else {
+        let Some((start, frames, end)) = complete(&bytes, file.salt, &file.path) else {
             tracing::error!(path = %file.path.display(), "a checkpoint is damaged, using the one before");
             recovery.damaged += 1;
             continue;
@@ -68,7 +74,9 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
         (first, covered) = (start.segment, start.chunks);
         state.next_id = start.next_id;
         state.valid_from_ms = start.valid_from_ms;
-        load(head, &mut state, &bytes, file, &mut recovery);
+        recovery.damaged += end.damaged;
+        state.reserve(end.series);
+        load(head, &mut state, &frames, file, &mut recovery);
         break;
     }
     let mut waiting = attach_chunks(head, &mut state, covered, &mut recovery);
@@ -152,63 +160,100 @@ fn read_segments(vfs: &dyn Vfs, segments: &[&LogFile], send: &impl Fn(Read)) {
     }
 }
 
-fn load(head: &Head, state: &mut State, bytes: &[u8], file: &LogFile, recovery: &mut Recovery) {
-    let mut by_id: Map<u64, u32> = Map::default();
-    for found in Frames::new(bytes, file.salt, 0) {
-        let saved = match found {
-            Found::Frame { kind, payload, .. } => take(kind, &payload),
-            Found::Damage { .. } => Err(super::super::chunk::Damaged("no whole frame")),
-        };
-        match saved {
-            Ok(Saved::Series(group)) => {
-                for saved in group {
-                    let slot = state
-                        .find(&saved.labels)
-                        .unwrap_or_else(|| state.create(&saved.labels, Some(saved.id)));
-                    by_id.insert(saved.id, slot);
-                    let mut newest = saved.open.last_t_ms();
-                    state.counts.chunks_created += u64::from(saved.open.content().is_some());
-                    state.late_samples += saved.late.len() as u64;
-                    if let Some(series) = state.series_mut(slot) {
-                        series.sealed = saved.sealed;
-                        series.open = saved.open;
-                        series.open_min_t_ms = saved.open_min_t_ms;
-                        series.min_t_ms = saved.min_t_ms;
-                        series.late = (!saved.late.is_empty()).then(|| Box::new(saved.late));
-                        newest = newest.max(series.max_t_ms());
-                    }
-                    state.min_t_ms = state.min_t_ms.min(saved.min_t_ms);
-                    state.max_t_ms = state.max_t_ms.max(newest);
-                }
-            }
-            Ok(Saved::Metadata(all)) => head.metadata.write().extend(all),
-            Ok(Saved::Exemplars(all)) => {
-                let mut ring = head.exemplars.lock();
-                for (series, t_ms, value, labels) in all {
-                    if let Some(slot) = state.find(&series) {
-                        ring.push(Kept { series: state.reference(slot), t_ms, value, labels });
+/// Decodes frames of a checkpoint in threads of their own and takes them in, in order.
+fn load(head: &Head, state: &mut State, frames: &[RawFrame<'_>], file: &LogFile, recovery: &mut Recovery) {
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, MOST_DECODERS);
+    std::thread::scope(|scope| {
+        let mut results = Vec::new();
+        for worker in 0..workers {
+            let (sender, receiver) = sync_channel(GROUPS_AHEAD);
+            results.push(receiver);
+            scope.spawn(move || {
+                for frame in frames.iter().skip(worker).step_by(workers) {
+                    let saved = frame.payload().and_then(|payload| take(frame.kind(), &payload));
+                    if sender.send(saved).is_err() {
+                        // Nobody is left to tell.
+                        return;
                     }
                 }
-            }
-            Ok(Saved::Deletions(all)) => {
-                for (id, min, max) in all {
-                    if let Some(slot) = by_id.get(&id) {
-                        state.deleted.entry(*slot).or_default().push((min, max));
-                    }
+            });
+        }
+        for i in 0..frames.len() {
+            let saved = results[i % workers].recv().unwrap_or(Err(Damaged("its reader gave up")));
+            match saved {
+                Ok(saved) => take_in(head, state, saved),
+                Err(error) => {
+                    let path = file.path.display();
+                    tracing::error!(%path, %error, "damage in a checkpoint, going on behind it");
+                    recovery.damaged += 1;
                 }
-            }
-            Ok(Saved::Start(_) | Saved::End) => {}
-            Err(error) => {
-                tracing::error!(path = %file.path.display(), %error, "damage in a checkpoint, going on behind it");
-                recovery.damaged += 1;
             }
         }
+    });
+}
+
+fn take_in(head: &Head, state: &mut State, saved: Saved) {
+    match saved {
+        Saved::Series(group) => take_in_group(state, group),
+        Saved::Metadata(all) => head.metadata.write().extend(all),
+        Saved::Exemplars(all) => {
+            let mut ring = head.exemplars.lock();
+            for (series, t_ms, value, labels) in all {
+                if let Some(slot) = state.find(&series) {
+                    ring.push(Kept { series: state.reference(slot), t_ms, value, labels });
+                }
+            }
+        }
+        Saved::Deletions(all) => {
+            if all.is_empty() {
+                return;
+            }
+            let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
+            for (id, min, max) in all {
+                if let Some(slot) = by_id.get(&id) {
+                    state.deleted.entry(*slot).or_default().push((min, max));
+                }
+            }
+        }
+        Saved::Start(_) | Saved::End => {}
+    }
+}
+
+fn take_in_group(state: &mut State, group: SavedGroup) {
+    let SavedGroup { names, pairs, numbers, series } = group;
+    let ids: Vec<PairId> =
+        pairs.iter().map(|(name, value)| state.index.intern(&names[*name as usize], value)).collect();
+    let (mut slots, mut by_pair) = (Vec::with_capacity(series.len()), vec![Vec::new(); pairs.len()]);
+    for saved in series {
+        let numbers = &numbers[saved.numbers];
+        let pairs: Box<[PairId]> = numbers.iter().map(|n| ids[*n as usize]).collect();
+        state.counts.chunks_created += u64::from(saved.open.content().is_some());
+        state.late_samples += saved.late.len() as u64;
+        let mut restored = Series::new(saved.id, pairs, saved.hash);
+        restored.sealed = saved.sealed;
+        restored.open = saved.open;
+        restored.open_min_t_ms = saved.open_min_t_ms;
+        restored.min_t_ms = saved.min_t_ms;
+        restored.late = (!saved.late.is_empty()).then(|| Box::new(saved.late));
+        state.min_t_ms = state.min_t_ms.min(restored.min_t_ms);
+        state.max_t_ms = state.max_t_ms.max(restored.max_t_ms());
+        match state.restore(restored) {
+            // Removed and created again while the checkpoint was written: the later state counts.
+            (_, Some(before)) => state.late_samples -= before.late().len() as u64,
+            (slot, None) => {
+                slots.push(slot);
+                numbers.iter().for_each(|n| by_pair[*n as usize].push(slot));
+            }
+        }
+    }
+    state.index.extend_all(&slots);
+    for (id, slots) in ids.iter().zip(&by_pair) {
+        state.index.extend(*id, slots);
     }
 }
 
 /// Chunks that were closed after the checkpoint replace the open chunks that it has.
 fn attach_chunks(head: &Head, state: &mut State, from: ChunkRef, recovery: &mut Recovery) -> Waiting {
-    let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
     let mut waiting = Waiting::default();
     let mut found = Vec::new();
     let damage = |path: &Path, offset, len| {
@@ -216,6 +261,10 @@ fn attach_chunks(head: &Head, state: &mut State, from: ChunkRef, recovery: &mut 
         recovery.damaged += 1;
     };
     head.chunks.scan(from, |place, meta| found.push((place, *meta)), damage);
+    if found.is_empty() {
+        return waiting;
+    }
+    let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
     for (place, meta) in found {
         match by_id.get(&meta.series) {
             Some(slot) => attach(state, *slot, place, &meta),

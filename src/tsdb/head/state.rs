@@ -97,6 +97,15 @@ fn short(hash: u64) -> u32 {
     hash as u32
 }
 
+/// Where the table keeps a slot.
+fn spread_of(pieces: &[Vec<Slot>]) -> impl Fn(&u32) -> u64 + '_ {
+    |slot| {
+        let found = pieces.get(*slot as usize / PIECE).and_then(|p| p.get(*slot as usize % PIECE));
+        let hash = found.and_then(|s| s.series.as_ref()).map_or(0, |s| s.hash);
+        u64::from(hash).wrapping_mul(SPREAD)
+    }
+}
+
 impl State {
     fn slot(&self, slot: u32) -> Option<&Slot> {
         self.pieces.get(slot as usize / PIECE)?.get(slot as usize % PIECE)
@@ -157,17 +166,50 @@ impl State {
         self.series(slot).map(|s| self.index.labels(&s.pairs)).unwrap_or_default()
     }
 
+    /// Makes room for so many more series.
+    pub fn reserve(&mut self, series: usize) {
+        self.by_labels.reserve(series, spread_of(&self.pieces));
+    }
+
     /// Adds a series that is not there yet.
     pub fn create(&mut self, labels: &Labels, id: Option<u64>) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
+        let slot = self.free_slot();
+        let pairs = self.index.insert(slot, labels);
+        let id = id.unwrap_or(self.next_id);
+        self.place(slot, Series::new(id, pairs, short(labels.hash64())));
+        slot
+    }
+
+    /// Takes in a series by its pairs, which the index must be told of if the series was not there: answers with its slot
+    /// and the state that it replaces.
+    pub fn restore(&mut self, series: Series) -> (u32, Option<Series>) {
+        let hash = series.hash;
+        let pieces = &self.pieces;
+        let same = |slot: &u32| {
+            let found = pieces.get(*slot as usize / PIECE).and_then(|p| p.get(*slot as usize % PIECE));
+            let found = found.and_then(|s| s.series.as_ref());
+            found.is_some_and(|s| s.hash == hash && s.pairs == series.pairs)
+        };
+        let spread = u64::from(hash).wrapping_mul(SPREAD);
+        if let Some(slot) = self.by_labels.find(spread, same).copied() {
+            let known = self.series_mut(slot).map(|known| std::mem::replace(known, series));
+            return (slot, known);
+        }
+        let slot = self.free_slot();
+        self.place(slot, series);
+        (slot, None)
+    }
+
+    fn free_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
             self.slots += 1;
             self.slots - 1
-        });
-        let id = id.unwrap_or(self.next_id);
-        self.next_id = self.next_id.max(id.saturating_add(1));
-        let pairs = self.index.insert(slot, labels);
-        let hash = short(labels.hash64());
-        let series = Series::new(id, pairs, hash);
+        })
+    }
+
+    fn place(&mut self, slot: u32, series: Series) {
+        self.next_id = self.next_id.max(series.id.saturating_add(1));
+        let hash = series.hash;
         let piece = slot as usize / PIECE;
         if piece == self.pieces.len() {
             self.pieces.push(Vec::with_capacity(PIECE));
@@ -178,16 +220,10 @@ impl State {
         } else if let Some(place) = place.get_mut(slot as usize % PIECE) {
             place.series = Some(series);
         }
-        let pieces = &self.pieces;
-        let rehash = |slot: &u32| {
-            let found = pieces.get(*slot as usize / PIECE).and_then(|p| p.get(*slot as usize % PIECE));
-            let hash = found.and_then(|s| s.series.as_ref()).map_or(0, |s| s.hash);
-            u64::from(hash).wrapping_mul(SPREAD)
-        };
-        self.by_labels.insert_unique(u64::from(hash).wrapping_mul(SPREAD), slot, rehash);
+        let spread = spread_of(&self.pieces);
+        self.by_labels.insert_unique(u64::from(hash).wrapping_mul(SPREAD), slot, spread);
         self.num_series += 1;
         self.counts.created += 1;
-        slot
     }
 
     /// Removes the series in a slot. References to it die.

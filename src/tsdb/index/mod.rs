@@ -139,6 +139,23 @@ impl Index {
         ids
     }
 
+    /// The number of a label pair that a series will have at once.
+    pub fn intern(&mut self, name: &str, value: &str) -> PairId {
+        self.intern_pair(name, value)
+    }
+
+    /// Enters series, in ascending order, that have a label pair, which was interned before.
+    pub fn extend(&mut self, pair: PairId, slots: &[u32]) {
+        self.pairs[pair as usize].series.extend(slots);
+    }
+
+    /// Enters series, in ascending order, whose pairs are entered apart.
+    pub fn extend_all(&mut self, slots: &[u32]) {
+        if self.all.append(slots.iter().copied()).is_err() {
+            self.all.extend(slots);
+        }
+    }
+
     /// Removes a series; pairs that nobody has any more are forgotten.
     pub fn remove(&mut self, slot: u32, pairs: &[PairId]) {
         self.all.remove(slot);

@@ -44,6 +44,16 @@ impl Postings {
         }
     }
 
+    /// Adds series in ascending order.
+    pub fn extend(&mut self, slots: &[u32]) {
+        if let Postings::Many(many) = self
+            && many.append(slots.iter().copied()).is_ok()
+        {
+            return;
+        }
+        slots.iter().for_each(|slot| self.insert(*slot));
+    }
+
     /// Removes a series.
     pub fn remove(&mut self, slot: u32) {
         match self {
@@ -98,6 +108,26 @@ impl Postings {
         match self {
             Postings::Few(..) => 0,
             Postings::Many(many) => 64 + many.serialized_size(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn holds_what_was_added(parts in prop::collection::vec(prop::collection::btree_set(0u32..200_000, 0..9), 1..6)) {
+            let mut postings = Postings::default();
+            let mut all = std::collections::BTreeSet::new();
+            for part in parts {
+                postings.extend(&part.iter().copied().collect::<Vec<_>>());
+                all.extend(part);
+                prop_assert_eq!(postings.to_bitmap().iter().collect::<Vec<_>>(), all.iter().copied().collect::<Vec<_>>());
+                prop_assert_eq!(postings.len(), all.len());
+            }
         }
     }
 }

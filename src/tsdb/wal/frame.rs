@@ -1,5 +1,7 @@
 //! Frames: how does a reader find the next whole record after damage, and know that it is whole?
 
+use std::cell::RefCell;
+
 use super::super::chunk::Damaged;
 use super::super::chunk::bytes::{Cursor, put_uvarint};
 
@@ -141,6 +143,11 @@ impl<'a> Frames<'a> {
     }
 }
 
+thread_local! {
+    /// Making one costs more than unpacking a record.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
 fn unpack(kind: u8, stored: &[u8]) -> Result<Vec<u8>, Damaged> {
     if kind & COMPRESSED == 0 {
         return Ok(stored.to_vec());
@@ -150,30 +157,87 @@ fn unpack(kind: u8, stored: &[u8]) -> Result<Vec<u8>, Damaged> {
     if len > MAX_PAYLOAD as u64 {
         return Err(Damaged("the record is larger than 256 MiB"));
     }
-    let raw = zstd::bulk::decompress(cursor.rest(), len as usize).map_err(|_| Damaged("zstd"))?;
+    let unpacked = DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        if decompressor.is_none() {
+            *decompressor = zstd::bulk::Decompressor::new().ok();
+        }
+        decompressor.as_mut().map(|d| d.decompress(cursor.rest(), len as usize))
+    });
+    let raw = unpacked.and_then(Result::ok).ok_or(Damaged("zstd"))?;
     if raw.len() as u64 != len { Err(Damaged("zstd gave another length")) } else { Ok(raw) }
+}
+
+/// A whole frame as it is stored, or what is in its place.
+#[derive(Debug, Clone, Copy)]
+pub enum Raw<'a> {
+    /// A whole frame.
+    Frame(RawFrame<'a>),
+    /// Bytes that belong to no whole frame, as in [`Found::Damage`].
+    Damage {
+        /// Offset of the first damaged byte.
+        offset: usize,
+        /// Number of damaged bytes.
+        len: usize,
+        /// Whether they reach to the end of the file.
+        at_end: bool,
+    },
+}
+
+/// A whole frame that is not unpacked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct RawFrame<'a> {
+    stored_kind: u8,
+    stored: &'a [u8],
+    /// Offset of the frame in the file.
+    pub offset: usize,
+}
+
+impl<'a> RawFrame<'a> {
+    /// Kind without the compression bit.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        self.stored_kind & !COMPRESSED
+    }
+
+    /// The payload, copied only if it is compressed.
+    pub fn payload(&self) -> Result<std::borrow::Cow<'a, [u8]>, Damaged> {
+        if self.stored_kind & COMPRESSED == 0 {
+            return Ok(self.stored.into());
+        }
+        unpack(self.stored_kind, self.stored).map(Into::into)
+    }
+}
+
+impl<'a> Frames<'a> {
+    /// The next frame without unpacking it.
+    pub fn next_raw(&mut self) -> Option<Raw<'a>> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let start = self.at;
+        if let Some((stored_kind, stored)) = self.whole(start) {
+            self.at = start + HEADER + stored.len();
+            return Some(Raw::Frame(RawFrame { stored_kind, stored, offset: start }));
+        }
+        let next = memchr::memmem::find_iter(&self.bytes[start + 1..], &MAGIC)
+            .map(|i| start + 1 + i)
+            .find(|at| self.whole(*at).is_some());
+        self.at = next.unwrap_or(self.bytes.len());
+        Some(Raw::Damage { offset: start, len: self.at - start, at_end: next.is_none() })
+    }
 }
 
 impl Iterator for Frames<'_> {
     type Item = Found;
 
     fn next(&mut self) -> Option<Found> {
-        if self.at >= self.bytes.len() {
-            return None;
-        }
-        let start = self.at;
-        if let Some((kind, stored)) = self.whole(start) {
-            self.at = start + HEADER + stored.len();
-            return Some(match unpack(kind, stored) {
-                Ok(payload) => Found::Frame { kind: kind & !COMPRESSED, payload, offset: start },
-                Err(_) => Found::Damage { offset: start, len: self.at - start, at_end: false },
-            });
-        }
-        let next = memchr::memmem::find_iter(&self.bytes[start + 1..], &MAGIC)
-            .map(|i| start + 1 + i)
-            .find(|at| self.whole(*at).is_some());
-        self.at = next.unwrap_or(self.bytes.len());
-        Some(Found::Damage { offset: start, len: self.at - start, at_end: next.is_none() })
+        Some(match self.next_raw()? {
+            Raw::Frame(frame) => match unpack(frame.stored_kind, frame.stored) {
+                Ok(payload) => Found::Frame { kind: frame.kind(), payload, offset: frame.offset },
+                Err(_) => Found::Damage { offset: frame.offset, len: self.at - frame.offset, at_end: false },
+            },
+            Raw::Damage { offset, len, at_end } => Found::Damage { offset, len, at_end },
+        })
     }
 }
 

@@ -49,6 +49,8 @@ pub struct WalMetrics {
     pub segment: Gauge,
     /// Bytes of all files of the log.
     pub bytes: Gauge,
+    /// Bytes ever written.
+    pub written: Counter,
     /// Failed writes.
     pub writes_failed: Counter,
     /// Failed syncs.
@@ -90,6 +92,10 @@ impl WalMetrics {
                 &[0.5, 0.9, 0.99],
                 &[],
             ),
+            written: counter(
+                "meerkat_tsdb_wal_written_bytes_total",
+                "Bytes written to the log, those that were dropped again included.",
+            ),
             unsynced: registry.gauge(
                 "meerkat_tsdb_wal_unsynced_batches",
                 "Batches that are written but not yet synced.",
@@ -125,6 +131,7 @@ struct Inner {
     unsynced_samples: usize,
     failure: Option<Failure>,
     bytes: u64,
+    samples: u64,
 }
 
 #[derive(Default)]
@@ -174,6 +181,7 @@ impl Wal {
                 unsynced_samples: 0,
                 failure: None,
                 bytes: 0,
+                samples: 0,
             }),
             durable: Mutex::default(),
             wake: Condvar::new(),
@@ -241,6 +249,7 @@ impl Wal {
             }
         }
         inner.sequence = sequence;
+        inner.samples += (batch.floats.len() + batch.out_of_order.len() + batch.histograms.len()) as u64;
         inner.unsynced_samples += samples_of(&batch);
         inner.unsynced.push_back((sequence, batch));
         Ok(sequence)
@@ -347,6 +356,7 @@ impl Wal {
         segment.len += frame.len() as u64;
         inner.bytes += frame.len() as u64;
         self.metrics.bytes.add(frame.len() as f64);
+        self.metrics.written.add(frame.len() as f64);
         Ok(())
     }
 
@@ -468,6 +478,13 @@ impl Wal {
     #[must_use]
     pub fn bytes_written(&self) -> u64 {
         self.inner.lock().bytes
+    }
+
+    /// Bytes and samples appended since the start.
+    #[must_use]
+    pub fn written(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.bytes, inner.samples)
     }
 
     /// Why nothing can be written now, if so.

@@ -95,8 +95,8 @@ export function HeatChart(props: {
           role="status"
         >
           <div class="tip-time">{formatTime(map.times[tip.cell.t]! * 1000, zone)}</div>
-          <b class="num">{full(tip.cell.count)}</b> between {short(map.bounds[tip.cell.from]!)} and{" "}
-          {short(map.bounds[tip.cell.to]!)}
+          <b class="num">{full(Number(tip.cell.count.toPrecision(5)))}</b> between{" "}
+          {short(map.bounds[tip.cell.from]!)} and {short(map.bounds[tip.cell.to]!)}
         </div>
       )}
     </div>

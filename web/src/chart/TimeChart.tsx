@@ -8,7 +8,7 @@ import type { Labels } from "../lib/types";
 import { LabelText } from "../ui/labels";
 import { type Frame, stack } from "./frame";
 import { type Ink, ink } from "./palette";
-import { css, timeTicks, useWidth } from "./plot";
+import { css, pannable, timeTicks, useWidth } from "./plot";
 
 export interface TimeChartProps {
   frame: Frame;
@@ -18,7 +18,17 @@ export interface TimeChartProps {
   height: number;
   zone: Zone;
   dark: boolean;
-  fromZero?: boolean | undefined;
+  /** Where the vertical axis begins; missing or null leaves it to the data. */
+  yMin?: number | null | undefined;
+  /** Points beside the lines, such as exemplars. */
+  marks?: Mark[] | undefined;
+  onMark?: ((index: number) => void) | undefined;
+  /** Horizontal lines, such as the threshold of an alert. */
+  levels?: number[] | undefined;
+  /** Ranges of time with a coloured ground, such as those in which an alert fired. */
+  spans?: Span[] | undefined;
+  /** Draws every sample as a dot. */
+  dots?: boolean | undefined;
   hidden?: ReadonlySet<number> | undefined;
   /** Labels every line has, left out of the tooltip. */
   common?: Labels | undefined;
@@ -26,10 +36,24 @@ export interface TimeChartProps {
   /** Colours by place in the whole result, when only some of its lines are drawn. */
   inks?: Ink[] | undefined;
   onZoom?: ((fromSeconds: number, toSeconds: number) => void) | undefined;
+  /** Called after the graph was moved with Shift held down; seconds, positive into the past. */
+  onPan?: ((seconds: number) => void) | undefined;
+  onZoomOut?: (() => void) | undefined;
   /** Charts with the same name move their cursors together. */
   sync?: string | undefined;
   onReady?: ((canvas: HTMLCanvasElement) => void) | undefined;
   spark?: boolean;
+}
+
+export interface Mark {
+  /** Seconds since the epoch. */
+  t: number;
+  v: number;
+}
+export interface Span {
+  from: number;
+  to: number;
+  tone: "bad" | "warn";
 }
 
 interface Tip {
@@ -40,10 +64,11 @@ interface Tip {
   line: number;
   value: number;
   past: number | null;
+  mark?: number;
 }
 
 export function TimeChart(props: TimeChartProps) {
-  const { frame, ghost, mode, height, zone, dark, fromZero, hidden, sync, spark } = props;
+  const { frame, ghost, mode, height, zone, dark, hidden, sync, spark } = props;
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const width = useWidth(host);
@@ -60,9 +85,12 @@ export function TimeChart(props: TimeChartProps) {
     mode,
     zone,
     dark,
-    fromZero,
+    props.yMin,
     [...off],
     sync,
+    props.dots,
+    props.levels,
+    props.spans,
     props.inks?.map((i) => i.colour),
   ]);
   const data = chartData(frame, ghost, mode, off);
@@ -72,8 +100,10 @@ export function TimeChart(props: TimeChartProps) {
     if (!el || width === 0) return;
     const u = new uPlot(options(), data, el);
     plot.current = u;
+    const unpan = props.onPan && pannable(u, (seconds) => latest.current.onPan?.(seconds));
     props.onReady?.(u.ctx.canvas);
     return () => {
+      unpan?.();
       u.destroy();
       plot.current = null;
       setTip(null);
@@ -89,6 +119,11 @@ export function TimeChart(props: TimeChartProps) {
     if (seen.current !== frame) plot.current?.setData(data);
     seen.current = frame;
   }, [frame, ghost]);
+
+  useLayoutEffect(() => {
+    // The range of the axis depends on the marks, so it is asked for again.
+    plot.current?.setData(data);
+  }, [props.marks]);
 
   function options(): uPlot.Options {
     const text = css("--muted");
@@ -107,9 +142,13 @@ export function TimeChart(props: TimeChartProps) {
         dash,
         width: 1.5,
         show: !off.has(i),
-        points: { show: (u, n) => alone(u, n).length > 0, filter: alone, size: 4, fill: colour },
+        points: props.dots
+          ? { show: true, size: 4, fill: colour }
+          : { show: (u, n) => alone(u, n).length > 0, filter: alone, size: 4, fill: colour },
         ...(mode === "stacked" ? { fill: `${colour}38` } : {}),
-        ...(spark ? { fill: `${colour}22`, points: { show: false } } : {}),
+        ...(spark
+          ? { ...(frame.lines.length === 1 ? { fill: `${colour}22` } : {}), points: { show: false } }
+          : {}),
       };
     });
     const past = (ghost ?? []).map((g, i): uPlot.Series => {
@@ -134,6 +173,14 @@ export function TimeChart(props: TimeChartProps) {
       cursor: {
         ...(sync ? { sync: { key: sync, setSeries: false } } : {}),
         drag: { x: !!props.onZoom, y: false, setScale: false },
+        bind: {
+          // With Shift the graph is moved instead.
+          mousedown: (_u, _el, handler) => (e) => {
+            if (!e.shiftKey) handler(e);
+            return null;
+          },
+          dblclick: () => () => null,
+        },
         focus: { prox: 30 },
         points: { size: 7 },
         y: false,
@@ -141,7 +188,19 @@ export function TimeChart(props: TimeChartProps) {
       focus: { alpha: mode === "stacked" ? 1 : 0.35 },
       scales: {
         x: { time: true },
-        y: { range: (_u, lo, hi) => yRange(lo, hi, !!latest.current.fromZero || mode === "stacked") },
+        y: {
+          range: (_u, lo, hi) => {
+            const p = latest.current;
+            const top = hi === null ? Number.POSITIVE_INFINITY : hi + (hi - Math.min(0, lo ?? 0)) * ABOVE;
+            const marks = (p.marks ?? []).map((m) => Math.min(m.v, top));
+            const levels = p.levels ?? [];
+            return yRange(
+              withExtra(lo, [...marks, ...levels], Math.min),
+              withExtra(hi, [...marks, ...levels], Math.max),
+              p.yMin ?? (mode === "stacked" ? 0 : null),
+            );
+          },
+        },
       },
       axes: spark
         ? [{ show: false }, { show: false }]
@@ -161,6 +220,13 @@ export function TimeChart(props: TimeChartProps) {
         : {}),
       series: [{}, ...lines, ...past],
       hooks: {
+        drawAxes: [(u) => drawSpans(u, latest.current.spans)],
+        draw: [
+          (u) => {
+            drawLevels(u, latest.current.levels);
+            drawMarks(u, latest.current.marks);
+          },
+        ],
         setSelect: [
           (u) => {
             if (u.select.width < 6) return;
@@ -210,6 +276,10 @@ export function TimeChart(props: TimeChartProps) {
           role="group"
           aria-label={`${props.label}. Left and right arrow keys move along time.`}
           onKeyDown={onKey}
+          onDblClick={() => tip?.mark === undefined && props.onZoomOut?.()}
+          onClick={() => {
+            if (tip?.mark !== undefined) props.onMark?.(tip.mark);
+          }}
         />
       )}
       {tip && tipLine && (
@@ -222,7 +292,12 @@ export function TimeChart(props: TimeChartProps) {
           <div class="tip-value">
             <span
               class="swatch"
-              style={{ background: (props.inks?.[tip.line] ?? ink(tip.line, dark)).colour }}
+              style={{
+                background:
+                  tip.mark === undefined
+                    ? (props.inks?.[tip.line] ?? ink(tip.line, dark)).colour
+                    : "var(--accent)",
+              }}
             />
             <b>{brief(tip.value)}</b>
             {tip.past !== null && (
@@ -232,7 +307,11 @@ export function TimeChart(props: TimeChartProps) {
               </span>
             )}
           </div>
-          <LabelText labels={tipLine.labels} skip={props.common} wrap />
+          {tip.mark === undefined ? (
+            <LabelText labels={tipLine.labels} skip={props.common} wrap />
+          ) : (
+            <span class="muted">Exemplar: click for its trace</span>
+          )}
         </div>
       )}
     </div>
@@ -273,21 +352,113 @@ function alone(u: uPlot, series: number): number[] {
   return found;
 }
 
-function yRange(lo: number | null, hi: number | null, zero: boolean): [number, number] {
-  if (lo === null || hi === null || !Number.isFinite(lo) || !Number.isFinite(hi)) return [0, 1];
-  const from = zero ? Math.min(0, lo) : lo;
-  const to = zero ? Math.max(0, hi) : hi;
+/** Bounds of the vertical axis around values from `lo` to `hi`; with `min` it begins there. */
+export function yRange(lo: number | null, hi: number | null, min: number | null): [number, number] {
+  if (lo === null || hi === null || !Number.isFinite(lo) || !Number.isFinite(hi))
+    return [min ?? 0, (min ?? 0) + 1];
+  // Values below zero stay in sight on an axis that is to begin at zero; any other beginning is taken at its word.
+  const from = min === null ? lo : min === 0 ? Math.min(0, lo) : min;
+  const to = Math.max(from, hi);
   if (from === to) {
     const pad = Math.abs(from) * 0.1 || 1;
-    return [zero ? from : from - pad, to + pad];
+    return [min === null ? from - pad : from, to + pad];
   }
   const pad = (to - from) * 0.06;
-  return [zero || (from >= 0 && from - pad < 0) ? Math.min(from, 0) : from - pad, to + pad];
+  if (min !== null) return [from, to + pad];
+  return [from >= 0 && from - pad < 0 ? 0 : from - pad, to + pad];
+}
+
+function withExtra(v: number | null, extra: number[], pick: (...all: number[]) => number): number | null {
+  const all = v === null ? extra : [v, ...extra];
+  return all.length ? pick(...all) : null;
+}
+
+function drawSpans(u: uPlot, spans: Span[] | undefined): void {
+  for (const s of spans ?? []) {
+    const left = Math.max(u.bbox.left, u.valToPos(s.from, "x", true));
+    const right = Math.min(u.bbox.left + u.bbox.width, u.valToPos(s.to, "x", true));
+    if (right < left) continue;
+    u.ctx.fillStyle = css(s.tone === "bad" ? "--bad-soft" : "--warn-soft");
+    u.ctx.fillRect(left, u.bbox.top, Math.max(2, right - left), u.bbox.height);
+  }
+}
+
+function drawLevels(u: uPlot, levels: number[] | undefined): void {
+  for (const v of levels ?? []) {
+    const y = Math.round(u.valToPos(v, "y", true));
+    u.ctx.save();
+    u.ctx.strokeStyle = css("--bad");
+    u.ctx.lineWidth = devicePixelRatio;
+    u.ctx.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio]);
+    u.ctx.beginPath();
+    u.ctx.moveTo(u.bbox.left, y);
+    u.ctx.lineTo(u.bbox.left + u.bbox.width, y);
+    u.ctx.stroke();
+    u.ctx.restore();
+  }
+}
+
+const MARK_RADIUS = 3.5;
+// Marks raise the top of the axis by at most this part of the height of the lines: one outlier must not flatten them.
+const ABOVE = 1.5;
+
+function drawMarks(u: uPlot, marks: Mark[] | undefined): void {
+  if (!marks?.length) return;
+  const r = MARK_RADIUS * devicePixelRatio;
+  u.ctx.save();
+  u.ctx.fillStyle = css("--surface");
+  u.ctx.strokeStyle = css("--accent");
+  u.ctx.lineWidth = 1.5 * devicePixelRatio;
+  for (const m of marks) {
+    const x = u.valToPos(m.t, "x", true);
+    const wanted = u.valToPos(m.v, "y", true);
+    if (x < u.bbox.left || x > u.bbox.left + u.bbox.width || wanted > u.bbox.top + u.bbox.height + r)
+      continue;
+    const y = Math.max(wanted, u.bbox.top + r);
+    u.ctx.beginPath();
+    u.ctx.moveTo(x, y - r);
+    u.ctx.lineTo(x + r, y);
+    // What lies above the axis is a triangle at its edge.
+    if (y === wanted) u.ctx.lineTo(x, y + r);
+    u.ctx.lineTo(x - r, y);
+    u.ctx.closePath();
+    u.ctx.fill();
+    u.ctx.stroke();
+  }
+  u.ctx.restore();
+}
+
+/** The mark under the pointer, or -1. */
+function markAt(u: uPlot, marks: Mark[] | undefined, left: number, top: number): number {
+  let best = -1;
+  let distance = 9;
+  for (const [i, m] of (marks ?? []).entries()) {
+    const y = Math.max(u.valToPos(m.v, "y"), MARK_RADIUS);
+    const d = Math.hypot(u.valToPos(m.t, "x") - left, y - top);
+    if (d < distance) {
+      distance = d;
+      best = i;
+    }
+  }
+  return best;
 }
 
 function tipAt(u: uPlot, props: TimeChartProps): Tip | null {
   const { left, top, idx } = u.cursor;
   if (left == null || top == null || left < 0 || idx == null) return null;
+  const on = markAt(u, props.marks, left, top);
+  const mark = props.marks?.[on];
+  if (mark)
+    return {
+      left: left + u.over.offsetLeft,
+      top: Math.min(top + u.over.offsetTop, props.height - 40),
+      flip: left > u.over.clientWidth / 2,
+      time: mark.t,
+      line: 0,
+      value: mark.v,
+      past: null,
+      mark: on,
+    };
   const count = props.frame.lines.length;
   let best = -1;
   let distance = Number.POSITIVE_INFINITY;

@@ -39,6 +39,19 @@ export function toFrame(items: MatrixItem[], start: number, end: number, step: n
   return { times, lines };
 }
 
+/** One series at the times of its own samples. */
+export function toFrameAt(item: MatrixItem): Frame {
+  const points = item.values ?? [];
+  const values = points.map(([, text]) => {
+    const v = num(text);
+    return Number.isFinite(v) ? v : null;
+  });
+  return {
+    times: points.map(([t]) => t),
+    lines: points.length ? [{ labels: item.metric, values, stats: summarise(values) }] : [],
+  };
+}
+
 export function summarise(values: (number | null)[]): Stats {
   let last: number | null = null;
   let min: number | null = null;

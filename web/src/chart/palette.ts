@@ -19,10 +19,19 @@ export function ink(index: number, dark: boolean): Ink {
   };
 }
 
-/** Colour of a heat-map cell, `x` from 0 (empty) to 1 (fullest): one hue whose lightness alone carries the value. */
+// Lightness rises (dark theme) or falls (light theme) evenly along each ramp, so that it alone carries the value.
+const HEAT_DARK = ["#16242f", "#1b4a63", "#1f7683", "#46a58c", "#a2cf8b", "#fbf0b2"];
+const HEAT_LIGHT = ["#e9f2f8", "#bcdbec", "#83bcdd", "#4492c4", "#20629f", "#0e2f5c"];
+
+/** Colour of a heat-map cell, `x` from 0 (empty) to 1 (fullest). */
 export function heat(x: number, dark: boolean): string {
-  const t = Math.max(0, Math.min(1, x));
-  return dark
-    ? `hsl(${210 - 165 * t} ${60 + 30 * t}% ${16 + 54 * t}%)`
-    : `hsl(${205 + 30 * t} ${55 + 20 * t}% ${92 - 66 * t}%)`;
+  const ramp = dark ? HEAT_DARK : HEAT_LIGHT;
+  const at = Math.max(0, Math.min(1, x)) * (ramp.length - 1);
+  const i = Math.min(ramp.length - 2, Math.floor(at));
+  const channel = (colour: string, k: number) => Number.parseInt(colour.slice(1 + 2 * k, 3 + 2 * k), 16);
+  const mixed = [0, 1, 2].map((k) => {
+    const a = channel(ramp[i]!, k);
+    return Math.round(a + (channel(ramp[i + 1]!, k) - a) * (at - i));
+  });
+  return `rgb(${mixed.join(" ")})`;
 }

@@ -38,3 +38,29 @@ export function useWidth(ref: { current: HTMLElement | null }): number {
   }, []);
   return width;
 }
+
+/** Lets a plot be moved along time by dragging with Shift held down; `done` hears by how many seconds. */
+export function pannable(u: uPlot, done: (seconds: number) => void): () => void {
+  const over = u.over;
+  const onDown = (down: MouseEvent) => {
+    if (!down.shiftKey || down.button !== 0) return;
+    down.preventDefault();
+    const { min, max } = u.scales.x as { min: number; max: number };
+    const perPixel = (max - min) / over.clientWidth;
+    let moved = 0;
+    const onMove = (e: MouseEvent) => {
+      moved = (e.clientX - down.clientX) * perPixel;
+      u.setScale("x", { min: min - moved, max: max - moved });
+    };
+    const onUp = () => {
+      removeEventListener("mousemove", onMove);
+      removeEventListener("mouseup", onUp);
+      if (Math.abs(moved) > perPixel * 3) done(moved);
+      else u.setScale("x", { min, max });
+    };
+    addEventListener("mousemove", onMove);
+    addEventListener("mouseup", onUp);
+  };
+  over.addEventListener("mousedown", onDown);
+  return () => over.removeEventListener("mousedown", onDown);
+}

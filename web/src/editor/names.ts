@@ -5,6 +5,7 @@ import { EqlRegex, EqlSingle, Neq, NeqRegex } from "@prometheus-io/lezer-promql"
 import { call, type Params } from "../lib/api";
 import { labelName, quote } from "../lib/format";
 import { escapeName } from "../lib/names";
+import { searchMetrics } from "../lib/search";
 import type { MetadataItem } from "../lib/types";
 
 interface Matcher {
@@ -14,7 +15,10 @@ interface Matcher {
   type: unknown;
 }
 
-const MOST_NAMES = 2000;
+const MOST_NAMES = 200;
+// Before two letters are typed there is nothing to rank by.
+const MOST_UNASKED = 500;
+const MOST_METADATA = 2000;
 const MOST_VALUES = 1000;
 const KEEP_MS = 30_000;
 // Names that existed in the last hours are enough; asking for all time would open every block.
@@ -32,12 +36,14 @@ export class MetricNames implements PrometheusClient {
     const start = Math.floor((now - LOOKBACK_MS) / 60_000) * 60;
     const full = path === "metadata" ? params : { ...params, start };
     const key = `${path} ${JSON.stringify(full)}`;
+    return this.keep(key, () => call<T>(path, full).then((a) => a.data ?? fallback), fallback);
+  }
+
+  private keep<T>(key: string, get: () => Promise<T>, fallback: T): Promise<T> {
+    const now = Date.now();
     const old = this.kept.get(key);
     if (old && now - old.at < KEEP_MS) return old.answer as Promise<T>;
-    const answer = call<T>(path, full).then(
-      (a) => a.data ?? fallback,
-      () => fallback,
-    );
+    const answer = get().catch(() => fallback);
     if (this.kept.size > 200) this.kept.clear();
     this.kept.set(key, { at: now, answer });
     return answer;
@@ -45,15 +51,15 @@ export class MetricNames implements PrometheusClient {
 
   metricNames(prefix = ""): Promise<string[]> {
     const text = prefix.replace(/[^\w:.]/g, "");
-    const match =
-      text.length > 1 ? { "match[]": `{__name__=~"(?i).*${text.replace(/\./g, "\\\\.")}.*"}` } : {};
-    return this.ask<string[]>("label/__name__/values", { ...match, limit: MOST_NAMES }, []);
+    if (!this.enabled()) return Promise.resolve([]);
+    if (text.length < 2) return this.ask<string[]>("label/__name__/values", { limit: MOST_UNASKED }, []);
+    return this.keep(`names ${text}`, () => searchMetrics(text, MOST_NAMES), []);
   }
 
   metricMetadata(): Promise<Record<string, MetadataItem[]>> {
     return this.ask<Record<string, MetadataItem[]>>(
       "metadata",
-      { limit: MOST_NAMES, limit_per_metric: 1 },
+      { limit: MOST_METADATA, limit_per_metric: 1 },
       {},
     );
   }

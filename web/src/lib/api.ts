@@ -76,6 +76,8 @@ export async function call<T>(path: string, params: Params = {}, signal?: AbortS
       0,
     );
   }
+  if (response.status === 204)
+    return { data: undefined as T, warnings: [], infos: [], took: performance.now() - began, bytes: 0 };
   let body: {
     status?: string;
     data?: T;
@@ -111,6 +113,38 @@ function notJson(status: number, text: string): ApiError {
   if (status === 401 || status === 403)
     return new ApiError("unauthorized", "The server refuses this call: sign in or ask for access.", status);
   return new ApiError("internal", `Unexpected answer (status ${status}): ${text.slice(0, 200)}`, status);
+}
+
+/** Calls a path that changes something: a JSON body, or parameters in the address when there is none. */
+export async function post<T>(path: string, params: Params, body?: unknown): Promise<T> {
+  const query = encodeParams(params);
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(urlOf(`api/v1/${path}${query ? `?${query}` : ""}`), {
+      method: "POST",
+      headers: { Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}) },
+      ...(body ? { body: JSON.stringify(body) } : {}),
+      cache: "no-store",
+    });
+    text = await response.text();
+  } catch {
+    throw new ApiError("unreachable", "The server does not answer. Nothing is known to have changed.", 0);
+  }
+  if (response.status === 204) return undefined as T;
+  let answer: { status?: string; data?: T; error?: string; errorType?: string };
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw notJson(response.status, text);
+  }
+  if (!response.ok || answer.status !== "success")
+    throw new ApiError(
+      answer.errorType ?? "internal",
+      answer.error ?? `The server answered with status ${response.status}.`,
+      response.status,
+    );
+  return answer.data as T;
 }
 
 /** Any failure as a sentence. */

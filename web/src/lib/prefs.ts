@@ -35,6 +35,10 @@ export const zone = persisted<Zone>("zone", "local", oneOf("local", "utc"));
 export const live = persisted<boolean>("live", true, oneOf(true, false));
 export const railOpen = persisted<boolean>("rail", true, oneOf(true, false));
 export const completionOn = persisted<boolean>("completion", true, oneOf(true, false));
+/** Address of a trace, with labels of the exemplar in braces. */
+export const traceLink = persisted<string>("traceLink", "", (v) => typeof v === "string");
+/** Who creates silences here. */
+export const author = persisted<string>("author", "", (v) => typeof v === "string");
 /** Queries that ran, newest first. */
 export const history = persisted<string[]>(
   "history",

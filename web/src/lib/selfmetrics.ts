@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { urlOf } from "./base";
 import { num } from "./format";
 import { live } from "./prefs";
+import type { Labels } from "./types";
 
 export interface SelfMetrics {
   at: number;
@@ -25,6 +26,61 @@ export function readExposition(text: string, names: ReadonlySet<string>): Map<st
     if (!Number.isNaN(value)) out.set(name, (out.get(name) ?? 0) + value);
   }
   return out;
+}
+
+export interface Labelled {
+  name: string;
+  labels: Labels;
+  value: number;
+}
+
+/** The samples of the named metrics in exposition text, with their labels. */
+export function readLabelled(text: string, names: ReadonlySet<string>): Labelled[] {
+  const out: Labelled[] = [];
+  for (const line of text.split("\n")) {
+    if (line === "" || line.startsWith("#")) continue;
+    const name = line.slice(0, line.search(/[{\s]/));
+    if (!names.has(name)) continue;
+    const labels: Labels = {};
+    const open = line.indexOf("{");
+    const close = line.lastIndexOf("}");
+    if (open === name.length)
+      for (const m of line.slice(open + 1, close).matchAll(/([\w.:]+)="((?:[^"\\]|\\.)*)"/g))
+        labels[m[1]!] = m[2]!.replace(/\\(.)/g, (_all, c: string) => (c === "n" ? "\n" : c));
+    const value = num(
+      line
+        .slice(Math.max(close, name.length) + 1)
+        .trim()
+        .split(/\s+/)[0],
+    );
+    out.push({ name, labels, value });
+  }
+  return out;
+}
+
+/** The named metrics of this server with their labels, read again and again. */
+export function useLabelled(names: readonly string[], seconds = 5): Labelled[] | undefined {
+  const [state, setState] = useState<Labelled[]>();
+  const lively = live.value;
+  const key = names.join();
+  useEffect(() => {
+    const stop = new AbortController();
+    const wanted = new Set(names);
+    const ask = () =>
+      fetch(urlOf("metrics"), { signal: stop.signal, cache: "no-store", headers: { Accept: "text/plain" } })
+        .then((r) => (r.ok ? r.text() : Promise.reject(new Error(String(r.status)))))
+        .then((text) => setState(readLabelled(text, wanted)))
+        .catch(() => {
+          // The figures are then missing; the pages' own calls report an unreachable server.
+        });
+    ask();
+    const timer = lively ? setInterval(() => !document.hidden && ask(), seconds * 1000) : undefined;
+    return () => {
+      stop.abort();
+      clearInterval(timer);
+    };
+  }, [key, seconds, lively]);
+  return state;
 }
 
 export function useSelfMetrics(names: readonly string[], seconds = 5): SelfMetrics | undefined {

@@ -1,42 +1,50 @@
-// Alerts: one dense line a rule, what fires first.
-import { useState } from "preact/hooks";
-import { urlOf } from "../lib/base";
+// Alerts: one dense line a rule, what fires first, the last day of each; and the silences that keep some of them quiet.
+import { useMemo, useState } from "preact/hooks";
 import { visible } from "../lib/format";
-import { zone } from "../lib/prefs";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
-import { apiTime, formatDuration, formatTime } from "../lib/time";
-import type { Rule, RulesData } from "../lib/types";
-import { queryLink } from "../query/state";
+import { externalLabels, type Kept, keptOf, type SilencesData, silencing } from "../lib/silences";
+import { apiTime } from "../lib/time";
+import { byLabels, runsOf } from "../lib/timeline";
+import type { AlertItem, Labels, QueryData, Rule, RulesData } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
 import { LabelChips } from "../ui/labels";
-import {
-  Ago,
-  Badge,
-  Drawer,
-  FilterBox,
-  PageHead,
-  Pending,
-  Segments,
-  StaleNote,
-  type Tone,
-} from "../ui/parts";
-import { Annotations, ExprBlock, type RuleRow, rulesOf } from "./ruleparts";
+import { Ago, Badge, FilterBox, PageHead, Pending, Segments, StaleNote } from "../ui/parts";
+import { Strip } from "../ui/Strip";
+import { AlertDrawer } from "./alertdrawer";
+import { type RuleRow, rulesOf, STATE_TONE } from "./ruleparts";
+import { SilenceForm, SilencesView } from "./silences";
 
 const PATH = "rules";
 const PARAMS = { type: "alert" };
 const RANK: Record<string, number> = { firing: 0, pending: 1, unknown: 2, inactive: 3 };
-export const STATE_TONE: Record<string, Tone> = {
-  firing: "bad",
-  pending: "warn",
-  unknown: "quiet",
-  inactive: "good",
-};
 type Filter = "all" | "firing" | "pending" | "inactive";
+type View = "alerts" | "silences";
+
+const DAY = 86_400;
+// Each sample looks back over its step, so that a short alert is not stepped over.
+const STEP = 900;
+const HISTORY = `max by (alertname, alertstate) (max_over_time(ALERTS[${STEP}s]))`;
+
+/** The newest edge of the day that is shown; moves in whole steps. */
+function edge(): number {
+  return Math.ceil(Date.now() / 1000 / STEP) * STEP;
+}
 
 export function AlertsPage() {
   const res = useResource<RulesData>(PATH, PARAMS, 5);
   const [open, setOpen] = useState("");
+  const view = (param("view") || "alerts") as View;
+  const to = edge();
+  const past = useResource<QueryData>(
+    "query_range",
+    { query: HISTORY, start: to - DAY, end: to, step: STEP, limit: 5000 },
+    60,
+  );
+  const silences = useResource<SilencesData>("alertmanagers/silences", {}, 15);
+  const config = useResource<{ yaml: string }>("status/config", {}, 300);
+  const external = useMemo(() => externalLabels(config.data?.yaml ?? ""), [config.data]);
+  const [form, setForm] = useState<{ labels: Labels; from?: Kept | undefined }>();
   const state = (param("state") || "all") as Filter;
   const search = param("search");
   const all = rulesOf(res.data).filter((r) => r.rule.type === "alerting");
@@ -55,6 +63,17 @@ export function AlertsPage() {
     .sort((a, b) => (RANK[a.rule.state ?? ""] ?? 9) - (RANK[b.rule.state ?? ""] ?? 9));
   const count = (s: string) => all.filter((r) => r.rule.state === s).length;
   const detail = all.find((r) => r.key === open);
+  const kept = useMemo(() => keptOf(silences.data), [silences.data]);
+  const active = useMemo(() => all.flatMap((r) => r.rule.alerts ?? []), [res.data]);
+  const history = useMemo(() => {
+    const items = past.data?.resultType === "matrix" ? past.data.result : [];
+    const groups = byLabels(items, (labels) => labels.alertname ?? "");
+    return new Map([...groups].map(([name, found]) => [name, runsOf(found, STEP)]));
+  }, [past.data]);
+  const quiet = (rule: Rule) =>
+    (rule.alerts ?? []).filter((a) => silencing(kept, a.labels, external).length > 0).length;
+  const current = kept.filter((s) => s.status?.state === "active").length;
+  const onNew = (labels: Labels, from?: Kept) => setForm({ labels, from });
   return (
     <>
       <PageHead title="Alerts" source={{ path: PATH, params: PARAMS, resource: res }}>
@@ -63,20 +82,33 @@ export function AlertsPage() {
           label="Filter by name or label"
           onChange={(v) => setParams({ search: v })}
         />
-        <Segments<Filter>
-          label="State"
-          value={state}
+        <Segments<View>
+          label="View"
+          value={view}
           options={[
-            ["all", `All ${all.length}`],
-            ["firing", `Firing ${count("firing")}`],
-            ["pending", `Pending ${count("pending")}`],
-            ["inactive", `Inactive ${count("inactive")}`],
+            ["alerts", "Alerts"],
+            ["silences", silences.data ? `Silences ${current}` : "Silences"],
           ]}
-          onChange={(s) => setParams({ state: s === "all" ? "" : s })}
+          onChange={(v) => setParams({ view: v === "alerts" ? "" : v })}
         />
+        {view === "alerts" && (
+          <Segments<Filter>
+            label="State"
+            value={state}
+            options={[
+              ["all", `All ${all.length}`],
+              ["firing", `Firing ${count("firing")}`],
+              ["pending", `Pending ${count("pending")}`],
+              ["inactive", `Inactive ${count("inactive")}`],
+            ]}
+            onChange={(s) => setParams({ state: s === "all" ? "" : s })}
+          />
+        )}
       </PageHead>
       <StaleNote resource={res} />
-      {!res.data ? (
+      {view === "silences" ? (
+        <SilencesView res={silences} alerts={active} external={external} search={search} onNew={onNew} />
+      ) : !res.data ? (
         <Pending resource={res} />
       ) : (
         <DataTable<RuleRow>
@@ -101,7 +133,7 @@ export function AlertsPage() {
             {
               key: "name",
               title: "Alert",
-              width: 240,
+              width: 210,
               sort: (r) => r.rule.name,
               render: (r) => (
                 <bdi>
@@ -116,6 +148,22 @@ export function AlertsPage() {
               align: "right",
               sort: (r) => r.rule.alerts?.length ?? 0,
               render: (r) => <span class="num">{r.rule.alerts?.length || ""}</span>,
+            },
+            {
+              key: "silenced",
+              title: "Silenced",
+              width: 84,
+              align: "right",
+              optional: true,
+              sort: (r) => quiet(r.rule),
+              render: (r) => (quiet(r.rule) ? <span class="num muted">{quiet(r.rule)}</span> : null),
+            },
+            {
+              key: "day",
+              title: "Last day",
+              width: 170,
+              optional: true,
+              render: (r) => <Strip runs={history.get(r.rule.name) ?? []} from={to - DAY} to={to} />,
             },
             {
               key: "labels",
@@ -135,7 +183,7 @@ export function AlertsPage() {
             {
               key: "group",
               title: "Group",
-              width: 170,
+              width: 130,
               optional: true,
               sort: (r) => r.group,
               render: (r) => <bdi class="muted">{visible(r.group)}</bdi>,
@@ -143,7 +191,29 @@ export function AlertsPage() {
           ]}
         />
       )}
-      {detail && <AlertDrawer row={detail} onClose={() => setOpen("")} />}
+      {detail && !form && (
+        <AlertDrawer
+          row={detail}
+          silences={silences.data}
+          silencedBy={(a: AlertItem) => silencing(kept, a.labels, external)}
+          onNew={onNew}
+          onClose={() => setOpen("")}
+        />
+      )}
+      {form && silences.data && (
+        <SilenceForm
+          data={silences.data}
+          labels={form.labels}
+          from={form.from}
+          alerts={active}
+          external={external}
+          onClose={() => setForm(undefined)}
+          onDone={() => {
+            setForm(undefined);
+            silences.reload();
+          }}
+        />
+      )}
     </>
   );
 }
@@ -151,79 +221,4 @@ export function AlertsPage() {
 function oldest(rule: Rule): number {
   const times = (rule.alerts ?? []).map((a) => apiTime(a.activeAt)).filter((t) => t > 0);
   return times.length ? Math.min(...times) : 0;
-}
-
-const MOST_SHOWN = 100;
-
-function AlertDrawer({ row, onClose }: { row: RuleRow; onClose: () => void }) {
-  const { rule } = row;
-  const alerts = rule.alerts ?? [];
-  return (
-    <Drawer title={<bdi>{visible(rule.name)}</bdi>} onClose={onClose}>
-      <p>
-        <Badge tone={STATE_TONE[rule.state ?? "unknown"] ?? "quiet"}>{rule.state}</Badge>
-      </p>
-      {rule.lastError && (
-        <div class="notice bad">
-          <bdi>{visible(rule.lastError)}</bdi>
-        </div>
-      )}
-      <ExprBlock expr={rule.query} />
-      <dl class="facts">
-        <dt>Group</dt>
-        <dd>
-          <a href={urlOf(`rules?search=${encodeURIComponent(row.group)}`)}>
-            <bdi>{visible(row.group)}</bdi>
-          </a>{" "}
-          <span class="muted">
-            <bdi>{visible(row.file)}</bdi>
-          </span>
-        </dd>
-        <dt>For</dt>
-        <dd>{formatDuration((rule.duration ?? 0) * 1000)}</dd>
-        {(rule.keepFiringFor ?? 0) > 0 && (
-          <>
-            <dt>Keep firing for</dt>
-            <dd>{formatDuration(rule.keepFiringFor! * 1000)}</dd>
-          </>
-        )}
-        <dt>Last evaluated</dt>
-        <dd>
-          <Ago at={apiTime(rule.lastEvaluation)} />
-        </dd>
-      </dl>
-      <p class="row">
-        <a class="btn small" href={urlOf(queryLink(rule.query))}>
-          Open in Query
-        </a>
-        <a
-          class="btn small"
-          href={urlOf(queryLink(`ALERTS{alertname=${JSON.stringify(rule.name)}}`, { range: 86_400_000 }))}
-        >
-          Last 24 hours
-        </a>
-      </p>
-      <h3>
-        {alerts.length ? `${alerts.length} active` : "Nothing active"}
-        {alerts.length > MOST_SHOWN && `, the first ${MOST_SHOWN} shown`}
-      </h3>
-      {alerts.slice(0, MOST_SHOWN).map((a) => (
-        <div class="instance" key={JSON.stringify(a.labels)}>
-          <p class="row">
-            <Badge tone={STATE_TONE[a.state] ?? "quiet"}>{a.state}</Badge>
-            <span class="num">
-              value {Number(a.value) || a.value === "0e+00" ? String(Number(a.value)) : a.value}
-            </span>
-            <span class="muted num">
-              since {formatTime(apiTime(a.activeAt), zone.value)} (<Ago at={apiTime(a.activeAt)} />)
-            </span>
-          </p>
-          <span class="wrap-chips">
-            <LabelChips labels={a.labels} />
-          </span>
-          <Annotations annotations={a.annotations} />
-        </div>
-      ))}
-    </Drawer>
-  );
 }

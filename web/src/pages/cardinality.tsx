@@ -1,16 +1,12 @@
-// Cardinality: where the series are, and what any selector is made of.
-import { useEffect, useState } from "preact/hooks";
-import { call, explainError, isAbort } from "../lib/api";
-import { urlOf } from "../lib/base";
-import { bytes, full, labelName, percent, quote, selector, short, visible } from "../lib/format";
-import { zone } from "../lib/prefs";
+// Cardinality: where the series are; any selector is taken apart in breakdown.tsx.
+import { bytes, full, labelName, percent, quote, selector, visible } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
-import { formatTime } from "../lib/time";
-import type { NameValue, QueryData, TsdbStatus } from "../lib/types";
-import { queryLink } from "../query/state";
+import { humanDuration } from "../lib/time";
+import type { NameValue, TsdbStatus } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
 import { PageHead, Pending, StaleNote } from "../ui/parts";
+import { Breakdown } from "./breakdown";
 
 const PATH = "status/tsdb";
 
@@ -44,10 +40,9 @@ export function CardinalityPage() {
             <Figure name="Series in memory" value={full(d.headStats.numSeries)} />
             <Figure name="Label pairs" value={full(d.headStats.numLabelPairs)} />
             <Figure name="Chunks" value={full(d.headStats.chunkCount)} />
-            <Figure name="Oldest sample" value={time(d.headStats.minTime)} />
-            <Figure name="Newest sample" value={time(d.headStats.maxTime)} />
+            <Figure name="Time in memory" value={span(d.headStats.minTime, d.headStats.maxTime)} />
           </ul>
-          <Focus />
+          <Breakdown />
           <div class="two">
             <Top
               title="Series by metric"
@@ -82,8 +77,8 @@ export function CardinalityPage() {
   );
 }
 
-function time(ms: number): string {
-  return Math.abs(ms) > 8e15 || ms <= 0 ? "–" : formatTime(ms, zone.value);
+function span(from: number, to: number): string {
+  return from > 0 && to >= from && to < 8e15 ? humanDuration((to - from) / 1000) : "–";
 }
 
 export function Figure({ name, value }: { name: string; value: string }) {
@@ -159,113 +154,6 @@ function Top(props: {
           },
         ]}
       />
-    </section>
-  );
-}
-
-interface Part {
-  label: string;
-  values: number;
-}
-// A query a label: enough for real series, bounded for hostile ones.
-const MOST_LABELS = 40;
-
-/** Any selector taken apart: how many series, and how many values each label has among them. */
-function Focus() {
-  const focus = param("focus");
-  const [text, setText] = useState(focus);
-  const [parts, setParts] = useState<Part[]>();
-  const [total, setTotal] = useState<number>();
-  const [error, setError] = useState("");
-  useEffect(() => {
-    setText(focus);
-    setParts(undefined);
-    setTotal(undefined);
-    setError("");
-    if (!focus) return;
-    const stop = new AbortController();
-    const count = async (query: string) => {
-      const { data } = await call<QueryData>("query", { query }, stop.signal);
-      return data.resultType === "vector" ? Number(data.result[0]?.value?.[1] ?? 0) : 0;
-    };
-    (async () => {
-      setTotal(await count(`count(${focus})`));
-      const start = Math.floor(Date.now() / 1000) - 300;
-      const { data } = await call<string[]>("labels", { "match[]": focus, start, limit: 200 }, stop.signal);
-      const names = (data ?? []).slice(0, MOST_LABELS);
-      const done: Part[] = [];
-      // Three at a time: a look inside must not crowd out dashboards.
-      const queue = [...names];
-      await Promise.all(
-        [0, 1, 2].map(async () => {
-          for (let label = queue.shift(); label !== undefined; label = queue.shift())
-            done.push({ label, values: await count(`count(count by (${labelName(label)}) (${focus}))`) });
-        }),
-      );
-      setParts(done.sort((a, b) => b.values - a.values));
-    })().catch((e: unknown) => {
-      if (!isAbort(e)) setError(explainError(e));
-    });
-    return () => stop.abort();
-  }, [focus]);
-  return (
-    <section class="card focus-card" aria-labelledby="focus-title">
-      <h2 id="focus-title">Look inside a selector</h2>
-      <form
-        class="row"
-        onSubmit={(e) => {
-          e.preventDefault();
-          setParams({ focus: text.trim() });
-        }}
-      >
-        <input
-          id="focus"
-          class="field mono wide-field"
-          aria-label="Selector"
-          placeholder='{job="node"}'
-          spellcheck={false}
-          autocomplete="off"
-          value={text}
-          onInput={(e) => setText(e.currentTarget.value)}
-        />
-        <button type="submit" class="btn primary">
-          Count
-        </button>
-        {total !== undefined && (
-          <span class="num">
-            <b>{full(total)}</b> series now
-          </span>
-        )}
-        {focus && (
-          <a class="btn small" href={urlOf(queryLink(focus, { tab: "table" }))}>
-            Open in Query
-          </a>
-        )}
-      </form>
-      {error && (
-        <div class="notice bad" role="alert">
-          {error}
-        </div>
-      )}
-      {parts && parts.length > 0 && (
-        <ul class="parts">
-          {parts.map((p) => (
-            <li key={p.label}>
-              <a
-                href={urlOf(
-                  queryLink(`sort_desc(count by (${labelName(p.label)}) (${focus}))`, { tab: "table" }),
-                )}
-                title="Series by value of this label"
-              >
-                <bdi class="mono">{visible(p.label)}</bdi>
-              </a>
-              <span class="num muted">
-                {short(p.values)} {p.values === 1 ? "value" : "values"}
-              </span>
-            </li>
-          ))}
-        </ul>
-      )}
     </section>
   );
 }

@@ -1,13 +1,14 @@
 // Service discovery: what was found, what became a target, what was dropped, and by which rule.
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { visible } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import type { Labels, TargetsData } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
-import { LabelChips } from "../ui/labels";
+import { LabelChips, LabelRows } from "../ui/labels";
 import { Badge, Drawer, FilterBox, PageHead, Pending, Segments, StaleNote } from "../ui/parts";
-import { LabelRows } from "./targets";
+import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
+import { RelabelSteps } from "./relabel";
 
 const PATH = "targets";
 const PARAMS = { state: "any" };
@@ -22,27 +23,20 @@ interface Found {
 }
 type Filter = "all" | "kept" | "failing" | "dropped";
 
-interface RelabelStep {
-  rule: Record<string, unknown>;
-  output: Labels;
-  keep: boolean;
-}
-
 export function DiscoveryPage() {
   const res = useResource<TargetsData>(PATH, PARAMS, 10);
   const [open, setOpen] = useState("");
   const state = (param("state") || "all") as Filter;
   const search = param("search");
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-  const all = found(res.data);
+  const all = useMemo(() => found(res.data), [res.data]);
   const fits = (f: Found, s: Filter) =>
     s === "all" || (s === "dropped" ? !f.kept : s === "failing" ? f.error !== "" : f.kept);
   const rows = all.filter((f) => {
     if (!fits(f, state)) return false;
-    const text = [f.pool, f.error, ...pairs(f.discovered), ...pairs(f.labels)].join(" ").toLowerCase();
-    return words.every((w) => text.includes(w));
+    return words.every((w) => textOf(f).includes(w));
   });
-  const count = (s: Filter) => all.filter((f) => fits(f, s)).length;
+  const count = (s: Filter) => all.reduce((n, f) => n + Number(fits(f, s)), 0);
   const total = Object.values(res.data?.droppedTargetCounts ?? {}).reduce((a, b) => a + b, 0);
   const dropped = Math.max(total, count("dropped"));
   const detail = all.find((f) => f.key === open);
@@ -82,7 +76,7 @@ export function DiscoveryPage() {
             {
               key: "outcome",
               title: "Outcome",
-              width: 104,
+              width: 116,
               sort: (f) => (f.error ? 0 : f.kept ? 1 : 2),
               render: (f) => (
                 <button type="button" class="plain" aria-haspopup="dialog" onClick={() => setOpen(f.key)}>
@@ -156,15 +150,22 @@ function found(data: TargetsData | undefined): Found[] {
   return [...kept.filter((f) => f.error), ...kept.filter((f) => !f.error), ...dropped];
 }
 
+const TEXTS = new WeakMap<Found, string>();
+
+/** What the filter looks through. */
+function textOf(f: Found): string {
+  const known = TEXTS.get(f);
+  if (known !== undefined) return known;
+  const text = [f.pool, f.error, ...pairs(f.discovered), ...pairs(f.labels)].join(" ").toLowerCase();
+  TEXTS.set(f, text);
+  return text;
+}
+
 function pairs(labels: Labels): string[] {
   return Object.entries(labels).map(([k, v]) => `${k}=${v}`);
 }
 
 function FoundDrawer({ found: f, onClose }: { found: Found; onClose: () => void }) {
-  const steps = useResource<{ steps: RelabelStep[] | null }>("targets/relabel_steps", {
-    scrapePool: f.pool,
-    labels: JSON.stringify(f.discovered),
-  });
   return (
     <Drawer title={<bdi>{visible(f.discovered.__address__ ?? f.pool)}</bdi>} onClose={onClose}>
       <p>
@@ -173,24 +174,9 @@ function FoundDrawer({ found: f, onClose }: { found: Found; onClose: () => void 
           <b>{visible(f.pool)}</b>
         </bdi>
       </p>
-      {f.error && (
-        <div class="notice bad">
-          <bdi>{visible(f.error)}</bdi>
-        </div>
-      )}
-      {steps.data?.steps && steps.data.steps.length > 0 && (
-        <>
-          <h3>Relabeling, step by step</h3>
-          <ol class="steps">
-            {steps.data.steps.map((s, i) => (
-              <li key={i}>
-                <code>{ruleText(s.rule)}</code>
-                <Change before={i ? steps.data!.steps![i - 1]!.output : f.discovered} step={s} />
-              </li>
-            ))}
-          </ol>
-        </>
-      )}
+      {f.error && <ScrapeErrorBox text={f.error} />}
+      <h3>Relabeling, step by step</h3>
+      <RelabelSteps pool={f.pool} labels={f.discovered} />
       {f.kept && (
         <>
           <h3>Target labels</h3>
@@ -200,38 +186,5 @@ function FoundDrawer({ found: f, onClose }: { found: Found; onClose: () => void 
       <h3>Discovered labels</h3>
       <LabelRows labels={f.discovered} />
     </Drawer>
-  );
-}
-
-function ruleText(rule: Record<string, unknown>): string {
-  return Object.entries(rule)
-    .filter(([, v]) => v !== "" && v !== null && !(Array.isArray(v) && v.length === 0))
-    .map(([k, v]) => `${k}: ${Array.isArray(v) ? `[${v.join(", ")}]` : visible(String(v))}`)
-    .join("  ");
-}
-
-function Change({ before, step }: { before: Labels; step: RelabelStep }) {
-  if (!step.keep) return <p class="bad-text">The target is dropped here.</p>;
-  const names = [...new Set([...Object.keys(before), ...Object.keys(step.output)])].sort();
-  const changed = names.filter((n) => before[n] !== step.output[n]);
-  if (!changed.length) return <p class="muted">No change.</p>;
-  return (
-    <ul class="change">
-      {changed.map((n) => (
-        <li key={n}>
-          <bdi class="l-key">{visible(n)}</bdi>:{" "}
-          {before[n] !== undefined && (
-            <del>
-              <bdi>{visible(before[n])}</bdi>
-            </del>
-          )}{" "}
-          {step.output[n] !== undefined && (
-            <ins>
-              <bdi>{visible(step.output[n])}</bdi>
-            </ins>
-          )}
-        </li>
-      ))}
-    </ul>
   );
 }

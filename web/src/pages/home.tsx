@@ -3,11 +3,12 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../lib/api";
 import { fullUrl, urlOf } from "../lib/base";
+import { forecast, readRetention } from "../lib/forecast";
 import { bytes, full, short } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { useSelfMetrics } from "../lib/selfmetrics";
 import { apiTime, humanDuration } from "../lib/time";
-import type { AlertItem, RulesData, RuntimeInfo, TargetsData } from "../lib/types";
+import type { AlertItem, BlockMeta, RulesData, RuntimeInfo, TargetsData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { Ago, CopyButton, PageHead, Pending } from "../ui/parts";
 import { Spark } from "../ui/Spark";
@@ -28,6 +29,7 @@ export function HomePage() {
   const alerts = useResource<{ alerts: AlertItem[] }>("alerts", {}, 10);
   const runtime = useResource<RuntimeInfo>("status/runtimeinfo", {}, 15);
   const self = useSelfMetrics(FIGURES);
+  const blocks = useResource<{ blocks: BlockMeta[] | null }>("status/tsdb/blocks", {}, 60);
   if (!targets.data && targets.error) return <Pending resource={targets} />;
 
   const all = targets.data?.activeTargets;
@@ -43,6 +45,7 @@ export function HomePage() {
   );
   const started = value("process_start_time_seconds");
   const r = runtime.data;
+  const future = r ? forecast(blocks.data?.blocks ?? [], rate ?? 0, readRetention(r.storageRetention)) : null;
   return (
     <>
       <PageHead title="Home" source={{ path: "targets", params: { state: "active" }, resource: targets }} />
@@ -90,7 +93,13 @@ export function HomePage() {
           name="Disk"
           href="storage"
           value={fmt(disk, bytes)}
-          note={r ? `keeps ${r.storageRetention}` : ""}
+          note={
+            !r
+              ? ""
+              : future?.full
+                ? `${bytes(future.full)} ${future.bySize ? "at most" : `after ${r.storageRetention}`}`
+                : `keeps ${r.storageRetention}`
+          }
         />
         <Tile
           name="Configuration"

@@ -1,7 +1,14 @@
 // What the pages of alerts and rules share.
 import { visible } from "../lib/format";
 import type { Labels, Rule, RuleGroup, RulesData } from "../lib/types";
-import { CopyButton } from "../ui/parts";
+import { CopyButton, type Tone } from "../ui/parts";
+
+export const STATE_TONE: Record<string, Tone> = {
+  firing: "bad",
+  pending: "warn",
+  unknown: "quiet",
+  inactive: "good",
+};
 
 export interface RuleRow {
   key: string;

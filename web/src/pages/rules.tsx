@@ -1,9 +1,11 @@
-// Rules: what is evaluated, failing and slow ones first.
-import { useState } from "preact/hooks";
+// Rules: what is evaluated, failing and slow ones first, and which rules read what others write.
+import { useMemo, useState } from "preact/hooks";
 import { urlOf } from "../lib/base";
 import { visible } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
+import { type Links, linksOf } from "../lib/ruledeps";
+import { useLabelled } from "../lib/selfmetrics";
 import { apiTime, formatDuration, humanDuration } from "../lib/time";
 import type { RuleGroup, RulesData } from "../lib/types";
 import { queryLink } from "../query/state";
@@ -26,7 +28,7 @@ const PATH = "rules";
 const PARAMS = { exclude_alerts: "true" };
 const RANK: Record<string, number> = { err: 0, unknown: 1, ok: 2 };
 const TONES: Record<string, Tone> = { ok: "good", err: "bad", unknown: "quiet" };
-type View = "rules" | "groups";
+type View = "rules" | "slow" | "links" | "groups";
 type Health = "all" | "err" | "unknown" | "ok";
 
 export function RulesPage() {
@@ -45,6 +47,7 @@ export function RulesPage() {
   const groups = (res.data?.groups ?? []).filter((g) => hit(`${g.name} ${g.file}`));
   const count = (h: string) => all.filter((r) => r.rule.health === h).length;
   const detail = all.find((r) => r.key === open);
+  const links = useMemo(() => linksOf(all), [res.data]);
   return (
     <>
       <PageHead title="Rules" source={{ path: PATH, params: PARAMS, resource: res }}>
@@ -58,6 +61,8 @@ export function RulesPage() {
           value={view}
           options={[
             ["rules", "Rules"],
+            ["slow", "Slowest"],
+            ["links", "Dependencies"],
             ["groups", "Groups"],
           ]}
           onChange={(v) => setParams({ view: v === "rules" ? "" : v })}
@@ -81,6 +86,10 @@ export function RulesPage() {
         <Pending resource={res} />
       ) : view === "groups" ? (
         <Groups groups={groups} />
+      ) : view === "slow" ? (
+        <Slowest rows={rows} all={all} onOpen={setOpen} />
+      ) : view === "links" ? (
+        <Dependencies rows={rows} links={links} onOpen={setOpen} />
       ) : (
         <DataTable<RuleRow>
           label="Rules"
@@ -163,7 +172,9 @@ export function RulesPage() {
           ]}
         />
       )}
-      {detail && <RuleDrawer row={detail} onClose={() => setOpen("")} />}
+      {detail && (
+        <RuleDrawer row={detail} links={links.get(detail.key)} onOpen={setOpen} onClose={() => setOpen("")} />
+      )}
     </>
   );
 }
@@ -171,7 +182,174 @@ export function RulesPage() {
 // A group that needs most of its interval will soon miss evaluations.
 const BUSY = 0.8;
 
+/** Rules by the time they take, against their interval and against all other rules. */
+function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string) => void }) {
+  const busy = (r: RuleRow) => r.rule.evaluationTime / r.interval;
+  const sum = props.all.reduce((n, r) => n + busy(r), 0);
+  return (
+    <>
+      <p class="muted">
+        All rules together keep {(100 * sum).toFixed(sum < 0.1 ? 2 : 0)} % of one processor busy. Times are
+        those of the last evaluation.
+      </p>
+      <DataTable<RuleRow>
+        label="Rules by time"
+        rows={props.rows}
+        rowKey={(r) => r.key}
+        rowHeight={32}
+        initialSort={{ key: "busy", down: true }}
+        onRow={(r) => props.onOpen(r.key)}
+        empty="No rule matches these filters."
+        columns={[
+          {
+            key: "name",
+            title: "Rule",
+            width: 260,
+            sort: (r) => r.rule.name,
+            render: (r) => (
+              <button
+                type="button"
+                class="plain cell"
+                aria-haspopup="dialog"
+                onClick={() => props.onOpen(r.key)}
+              >
+                <bdi>
+                  <b>{visible(r.rule.name)}</b>
+                </bdi>
+              </button>
+            ),
+          },
+          {
+            key: "took",
+            title: "Took",
+            width: 90,
+            align: "right",
+            sort: (r) => r.rule.evaluationTime,
+            render: (r) => <span class="num">{humanDuration(r.rule.evaluationTime)}</span>,
+          },
+          {
+            key: "busy",
+            title: "Part of the interval",
+            width: 170,
+            sort: busy,
+            render: (r) => (
+              <span class="meter-cell">
+                <span class="meter" aria-hidden="true">
+                  <span
+                    class={busy(r) > BUSY ? "over" : ""}
+                    style={{ width: `${Math.min(100, 100 * busy(r))}%` }}
+                  />
+                </span>
+                <span class="num">{(100 * busy(r)).toFixed(2)} %</span>
+              </span>
+            ),
+          },
+          {
+            key: "share",
+            title: "Of all rules",
+            width: 100,
+            align: "right",
+            optional: true,
+            sort: busy,
+            render: (r) => <span class="num">{sum ? ((100 * busy(r)) / sum).toFixed(1) : "0"} %</span>,
+          },
+          {
+            key: "group",
+            title: "Group",
+            width: 150,
+            optional: true,
+            sort: (r) => r.group,
+            render: (r) => <bdi class="muted">{visible(r.group)}</bdi>,
+          },
+          {
+            key: "why",
+            title: "Cost",
+            optional: true,
+            render: (r) => <a href={urlOf(queryLink(r.rule.query, { tab: "stats" }))}>where the time goes</a>,
+          },
+        ]}
+      />
+    </>
+  );
+}
+
+function Dependencies(props: { rows: RuleRow[]; links: Map<string, Links>; onOpen: (key: string) => void }) {
+  const { links, onOpen } = props;
+  const of = (r: RuleRow) => links.get(r.key) ?? { reads: [], readBy: [], late: "" };
+  const linked = props.rows.filter((r) => of(r).reads.length || of(r).readBy.length);
+  const list = (rows: RuleRow[]) => (
+    <span class="chips">
+      {rows.map((r) => (
+        <button type="button" class="chip" key={r.key} onClick={() => onOpen(r.key)}>
+          <bdi>{visible(r.rule.name)}</bdi>
+        </button>
+      ))}
+    </span>
+  );
+  return (
+    <>
+      <p class="muted">
+        {linked.length} of {props.rows.length} rules read the result of another one or are read by one.
+      </p>
+      <DataTable<RuleRow>
+        label="Dependencies between rules"
+        rows={linked}
+        rowKey={(r) => r.key}
+        rowHeight={32}
+        onRow={(r) => onOpen(r.key)}
+        initialSort={{ key: "readBy", down: true }}
+        empty="No rule reads the result of another one."
+        columns={[
+          {
+            key: "name",
+            title: "Rule",
+            width: 250,
+            sort: (r) => r.rule.name,
+            render: (r) => (
+              <button type="button" class="plain cell" aria-haspopup="dialog" onClick={() => onOpen(r.key)}>
+                <bdi>
+                  <b>{visible(r.rule.name)}</b>
+                </bdi>
+              </button>
+            ),
+          },
+          {
+            key: "reads",
+            title: "Reads",
+            sort: (r) => of(r).reads.length,
+            render: (r) => list(of(r).reads),
+          },
+          {
+            key: "readBy",
+            title: "Read by",
+            sort: (r) => of(r).readBy.length,
+            render: (r) => list(of(r).readBy),
+          },
+          {
+            key: "late",
+            title: "Order",
+            width: 90,
+            optional: true,
+            sort: (r) => of(r).late,
+            render: (r) =>
+              of(r).late ? (
+                <span title={visible(of(r).late)}>
+                  <Badge tone="warn">late</Badge>
+                </span>
+              ) : null,
+          },
+        ]}
+      />
+    </>
+  );
+}
+
+const MISSED = ["prometheus_rule_group_iterations_missed_total"] as const;
+
 function Groups({ groups }: { groups: RuleGroup[] }) {
+  const counts = useLabelled(MISSED, 15);
+  const missed = (g: RuleGroup) =>
+    counts?.find((c) => c.labels.rule_group === `${g.file};${g.name}`)?.value ?? 0;
   const load = (g: RuleGroup) => g.evaluationTime / g.interval;
   return (
     <DataTable<RuleGroup>
@@ -226,6 +404,15 @@ function Groups({ groups }: { groups: RuleGroup[] }) {
           render: (g) => <span class="num">{humanDuration(g.evaluationTime)}</span>,
         },
         {
+          key: "missed",
+          title: "Missed",
+          width: 80,
+          align: "right",
+          optional: true,
+          sort: missed,
+          render: (g) => <span class={`num${missed(g) ? " bad-text" : ""}`}>{missed(g) || ""}</span>,
+        },
+        {
           key: "interval",
           title: "Interval",
           width: 80,
@@ -254,8 +441,33 @@ function Groups({ groups }: { groups: RuleGroup[] }) {
   );
 }
 
-function RuleDrawer({ row, onClose }: { row: RuleRow; onClose: () => void }) {
+function RuleDrawer(props: {
+  row: RuleRow;
+  links: Links | undefined;
+  onOpen: (key: string) => void;
+  onClose: () => void;
+}) {
+  const { row, links, onClose } = props;
   const { rule } = row;
+  const list = (title: string, rows: RuleRow[] | undefined) =>
+    rows &&
+    rows.length > 0 && (
+      <>
+        <h3>{title}</h3>
+        <ul class="rule-links">
+          {rows.map((r) => (
+            <li key={r.key}>
+              <button type="button" class="link" onClick={() => props.onOpen(r.key)}>
+                <bdi>{visible(r.rule.name)}</bdi>
+              </button>{" "}
+              <span class="muted">
+                in <bdi>{visible(r.group)}</bdi>, every {formatDuration(r.interval * 1000)}
+              </span>
+            </li>
+          ))}
+        </ul>
+      </>
+    );
   return (
     <Drawer title={<bdi>{visible(rule.name)}</bdi>} onClose={onClose}>
       <p>
@@ -292,12 +504,22 @@ function RuleDrawer({ row, onClose }: { row: RuleRow; onClose: () => void }) {
         <a class="btn small" href={urlOf(queryLink(rule.query))}>
           Open the expression in Query
         </a>
+        <a class="btn small" href={urlOf(queryLink(rule.query, { tab: "stats" }))}>
+          What it costs
+        </a>
         {rule.type === "recording" && (
           <a class="btn small" href={urlOf(queryLink(rule.name))}>
             Open what it recorded
           </a>
         )}
       </p>
+      {list("Reads the results of", links?.reads)}
+      {links?.late && (
+        <div class="notice warn">
+          <bdi>{visible(links.late)}</bdi>
+        </div>
+      )}
+      {list("Is read by", links?.readBy)}
       {Object.keys(rule.labels ?? {}).length > 0 && (
         <>
           <h3>Labels</h3>

@@ -7,13 +7,19 @@ import { param, setParams } from "../lib/router";
 import { apiTime, formatTime } from "../lib/time";
 import type { RuntimeInfo } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
-import { Badge, CopyButton, download, FilterBox, PageHead, Pending, Segments } from "../ui/parts";
+import { lazy } from "../ui/lazy";
+import { Badge, FilterBox, PageHead, Pending, Segments } from "../ui/parts";
 import { changedFlag } from "./flags";
 
-type View = "server" | "flags" | "config" | "alertmanagers";
+type View = "server" | "flags" | "config" | "delivery" | "features" | "api";
+
+const ConfigView = lazy(() => import("./configview").then((m) => m.ConfigView));
+const Delivery = lazy(() => import("./delivery").then((m) => m.Delivery));
+const ApiBrowser = lazy(() => import("./apibrowser").then((m) => m.ApiBrowser));
 
 export function StatusPage() {
-  const view = (param("view") || fromOldPath()) as View;
+  const named = param("view") || fromOldPath();
+  const view = (named === "alertmanagers" ? "delivery" : named) as View;
   return (
     <>
       <PageHead title="Status">
@@ -24,17 +30,23 @@ export function StatusPage() {
             ["server", "Server"],
             ["flags", "Flags"],
             ["config", "Configuration"],
-            ["alertmanagers", "Alertmanagers"],
+            ["delivery", "Delivery"],
+            ["features", "Features"],
+            ["api", "API"],
           ]}
-          onChange={(v) => setParams({ view: v, search: "" })}
+          onChange={(v) => setParams({ view: v, search: "", part: "", call: "" })}
         />
       </PageHead>
       {view === "flags" ? (
         <Flags />
       ) : view === "config" ? (
-        <Config />
-      ) : view === "alertmanagers" ? (
-        <Alertmanagers />
+        <ConfigView />
+      ) : view === "delivery" ? (
+        <Delivery />
+      ) : view === "features" ? (
+        <Features />
+      ) : view === "api" ? (
+        <ApiBrowser />
       ) : (
         <Server />
       )}
@@ -45,7 +57,7 @@ export function StatusPage() {
 function fromOldPath(): View {
   const last = location.pathname.split("/").pop();
   if (last === "flags" || last === "config") return last;
-  return last === "alertmanager-discovery" ? "alertmanagers" : "server";
+  return last === "alertmanager-discovery" ? "delivery" : "server";
 }
 
 function Server() {
@@ -177,54 +189,61 @@ function Flags() {
   );
 }
 
-function Config() {
-  const res = useResource<{ yaml: string }>("status/config");
+interface Capability {
+  category: string;
+  name: string;
+  on: boolean;
+}
+
+function Features() {
+  const res = useResource<Record<string, Record<string, boolean>>>("features");
+  const search = param("search").toLowerCase();
   if (!res.data) return <Pending resource={res} />;
-  const yaml = res.data.yaml;
+  const rows = Object.entries(res.data)
+    .flatMap(([category, all]) =>
+      Object.entries(all).map(([name, on]): Capability => ({ category, name, on })),
+    )
+    .filter((c) => `${c.category} ${c.name}`.toLowerCase().includes(search));
   return (
     <>
       <div class="controls">
-        <CopyButton text={yaml} />
-        <button type="button" class="btn small" onClick={() => download("prometheus.yml", yaml, "text/yaml")}>
-          Download
-        </button>
-        <span class="muted">As loaded: defaults filled in, secrets hidden.</span>
+        <FilterBox
+          value={param("search")}
+          label="Filter features"
+          onChange={(v) => setParams({ search: v })}
+        />
+        <span class="muted">
+          {rows.filter((c) => c.on).length} of {rows.length} are on
+        </span>
       </div>
-      <pre class="code-block tall" tabIndex={0}>
-        {yaml.split("\n").map(visible).join("\n")}
-      </pre>
+      <DataTable<Capability>
+        label="Features"
+        rows={rows}
+        rowKey={(c) => `${c.category} ${c.name}`}
+        empty="No feature matches."
+        columns={[
+          {
+            key: "category",
+            title: "Part",
+            width: 160,
+            sort: (c) => c.category,
+            render: (c) => <bdi>{visible(c.category)}</bdi>,
+          },
+          {
+            key: "name",
+            title: "Feature",
+            sort: (c) => c.name,
+            render: (c) => <bdi class="mono">{visible(c.name)}</bdi>,
+          },
+          {
+            key: "on",
+            title: "State",
+            width: 90,
+            sort: (c) => (c.on ? 0 : 1),
+            render: (c) => <Badge tone={c.on ? "good" : "quiet"}>{c.on ? "on" : "off"}</Badge>,
+          },
+        ]}
+      />
     </>
-  );
-}
-
-interface Managers {
-  activeAlertmanagers: { url: string }[] | null;
-  droppedAlertmanagers: { url: string }[] | null;
-}
-
-function Alertmanagers() {
-  const res = useResource<Managers>("alertmanagers", {}, 15);
-  if (!res.data) return <Pending resource={res} />;
-  const list = (title: string, all: { url: string }[] | null) => (
-    <section class="card">
-      <h2>{title}</h2>
-      {all?.length ? (
-        <ul>
-          {all.map((m) => (
-            <li key={m.url}>
-              <bdi class="mono">{visible(m.url)}</bdi>
-            </li>
-          ))}
-        </ul>
-      ) : (
-        <p class="muted">None.</p>
-      )}
-    </section>
-  );
-  return (
-    <div class="two">
-      {list("Alerts are sent to", res.data.activeAlertmanagers)}
-      {list("Dropped by relabeling", res.data.droppedAlertmanagers)}
-    </div>
   );
 }

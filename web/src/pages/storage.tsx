@@ -1,12 +1,15 @@
-// Storage: blocks on a time line and in a table, and the log before them.
+// Storage: blocks on a time line and in a table, the log before them, what the disk will need, and deletion.
+import { useState } from "preact/hooks";
+import { bytesPerSample, forecast, readRetention, sizeOf } from "../lib/forecast";
 import { bytes, full, short, visible } from "../lib/format";
 import { zone } from "../lib/prefs";
 import { useResource } from "../lib/resource";
-import { useSelfMetrics } from "../lib/selfmetrics";
+import { useLabelled, useSelfMetrics } from "../lib/selfmetrics";
 import { formatTime, humanDuration } from "../lib/time";
 import type { BlockMeta, RuntimeInfo, TsdbStatus } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
-import { PageHead, Pending, StaleNote } from "../ui/parts";
+import { lazy } from "../ui/lazy";
+import { Drawer, PageHead, Pending, StaleNote } from "../ui/parts";
 import { Figure } from "./cardinality";
 
 const PATH = "status/tsdb/blocks";
@@ -18,7 +21,18 @@ const FIGURES = [
   "prometheus_tsdb_compactions_failed_total",
   "prometheus_tsdb_out_of_order_samples_total",
   "prometheus_tsdb_wal_corruptions_total",
+  "prometheus_tsdb_head_samples_appended_total",
+  "prometheus_tsdb_wal_segment_current",
+  "prometheus_tsdb_compaction_duration_seconds_sum",
+  "prometheus_tsdb_compaction_duration_seconds_count",
 ] as const;
+const SYNCS = ["prometheus_tsdb_wal_fsync_duration_seconds"] as const;
+
+const DeleteSeries = lazy(() => import("./deleteseries").then((m) => m.DeleteSeries));
+
+interface Features {
+  api?: Record<string, boolean>;
+}
 
 export function StoragePage() {
   const res = useResource<{ blocks: BlockMeta[] | null }>(PATH, {}, 30);
@@ -31,6 +45,17 @@ export function StoragePage() {
   };
   const blocks = [...(res.data?.blocks ?? [])].sort((a, b) => b.minTime - a.minTime);
   const missing = res.status === 404;
+  const features = useResource<Features>("features");
+  const syncs = useLabelled(SYNCS, 15);
+  const [open, setOpen] = useState("");
+  const detail = blocks.find((b) => b.ulid === open);
+  const retention = readRetention(runtime.data?.storageRetention ?? "");
+  const rate = self?.rates.get("prometheus_tsdb_head_samples_appended_total") ?? 0;
+  const future = forecast(blocks, rate, retention);
+  const each = bytesPerSample(blocks);
+  const sync = syncs?.find((s) => s.labels.quantile === "0.99")?.value;
+  const compactions = self?.values.get("prometheus_tsdb_compaction_duration_seconds_count") ?? 0;
+  const compacting = self?.values.get("prometheus_tsdb_compaction_duration_seconds_sum") ?? 0;
   return (
     <>
       <PageHead title="Storage" source={{ path: PATH, resource: res }} />
@@ -39,8 +64,22 @@ export function StoragePage() {
         <Figure name="Blocks on disk" value={v("prometheus_tsdb_storage_blocks_bytes", bytes)} />
         <Figure name="Write-ahead log" value={v("prometheus_tsdb_wal_storage_size_bytes", bytes)} />
         <Figure name="Kept for" value={runtime.data?.storageRetention ?? "–"} />
-        <Figure name="Compactions" value={v("prometheus_tsdb_compactions_total", short)} />
-        <Figure name="Compactions failed" value={v("prometheus_tsdb_compactions_failed_total", short)} />
+        <Figure name="A sample on disk" value={each === null ? "–" : `${each.toFixed(2)} B`} />
+        <Figure name="Growth a day" value={future ? bytes(future.perDay) : "–"} />
+        <Figure
+          name={future?.bySize ? "At most" : "At full retention"}
+          value={future?.full ? bytes(future.full) : "–"}
+        />
+        <Figure name="Log segment" value={v("prometheus_tsdb_wal_segment_current", (n) => full(n))} />
+        <Figure name="Log sync, 99 % below" value={sync === undefined ? "–" : humanDuration(sync)} />
+        <Figure
+          name="Compactions"
+          value={`${v("prometheus_tsdb_compactions_total", short)}, ${v("prometheus_tsdb_compactions_failed_total", short)} failed`}
+        />
+        <Figure
+          name="A compaction takes"
+          value={compactions ? humanDuration(compacting / compactions) : "–"}
+        />
         <Figure name="Late samples refused" value={v("prometheus_tsdb_out_of_order_samples_total", short)} />
         <Figure name="Log corruptions" value={v("prometheus_tsdb_wal_corruptions_total", short)} />
       </ul>
@@ -57,13 +96,23 @@ export function StoragePage() {
             label="Blocks"
             rows={blocks}
             rowKey={(b) => b.ulid}
-            empty="No blocks yet: the samples of the first hours are in memory and in the write-ahead log."
+            onRow={(b) => setOpen(b.ulid)}
+            empty="No blocks yet: the samples of the first hours are in memory and in the write-ahead log. The forecast begins with the first block."
             columns={[
               {
                 key: "ulid",
                 title: "Block",
                 width: 240,
-                render: (b) => <bdi class="mono">{visible(b.ulid)}</bdi>,
+                render: (b) => (
+                  <button
+                    type="button"
+                    class="plain mono cell"
+                    aria-haspopup="dialog"
+                    onClick={() => setOpen(b.ulid)}
+                  >
+                    <bdi>{visible(b.ulid)}</bdi>
+                  </button>
+                ),
               },
               {
                 key: "from",
@@ -117,7 +166,7 @@ export function StoragePage() {
               },
               {
                 key: "each",
-                title: "Bytes a sample",
+                title: "B a sample",
                 width: 120,
                 align: "right",
                 optional: true,
@@ -131,12 +180,52 @@ export function StoragePage() {
           />
         </>
       )}
+      {features.data?.api?.admin && <DeleteSeries />}
+      {detail && <BlockDrawer block={detail} retention={retention.time} onClose={() => setOpen("")} />}
     </>
   );
 }
 
-function sizeOf(b: BlockMeta): number {
-  return b.stats?.numBytes ?? b.stats?.sizeBytes ?? 0;
+function BlockDrawer(props: { block: BlockMeta; retention: number | null; onClose: () => void }) {
+  const { block: b, retention } = props;
+  const c = b.compaction;
+  const facts: [string, string][] = [
+    ["From", formatTime(b.minTime, zone.value)],
+    ["To", formatTime(b.maxTime, zone.value)],
+    ["Spans", humanDuration((b.maxTime - b.minTime) / 1000)],
+    ["Series", full(b.stats?.numSeries ?? 0)],
+    ["Samples", full(b.stats?.numSamples ?? 0)],
+    ["Chunks", full(b.stats?.numChunks ?? 0)],
+    ["Size", sizeOf(b) ? bytes(sizeOf(b)) : "–"],
+    ["Level of compaction", String(c?.level ?? "–")],
+    ["Made from", c?.sources?.length ? `${c.sources.length} blocks` : "–"],
+    ...(retention === null
+      ? []
+      : [["Leaves on", formatTime(b.maxTime + retention, zone.value)] as [string, string]]),
+  ];
+  return (
+    <Drawer title={<bdi class="mono">{visible(b.ulid)}</bdi>} onClose={props.onClose}>
+      {c?.failed && <div class="notice bad">Compaction of this block failed: see the log of the server.</div>}
+      <dl class="facts">
+        {facts.map(([name, value]) => [
+          <dt key={`${name} name`}>{name}</dt>,
+          <dd key={name} class="num">
+            {value}
+          </dd>,
+        ])}
+      </dl>
+      {c?.sources && c.sources.length > 0 && (
+        <>
+          <h3>Made from</h3>
+          <ul class="mono">
+            {c.sources.map((s) => (
+              <li key={s}>{visible(s)}</li>
+            ))}
+          </ul>
+        </>
+      )}
+    </Drawer>
+  );
 }
 
 function TimeLine(props: { blocks: BlockMeta[]; head: TsdbStatus["headStats"] | undefined }) {

@@ -1,5 +1,5 @@
 // Targets: what is scraped, failing first, over all pools at once.
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { urlOf } from "../lib/base";
 import { visible } from "../lib/format";
 import { zone } from "../lib/prefs";
@@ -9,7 +9,7 @@ import { apiTime, formatTime, humanDuration } from "../lib/time";
 import type { Target, TargetsData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { DataTable } from "../ui/DataTable";
-import { LabelChips } from "../ui/labels";
+import { LabelChips, LabelRows } from "../ui/labels";
 import {
   Ago,
   Badge,
@@ -21,18 +21,31 @@ import {
   StaleNote,
   type Tone,
 } from "../ui/parts";
+import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
+import { RelabelSteps } from "./relabel";
+import { ScrapeHistory } from "./scrapehistory";
 
 const PATH = "targets";
 const PARAMS = { state: "active" };
 const RANK = { down: 0, unknown: 1, up: 2 } as const;
 const TONES: Record<Target["health"], Tone> = { up: "good", down: "bad", unknown: "quiet" };
 
+const MANY = 2000;
+
 type Health = "all" | Target["health"];
 
 /** Every word of the filter must occur in the target's labels, address, pool or error. */
 export function matchesTarget(t: Target, filter: string): boolean {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  if (!words.length) return true;
+  return words.every((w) => textOf(t).includes(w));
+}
+
+const TEXTS = new WeakMap<Target, string>();
+
+/** What the filter looks through; with thousands of targets it is made once for each answer. */
+function textOf(t: Target): string {
+  const known = TEXTS.get(t);
+  if (known !== undefined) return known;
   const text = [
     t.scrapePool,
     t.scrapeUrl,
@@ -41,33 +54,39 @@ export function matchesTarget(t: Target, filter: string): boolean {
   ]
     .join(" ")
     .toLowerCase();
-  return words.every((w) => text.includes(w));
+  TEXTS.set(t, text);
+  return text;
 }
 
 /** Failing first, then by pool and address. */
 export function orderTargets(targets: Target[]): Target[] {
+  const { compare } = new Intl.Collator(undefined, { numeric: true });
   return [...targets].sort(
     (a, b) =>
       RANK[a.health] - RANK[b.health] ||
-      a.scrapePool.localeCompare(b.scrapePool) ||
-      a.scrapeUrl.localeCompare(b.scrapeUrl, undefined, { numeric: true }),
+      (a.scrapePool === b.scrapePool ? 0 : compare(a.scrapePool, b.scrapePool)) ||
+      compare(a.scrapeUrl, b.scrapeUrl),
   );
 }
 
 export function TargetsPage() {
-  const res = useResource<TargetsData>(PATH, PARAMS, 5);
+  const [many, setMany] = useState(false);
+  // Megabytes every few seconds would serve nobody.
+  const res = useResource<TargetsData>(PATH, PARAMS, many ? 30 : 5);
   const filter = param("search");
   const pool = param("pool") || param("scrapePool");
   const health = (param("health") || "all") as Health;
   const [open, setOpen] = useState("");
-  const all = res.data?.activeTargets ?? [];
-  const pools = summarise(all);
-  const inPool = pool ? all.filter((t) => t.scrapePool === pool) : all;
-  const rows = orderTargets(
-    inPool.filter((t) => (health === "all" || t.health === health) && matchesTarget(t, filter)),
+  const all = useMemo(() => orderTargets(res.data?.activeTargets ?? []), [res.data]);
+  if (all.length > MANY !== many && res.data) setMany(!many);
+  const pools = useMemo(() => summarise(all), [all]);
+  const inPool = useMemo(() => (pool ? all.filter((t) => t.scrapePool === pool) : all), [all, pool]);
+  const rows = useMemo(
+    () => inPool.filter((t) => (health === "all" || t.health === health) && matchesTarget(t, filter)),
+    [inPool, health, filter],
   );
-  const count = (h: Target["health"]) => inPool.filter((t) => t.health === h).length;
-  const detail = all.find((t) => keyOf(t) === open);
+  const count = (h: Target["health"]) => inPool.reduce((n, t) => n + Number(t.health === h), 0);
+  const detail = open ? all.find((t) => keyOf(t) === open) : undefined;
   return (
     <>
       <PageHead title="Targets" source={{ path: PATH, params: PARAMS, resource: res }}>
@@ -226,11 +245,7 @@ function TargetDrawer({ target: t, onClose }: { target: Target; onClose: () => v
       <p>
         <Badge tone={TONES[t.health]}>{t.health}</Badge>
       </p>
-      {t.lastError && (
-        <div class="notice bad">
-          <bdi>{visible(t.lastError)}</bdi>
-        </div>
-      )}
+      {t.lastError && <ScrapeErrorBox text={t.lastError} />}
       <dl class="facts">
         <dt>Endpoint</dt>
         <dd>
@@ -267,32 +282,15 @@ function TargetDrawer({ target: t, onClose }: { target: Target; onClose: () => v
           Samples scraped
         </a>
       </p>
+      <h3>Last scrapes</h3>
+      <ScrapeHistory target={t} />
       <h3>Labels</h3>
       <LabelRows labels={t.labels} />
+      <h3>Relabeling, step by step</h3>
+      <RelabelSteps pool={t.scrapePool} labels={t.discoveredLabels} />
       <h3>Discovered labels</h3>
       <p class="muted">Before relabeling.</p>
       <LabelRows labels={t.discoveredLabels} />
     </Drawer>
-  );
-}
-
-export function LabelRows({ labels }: { labels: Record<string, string> }) {
-  return (
-    <table class="label-rows">
-      <tbody>
-        {Object.keys(labels)
-          .sort()
-          .map((k) => (
-            <tr key={k}>
-              <th scope="row">
-                <bdi>{visible(k)}</bdi>
-              </th>
-              <td>
-                <bdi>{visible(labels[k]!)}</bdi>
-              </td>
-            </tr>
-          ))}
-      </tbody>
-    </table>
   );
 }

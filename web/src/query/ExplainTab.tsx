@@ -1,117 +1,137 @@
-// The query as a tree: each part with a sentence, the number of series it has now, and how long it took.
+// The query as a tree: what each part means, how many series and samples it took, how long, and who found no partner.
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, call, explainError, isAbort } from "../lib/api";
-import { full, visible } from "../lib/format";
-import { humanDuration } from "../lib/time";
-import type { QueryData } from "../lib/types";
-import { children, type Node, operator, say, textOf, valueType } from "./ast";
+import { full, short, visible } from "../lib/format";
+import { zone } from "../lib/prefs";
+import { formatTime, humanDuration } from "../lib/time";
+import type { Labels, QueryData } from "../lib/types";
+import { LabelText } from "../ui/labels";
+import { Segments } from "../ui/parts";
+import { type Node, operator, say } from "./ast";
+import { Busy } from "./Busy";
+import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
+import { type Explanation, type Part, type PlanNode, pair, unmatched } from "./plan";
+import { stepOf } from "./state";
+import { useQuery } from "./useQuery";
 
-interface Measured {
-  series: number | string;
-  took: number;
-  error?: string;
-}
-// Each part is a query of its own: enough for real queries, bounded for monstrous ones.
-const MOST_NODES = 40;
+type Over = "moment" | "range";
 
-export function ExplainTab({ panel, turn, onFail, onChange }: TabProps) {
-  const [root, setRoot] = useState<Node>();
-  const [missing, setMissing] = useState("");
-  const [facts, setFacts] = useState<Map<Node, Measured>>(new Map());
-  useEffect(() => {
-    setRoot(undefined);
-    setFacts(new Map());
-    setMissing("");
-    if (!panel.expr) return;
-    const stop = new AbortController();
-    (async () => {
-      const tree = (await call<Node>("parse_query", { query: panel.expr }, stop.signal)).data;
-      setRoot(tree);
-      onFail(null);
-      const queue: Node[] = [];
-      const walk: Node[] = [tree];
-      while (walk.length && queue.length < MOST_NODES) {
-        const n = walk.shift()!;
-        if (n.type !== "parenExpr" && !n.type.endsWith("Literal")) queue.push(n);
-        walk.push(...children(n));
-      }
-      await Promise.all(
-        [0, 1].map(async () => {
-          for (let n = queue.shift(); n; n = queue.shift()) {
-            const node = n;
-            const measured = await measure(node, panel.moment, stop.signal);
-            setFacts((old) => new Map(old).set(node, measured));
-          }
-        }),
-      );
-    })().catch((error: unknown) => {
-      if (isAbort(error)) return;
-      if (error instanceof ApiError && error.status === 404)
-        setMissing("This server cannot explain queries.");
-      else onFail(error instanceof ApiError ? error : new ApiError("internal", explainError(error), 0));
-    });
-    return () => stop.abort();
-  }, [panel.expr, panel.moment, turn]);
+export function ExplainTab(props: TabProps) {
+  const { panel, turn, onChange } = props;
+  const [over, setOver] = useState<Over>("moment");
+  const key = panel.expr
+    ? JSON.stringify([panel.expr, over, panel.moment, panel.range, panel.end, turn])
+    : "";
+  const run = useQuery(
+    key,
+    0,
+    async (signal) => {
+      const at = panel.moment ?? Date.now();
+      const step = stepOf(panel.resolution, panel.range, 1000);
+      const end = panel.end ?? Date.now();
+      const times =
+        over === "moment"
+          ? { time: at / 1000 }
+          : { start: (end - panel.range) / 1000, end: end / 1000, step: step / 1000 };
+      const [answer, tree] = await Promise.all([
+        call<Explanation>("explain", { query: panel.expr, ...times }, signal),
+        call<Node>("parse_query", { query: panel.expr }, signal),
+      ]);
+      return { answer, at: over === "moment" ? at : end, part: pair(answer.data.plan, tree.data) };
+    },
+    props.onFail,
+  );
+  const e = run.value;
   if (!panel.expr) return <div class="hint">Type an expression and press Enter.</div>;
   return (
     <div class="tab">
-      <div class="controls" />
-      {missing && <div class="empty">{missing}</div>}
-      {root && (
+      <div class="controls">
+        <Segments<Over>
+          label="Evaluate"
+          value={over}
+          options={[
+            ["moment", "At one moment"],
+            ["range", "Over the graph's range"],
+          ]}
+          onChange={setOver}
+        />
+        {e && (
+          <span class="muted">
+            evaluated in {humanDuration(e.answer.data.plan.seconds)}, at {formatTime(e.at, zone.value)}
+          </span>
+        )}
+      </div>
+      <Busy run={run} />
+      {e && <Notes answer={e.answer} />}
+      {e ? (
         <ul class="tree" aria-label="Parts of the query">
-          <TreeNode node={root} facts={facts} depth={0} onOpen={(expr) => onChange({ expr, tab: "table" })} />
+          <TreeNode
+            part={e.part}
+            whole={e.answer.data.plan.seconds}
+            at={e.at}
+            onOpen={(expr) => onChange({ expr, tab: "table" })}
+          />
         </ul>
+      ) : (
+        !props.failed && <div class="placeholder" />
       )}
     </div>
   );
 }
 
-const DEEPEST = 60;
+/** The part's text; long ones are shortened in the middle of the tree, where their parts follow anyway. */
+function title(part: Part): string {
+  const { plan, syntax } = part;
+  if (syntax?.type === "binaryExpr") return operator(syntax);
+  return plan.text || plan.name || plan.kind;
+}
 
-function TreeNode(props: {
-  node: Node;
-  facts: Map<Node, Measured>;
-  depth: number;
-  onOpen: (expr: string) => void;
-}) {
-  const { node, facts, depth } = props;
-  if (node.type === "parenExpr" && depth < DEEPEST)
-    return <TreeNode {...props} node={node.expr} depth={depth + 1} />;
-  const text = textOf(node);
-  const f = facts.get(node);
-  const kids = depth < DEEPEST ? children(node).filter((c) => !c.type.endsWith("Literal")) : [];
+function TreeNode(props: { part: Part; whole: number; at: number; onOpen: (expr: string) => void }) {
+  const { part, whole } = props;
+  const { plan, syntax } = part;
+  const share = whole > 0 ? plan.ownSeconds / whole : 0;
+  const joins = unmatched(syntax);
+  const kids = part.children.filter((c) => c.plan.kind !== "number" && c.plan.kind !== "string");
   return (
     <li>
       <div class="node">
         <button
           type="button"
           class="plain mono node-expr"
-          title="Open this part"
-          onClick={() => props.onOpen(text)}
+          title="Open this part in the table"
+          onClick={() => props.onOpen(plan.text)}
         >
-          {node.type === "binaryExpr" ? <b>{operator(node)}</b> : <bdi>{visible(text)}</bdi>}
+          {syntax?.type === "binaryExpr" ? (
+            <b>{title(part)}</b>
+          ) : (
+            <bdi>{visible(title(part).replace(/\s+/g, " "))}</bdi>
+          )}
         </button>
-        {f && (
-          <span class="node-facts num">
-            {f.error ? (
-              <span class="bad-text">{f.error}</span>
-            ) : (
-              <>
-                <b class={f.series === 0 ? "bad-text" : ""}>
-                  {typeof f.series === "number" ? `${full(f.series)} series` : f.series}
-                </b>
-                <span class="muted">{humanDuration(f.took / 1000)}</span>
-              </>
-            )}
+        <span class="node-facts num">
+          <b class={plan.series === 0 ? "bad-text" : ""}>{full(plan.series)} series</b>
+          <span>{plan.samples === 1 ? "1 sample" : `${short(plan.samples)} samples`}</span>
+          <span title="Time of this part alone, without the parts below">
+            {humanDuration(plan.ownSeconds)}
           </span>
-        )}
-        <div class="node-say">{say(node)}</div>
+          <span
+            class="meter small"
+            role="img"
+            aria-label={`${Math.round(share * 100)} per cent of the whole time`}
+          >
+            <span style={{ width: `${Math.min(100, 100 * share)}%` }} />
+          </span>
+        </span>
+        <div class="node-say">
+          {syntax ? say(syntax) : KINDS[plan.kind]}
+          {plan.constant && " The same at every step, so evaluated once."}
+        </div>
+        {joins && <Unmatched queries={joins} at={props.at} onOpen={props.onOpen} />}
       </div>
       {kids.length > 0 && (
         <ul>
-          {kids.map((c, i) => (
-            <TreeNode {...props} node={c} depth={depth + 1} key={i} />
+          {kids.map((c) => (
+            <TreeNode {...props} part={c} key={c.id} />
           ))}
         </ul>
       )}
@@ -119,21 +139,77 @@ function TreeNode(props: {
   );
 }
 
-async function measure(node: Node, moment: number | null, signal: AbortSignal): Promise<Measured> {
-  const text = textOf(node);
-  const type = valueType(node);
-  const query =
-    type === "matrix" ? `count(count_over_time(${text}))` : type === "vector" ? `count(${text})` : text;
-  try {
-    const { data, took } = await call<QueryData>(
-      "query",
-      { query, ...(moment === null ? {} : { time: moment / 1000 }) },
-      signal,
+const KINDS: Record<PlanNode["kind"], string> = {
+  selector: "The newest sample of every matching series.",
+  "range selector": "All samples of every matching series in the range.",
+  subquery: "Evaluates the expression again and again.",
+};
+const MOST_SHOWN = 5;
+
+interface Side {
+  count: number;
+  some: Labels[];
+}
+
+/** What the sides of a join could not pair. */
+function Unmatched(props: {
+  queries: { left: string; right: string };
+  at: number;
+  onOpen: (expr: string) => void;
+}) {
+  const { queries, at } = props;
+  const [sides, setSides] = useState<{ left: Side; right: Side }>();
+  const [error, setError] = useState("");
+  useEffect(() => {
+    const stop = new AbortController();
+    setSides(undefined);
+    setError("");
+    const ask = async (query: string): Promise<Side> => {
+      const time = at / 1000;
+      const [count, some] = await Promise.all([
+        call<QueryData>("query", { query: `count(${query})`, time }, stop.signal),
+        call<QueryData>("query", { query, time, limit: MOST_SHOWN }, stop.signal),
+      ]);
+      const n = count.data.resultType === "vector" ? count.data.result[0]?.value?.[1] : undefined;
+      return {
+        count: Number(n ?? 0),
+        some: some.data.resultType === "vector" ? some.data.result.map((r) => r.metric) : [],
+      };
+    };
+    Promise.all([ask(queries.left), ask(queries.right)]).then(
+      ([left, right]) => setSides({ left, right }),
+      (e: unknown) => {
+        if (!isAbort(e)) setError(e instanceof ApiError ? e.message : explainError(e));
+      },
     );
-    if (data.resultType === "scalar" || data.resultType === "string") return { series: data.result[1], took };
-    return { series: data.resultType === "vector" ? Number(data.result[0]?.value?.[1] ?? 0) : 0, took };
-  } catch (error) {
-    if (isAbort(error)) throw error;
-    return { series: 0, took: 0, error: explainError(error) };
-  }
+    return () => stop.abort();
+  }, [queries.left, queries.right, at]);
+  if (error) return <p class="bad-text">{error}</p>;
+  if (!sides) return null;
+  if (!sides.left.count && !sides.right.count)
+    return <p class="good-text">Every series of both sides has a partner.</p>;
+  const list = (name: string, side: Side, query: string) =>
+    side.count > 0 && (
+      <div>
+        <button type="button" class="link" onClick={() => props.onOpen(query)}>
+          {full(side.count)} on the {name} without a partner
+        </button>
+        <ul class="alone">
+          {side.some.map((labels) => (
+            <li key={JSON.stringify(labels)}>
+              <LabelText labels={labels} wrap />
+            </li>
+          ))}
+          {side.count > side.some.length && (
+            <li class="muted">and {full(side.count - side.some.length)} more</li>
+          )}
+        </ul>
+      </div>
+    );
+  return (
+    <div class="unmatched">
+      {list("left", sides.left, queries.left)}
+      {list("right", sides.right, queries.right)}
+    </div>
+  );
 }

@@ -12,15 +12,19 @@ import type { MatrixItem, QueryData } from "../lib/types";
 import { useNarrow } from "../ui/DataTable";
 import { lazy } from "../ui/lazy";
 import { copyText, download, Menu, Segments } from "../ui/parts";
-import { frameToCsv } from "./export";
+import { Busy } from "./Busy";
+import { askExemplars, type Exemplar, marksOf, thin } from "./exemplars";
+import { alertRule, frameToCsv, grafanaPanel } from "./export";
 import { Legend } from "./Legend";
+import { zoomed } from "./move";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
 import { type Display, stepOf } from "./state";
-import { TimeControls } from "./TimeControls";
+import { TextField, TimeControls } from "./TimeControls";
 import { useQuery } from "./useQuery";
 
 const HeatChart = lazy(() => import("../chart/HeatChart").then((m) => m.HeatChart));
+const Exemplars = lazy(() => import("./Exemplars").then((m) => m.Exemplars));
 const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_DRAWN = 50;
 // More series than this would be too many for eyes and browser; the answer then says that it was cut.
@@ -33,6 +37,7 @@ interface Graph {
   answer: Answer<QueryData>;
   items: MatrixItem[];
   past: MatrixItem[] | undefined;
+  exemplars: Exemplar[];
 }
 
 export function GraphTab(props: TabProps) {
@@ -45,7 +50,7 @@ export function GraphTab(props: TabProps) {
   const canvas = useRef<HTMLCanvasElement | null>(null);
 
   const key = panel.expr
-    ? JSON.stringify([panel.expr, panel.range, panel.end, step, panel.compare, props.turn])
+    ? JSON.stringify([panel.expr, panel.range, panel.end, step, panel.compare, panel.exemplars, props.turn])
     : "";
   const run = useQuery<Graph>(
     key,
@@ -66,8 +71,20 @@ export function GraphTab(props: TabProps) {
           },
           signal,
         );
-      const [answer, past] = await Promise.all([ask(0), panel.compare ? ask(panel.compare) : undefined]);
-      return { start, end, step, answer, items: matrix(answer.data), past: past && matrix(past.data) };
+      const [answer, past, exemplars] = await Promise.all([
+        ask(0),
+        panel.compare ? ask(panel.compare) : undefined,
+        panel.exemplars ? askExemplars(panel.expr, start, end, signal) : [],
+      ]);
+      return {
+        start,
+        end,
+        step,
+        answer,
+        items: matrix(answer.data),
+        past: past && matrix(past.data),
+        exemplars,
+      };
     },
     props.onFail,
   );
@@ -99,11 +116,19 @@ export function GraphTab(props: TabProps) {
   const kind = useMemo(() => heatKind(g?.items ?? []), [g]);
   // Native histograms have no lines to draw: they are heat maps whatever was chosen.
   const asHeat =
-    kind !== null && (panel.display === "heatmap" || (kind === "native" && !frame?.lines.length));
+    kind !== null &&
+    (panel.display === "heatmap" || panel.display === "auto" || (kind === "native" && !frame?.lines.length));
   const heat = useMemo(
     () => (g && asHeat ? toHeat(g.items, g.start, g.end, g.step) : undefined),
     [g, asHeat],
   );
+  const shownExemplars = useMemo(() => (g ? thin(g.exemplars, g.start, g.end) : []), [g]);
+  const marks = useMemo(() => marksOf(shownExemplars), [shownExemplars]);
+  const [picked, setPicked] = useState<Exemplar>();
+  const pan = (seconds: number) => {
+    const end = (panel.end ?? g?.end ?? Date.now()) - seconds * 1000;
+    onChange({ end: end >= Date.now() ? null : Math.round(end) });
+  };
   const zoom = (from: number, to: number) =>
     onChange({ end: Math.round(to * 1000), range: Math.max(1000, Math.round((to - from) * 1000)) });
 
@@ -132,7 +157,7 @@ export function GraphTab(props: TabProps) {
         <TimeControls panel={panel} step={step} onChange={onChange} />
         <Segments<Display>
           label="Draw as"
-          value={panel.display}
+          value={panel.display === "auto" ? (asHeat ? "heatmap" : "lines") : panel.display}
           options={[
             ["lines", "Lines"],
             ["stacked", "Stacked"],
@@ -140,31 +165,47 @@ export function GraphTab(props: TabProps) {
           ]}
           onChange={(display) => onChange({ display })}
         />
-        <label class="select">
-          <span class="sr">Compare with the past</span>
-          <select
-            value={String(panel.compare)}
-            onChange={(e) => onChange({ compare: Number(e.currentTarget.value) })}
-          >
-            <option value="0">Compare: off</option>
-            {COMPARE.map(([text, ms]) => (
-              <option key={ms} value={String(ms)}>
-                {text}
-              </option>
-            ))}
-            {panel.compare > 0 && !COMPARE.some(([, ms]) => ms === panel.compare) && (
-              <option value={String(panel.compare)}>{formatDuration(panel.compare)} earlier</option>
-            )}
-          </select>
-        </label>
-        <label class="tick">
-          <input
-            type="checkbox"
-            checked={panel.fromZero}
-            onChange={(e) => onChange({ fromZero: e.currentTarget.checked })}
-          />
-          From 0
-        </label>
+        {!asHeat && (
+          <>
+            <label class="select">
+              <span class="sr">Compare with the past</span>
+              <select
+                value={String(panel.compare)}
+                onChange={(e) => onChange({ compare: Number(e.currentTarget.value) })}
+              >
+                <option value="0">Compare: off</option>
+                {COMPARE.map(([text, ms]) => (
+                  <option key={ms} value={String(ms)}>
+                    {text}
+                  </option>
+                ))}
+                {panel.compare > 0 && !COMPARE.some(([, ms]) => ms === panel.compare) && (
+                  <option value={String(panel.compare)}>{formatDuration(panel.compare)} earlier</option>
+                )}
+              </select>
+            </label>
+            <TextField
+              label="Lowest value of the vertical axis"
+              value={panel.yMin === null ? "" : String(panel.yMin)}
+              placeholder="Y: auto"
+              size={6}
+              parse={(t) => {
+                if (t.trim() === "" || t.trim() === "auto") return Number.NaN;
+                const n = Number(t);
+                return Number.isFinite(n) ? n : null;
+              }}
+              onSet={(n) => onChange({ yMin: Number.isNaN(n) ? null : n })}
+            />
+            <label class="tick">
+              <input
+                type="checkbox"
+                checked={panel.exemplars}
+                onChange={(e) => onChange({ exemplars: e.currentTarget.checked })}
+              />
+              Exemplars
+            </label>
+          </>
+        )}
         <Menu
           label="Export"
           text="Export"
@@ -176,11 +217,13 @@ export function GraphTab(props: TabProps) {
             ],
             ["PNG", () => canvas.current && savePng(canvas.current)],
             ["Copy as curl", () => asked && copyText(`curl -sG ${shell(callUrl("query_range", asked))}`)],
+            ["Copy as Grafana panel", () => copyText(grafanaPanel(panel.expr, panel.display, asHeat))],
+            ["Copy as alert rule", () => copyText(alertRule(panel.expr))],
             ["Copy address", () => copyText(location.href)],
           ]}
         />
       </div>
-      <div class={`busy-line${run.busy ? " on" : ""}`} />
+      <Busy run={run} />
       {g && <Notes answer={g.answer} />}
       {heat ? (
         <>
@@ -211,7 +254,9 @@ export function GraphTab(props: TabProps) {
             height={narrow ? 240 : 340}
             zone={zone.value}
             dark={dark}
-            fromZero={panel.fromZero}
+            yMin={panel.yMin}
+            marks={panel.exemplars ? marks : undefined}
+            onMark={(i) => setPicked(shownExemplars[i])}
             hidden={hidden}
             common={common}
             label={`Graph of ${panel.expr}`}
@@ -221,6 +266,8 @@ export function GraphTab(props: TabProps) {
               canvas.current = c;
             }}
             onZoom={zoom}
+            onPan={pan}
+            onZoomOut={() => onChange(zoomed(panel, 2))}
           />
           <p class="stats">
             <span>
@@ -237,6 +284,7 @@ export function GraphTab(props: TabProps) {
             <span>{humanDuration(g!.answer.took / 1000)}</span>
             <span>step {formatDuration(g!.step)}</span>
           </p>
+          {panel.exemplars && <Exemplars all={g!.exemplars} picked={picked} />}
           <Legend lines={lines} ghost={ghost} inks={inks} hidden={hidden} common={common} onToggle={toggle} />
         </>
       ) : g ? (

@@ -11,6 +11,8 @@ import type { Panel, Tab } from "./state";
 import { TableTab } from "./TableTab";
 
 const ExplainTab = lazy(() => import("./ExplainTab").then((m) => m.ExplainTab));
+const RawTab = lazy(() => import("./RawTab").then((m) => m.RawTab));
+const StatsTab = lazy(() => import("./StatsTab").then((m) => m.StatsTab));
 
 export interface PanelProps {
   index: number;
@@ -127,6 +129,8 @@ export function PanelView(props: PanelProps) {
             ["graph", "Graph"],
             ["table", "Table"],
             ["explain", "Explain"],
+            ["raw", "Raw"],
+            ["stats", "Stats"],
           ]}
           onChange={(t) => props.onChange({ tab: t })}
         />
@@ -135,6 +139,10 @@ export function PanelView(props: PanelProps) {
         <GraphTab {...tab} />
       ) : panel.tab === "table" ? (
         <TableTab {...tab} />
+      ) : panel.tab === "raw" ? (
+        <RawTab {...tab} />
+      ) : panel.tab === "stats" ? (
+        <StatsTab {...tab} />
       ) : (
         <ExplainTab {...tab} />
       )}

@@ -9,6 +9,7 @@ import { type Column, DataTable } from "../ui/DataTable";
 import { LabelText } from "../ui/labels";
 import { lazy } from "../ui/lazy";
 import { copyText, download, Menu } from "../ui/parts";
+import { Busy } from "./Busy";
 import { vectorToCsv } from "./export";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
@@ -94,7 +95,7 @@ export function TableTab(props: TabProps) {
           </button>
         ))}
       </div>
-      <div class={`busy-line${run.busy ? " on" : ""}`} />
+      <Busy run={run} />
       {t && <Notes answer={t.answer} />}
       {scalar ? (
         <p class="scalar num">{rows[0]?.text}</p>

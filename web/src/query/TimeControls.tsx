@@ -27,6 +27,8 @@ const RANGES = [
 export function TimeControls(props: {
   panel: Panel;
   step: number;
+  /** Leaves the resolution out. */
+  plain?: boolean;
   onChange: (part: Partial<Panel>) => void;
 }) {
   const { panel, onChange } = props;
@@ -71,32 +73,34 @@ export function TimeControls(props: {
         onSet={(end) => onChange({ end })}
         onShift={(part) => onChange({ end: shifted(panel, part).end })}
       />
-      <label class="select">
-        <span class="sr">Step</span>
-        <select
-          value={panel.resolution.type === "auto" ? panel.resolution.density : "own"}
-          onChange={(e) => {
-            const v = e.currentTarget.value;
-            if (v === "low" || v === "medium" || v === "high")
-              onChange({ resolution: { type: "auto", density: v as Density } });
-            else onChange({ resolution: { type: "custom", step: Number(v) } });
-          }}
-        >
-          <option value="low">Step: coarse</option>
-          <option value="medium">
-            Step: auto{panel.resolution.type === "auto" ? ` (${formatDuration(props.step)})` : ""}
-          </option>
-          <option value="high">Step: fine</option>
-          {panel.resolution.type !== "auto" && (
-            <option value="own">Step: {formatDuration(panel.resolution.step)}</option>
-          )}
-          {STEPS.map((s) => (
-            <option key={s} value={String(parseDuration(s))}>
-              Step: {s}
+      {!props.plain && (
+        <label class="select">
+          <span class="sr">Step</span>
+          <select
+            value={panel.resolution.type === "auto" ? panel.resolution.density : "own"}
+            onChange={(e) => {
+              const v = e.currentTarget.value;
+              if (v === "low" || v === "medium" || v === "high")
+                onChange({ resolution: { type: "auto", density: v as Density } });
+              else onChange({ resolution: { type: "custom", step: Number(v) } });
+            }}
+          >
+            <option value="low">Step: coarse</option>
+            <option value="medium">
+              Step: auto{panel.resolution.type === "auto" ? ` (${formatDuration(props.step)})` : ""}
             </option>
-          ))}
-        </select>
-      </label>
+            <option value="high">Step: fine</option>
+            {panel.resolution.type !== "auto" && (
+              <option value="own">Step: {formatDuration(panel.resolution.step)}</option>
+            )}
+            {STEPS.map((s) => (
+              <option key={s} value={String(parseDuration(s))}>
+                Step: {s}
+              </option>
+            ))}
+          </select>
+        </label>
+      )}
     </>
   );
 }
@@ -119,7 +123,7 @@ export function EndField(props: {
         label={props.label}
         value={props.value === null ? "" : formatTime(props.value, zone.value)}
         placeholder="Now"
-        size={18}
+        size={props.value === null ? 8 : 18}
         parse={(t) =>
           t.trim() === "" || t.trim().toLowerCase() === "now" ? Number.NaN : parseTime(t, zone.value)
         }
@@ -143,7 +147,7 @@ export function EndField(props: {
 }
 
 /** A text that means something: takes effect on Enter or when left, and shows when it cannot be read. */
-function TextField(props: {
+export function TextField(props: {
   label: string;
   value: string;
   size: number;

@@ -285,7 +285,7 @@ export function flatten(root: Node, most = 200): { node: Node; depth: number }[]
   while (todo.length && out.length < most) {
     const next = todo.pop()!;
     out.push(next);
-    for (const c of children(next.node).reverse()) todo.push({ node: c, depth: next.depth + 1 });
+    for (const c of [...children(next.node)].reverse()) todo.push({ node: c, depth: next.depth + 1 });
   }
   return out;
 }

@@ -2,6 +2,7 @@
 import type { Frame } from "../chart/frame";
 import { selector } from "../lib/format";
 import type { VectorItem } from "../lib/types";
+import type { Display } from "./state";
 
 /** One field. A leading =, +, - or @ of a text would run as a formula in spreadsheets: it gets an apostrophe. */
 export function csvField(value: string | number | null): string {
@@ -33,4 +34,62 @@ export function vectorToCsv(items: VectorItem[]): string {
     out += row([...names.map((n) => item.metric[n] ?? ""), new Date(t * 1000).toISOString(), v]);
   }
   return out;
+}
+
+// Grafana asks for the data source when it reads this.
+const DATA_SOURCE = `\${DS_PROMETHEUS}`;
+
+/** A Grafana panel as JSON, for a dashboard's "Import" or its JSON model. */
+export function grafanaPanel(expr: string, display: Display, heat: boolean): string {
+  const stacked = display === "stacked";
+  const panel = {
+    type: heat ? "heatmap" : "timeseries",
+    title: expr.length > 80 ? `${expr.slice(0, 79)}…` : expr,
+    datasource: { type: "prometheus", uid: DATA_SOURCE },
+    gridPos: { h: 8, w: 12, x: 0, y: 0 },
+    targets: [
+      {
+        refId: "A",
+        datasource: { type: "prometheus", uid: DATA_SOURCE },
+        expr,
+        editorMode: "code",
+        range: true,
+        legendFormat: heat ? "{{le}}" : "__auto",
+        ...(heat ? { format: "heatmap" } : {}),
+      },
+    ],
+    fieldConfig: {
+      defaults: {
+        custom: stacked
+          ? { fillOpacity: 30, stacking: { mode: "normal", group: "A" } }
+          : { fillOpacity: 0, stacking: { mode: "none", group: "A" } },
+      },
+      overrides: [],
+    },
+    options: {
+      legend: { displayMode: "table", placement: "bottom", calcs: ["lastNotNull", "min", "max", "mean"] },
+      tooltip: { mode: "multi", sort: "desc" },
+    },
+  };
+  return JSON.stringify(panel, null, 2);
+}
+
+/** A rule file with one alert that fires while the expression has a result. */
+export function alertRule(expr: string): string {
+  const body = expr
+    .split("\n")
+    .map((line) => `          ${line}`)
+    .join("\n");
+  return `groups:
+  - name: from-query
+    rules:
+      - alert: NewAlert
+        expr: |-
+${body}
+        for: 5m
+        labels:
+          severity: warning
+        annotations:
+          summary: "{{ $labels.instance }}: {{ $value }}"
+`;
 }

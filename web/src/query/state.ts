@@ -2,8 +2,9 @@
 // Prometheus, so that links from Alertmanager, runbooks and chats keep working; `compare` is our own addition.
 import { formatDuration, formatTime, parseDuration, parseTime } from "../lib/time";
 
-export type Tab = "graph" | "table" | "explain";
-export type Display = "lines" | "stacked" | "heatmap";
+export type Tab = "graph" | "table" | "explain" | "raw" | "stats";
+/** `auto` draws histograms as a heat map and everything else as lines. */
+export type Display = "auto" | "lines" | "stacked" | "heatmap";
 export type Density = "low" | "medium" | "high";
 export type Resolution =
   | { type: "auto"; density: Density }
@@ -21,8 +22,8 @@ export interface Panel {
   moment: number | null;
   resolution: Resolution;
   display: Display;
-  /** The vertical axis begins at zero. */
-  fromZero: boolean;
+  /** Where the vertical axis begins; null leaves it to the data. */
+  yMin: number | null;
   exemplars: boolean;
   tree: boolean;
   /** Milliseconds into the past to compare the graph with; 0 is off. */
@@ -36,8 +37,8 @@ export const DEFAULTS: Panel = {
   end: null,
   moment: null,
   resolution: { type: "auto", density: "medium" },
-  display: "lines",
-  fromZero: false,
+  display: "auto",
+  yMin: null,
   exemplars: false,
   tree: false,
   compare: 0,
@@ -50,6 +51,8 @@ const TABS: Record<string, Tab> = {
   graph: "graph",
   table: "table",
   explain: "explain",
+  raw: "raw",
+  stats: "stats",
 };
 const MOST_PANELS = 50;
 
@@ -83,7 +86,8 @@ function decodePanel(get: (name: string) => string | null): Panel {
   const mode = get("display_mode");
   if (mode === "lines" || mode === "stacked" || mode === "heatmap") p.display = mode;
   else if (get("stacked") === "1") p.display = "stacked";
-  p.fromZero = get("y_axis_min") !== null && get("y_axis_min") !== "";
+  const yMin = get("y_axis_min") ?? "";
+  if (yMin !== "" && Number.isFinite(Number(yMin))) p.yMin = Number(yMin);
   p.exemplars = get("show_exemplars") === "1";
   p.tree = get("show_tree") === "1";
   const compare = parseDuration(get("compare") ?? "");
@@ -124,8 +128,8 @@ export function encodePanels(panels: Panel[]): string {
       set("res_type", p.resolution.type);
       set("res_step", String(p.resolution.step / 1000));
     }
-    if (p.display !== "lines") set("display_mode", p.display);
-    if (p.fromZero) set("y_axis_min", "0");
+    if (p.display !== "auto") set("display_mode", p.display);
+    if (p.yMin !== null) set("y_axis_min", String(p.yMin));
     if (p.exemplars) set("show_exemplars", "1");
     if (p.tree) set("show_tree", "1");
     if (p.compare) set("compare", formatDuration(p.compare));

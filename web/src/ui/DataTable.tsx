@@ -1,6 +1,6 @@
 // A real table whose rows exist in the document only while they can be seen: ten thousand rows scroll as smoothly as ten.
 import type { ComponentChildren } from "preact";
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export interface Column<T> {
   key: string;
@@ -59,7 +59,8 @@ export function DataTable<T>(props: {
   }, []);
 
   const by = sort && columns.find((c) => c.key === sort.key)?.sort;
-  const ordered = by ? sortRows(rows, by, sort.down) : rows;
+  // Not on every step of scrolling.
+  const ordered = useMemo(() => (by ? sortRows(rows, by, sort.down) : rows), [rows, sort]);
   const all = ordered.length <= SMALL;
   const first = all ? 0 : Math.max(0, Math.floor(view.top / rowHeight) - OVERSCAN);
   const end = all

@@ -3,6 +3,7 @@ import { Drawer } from "./parts";
 
 const COMMON: [string, string][] = [
   ["?", "This list"],
+  ["Ctrl K", "Go to any page, metric, alert, target or action"],
   ["/", "Go to the filter or the query editor"],
   ["Esc", "Close what is open"],
   ["Enter", "Run the query"],
@@ -12,6 +13,8 @@ const COMMON: [string, string][] = [
   ["← / →", "Move along a focused chart (Shift: ten steps)"],
   ["[ / ]", "Shift the time range of all graphs back and forth"],
   ["- / =", "Zoom all graphs out and in"],
+  ["Shift drag", "Move a graph along time"],
+  ["Double click", "Zoom a graph out"],
 ];
 
 export function Help(props: { pages: { title: string; key: string }[]; onClose: () => void }) {

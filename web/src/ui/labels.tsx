@@ -63,3 +63,25 @@ export function LabelChips(props: {
     </span>
   );
 }
+
+/** Labels as a table, a row each. */
+export function LabelRows({ labels }: { labels: Labels }) {
+  return (
+    <table class="label-rows">
+      <tbody>
+        {Object.keys(labels)
+          .sort()
+          .map((k) => (
+            <tr key={k}>
+              <th scope="row">
+                <bdi>{visible(k)}</bdi>
+              </th>
+              <td>
+                <bdi>{visible(labels[k]!)}</bdi>
+              </td>
+            </tr>
+          ))}
+      </tbody>
+    </table>
+  );
+}

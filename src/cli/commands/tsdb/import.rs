@@ -75,6 +75,7 @@ pub(super) fn create_command() -> Command {
         .about("Write blocks from other data")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .subcommand(super::super::backfill::rules_command())
         .subcommand(
             Command::new("openmetrics")
                 .about("Write blocks of Prometheus from OpenMetrics text, as promtool does")

@@ -41,7 +41,7 @@ fn print_blocks(path: &Path, for_people: bool) -> Result<(), String> {
     for entry in std::fs::read_dir(path).map_err(fail)? {
         let folder = entry.map_err(fail)?.path();
         if folder.join("meta.json").exists() {
-            metas.push(BlockMeta::read(&*folder).map_err(|e| e.to_string())?);
+            metas.push(BlockMeta::read(folder.as_path()).map_err(|e| e.to_string())?);
         }
     }
     print_table(path, metas, for_people);

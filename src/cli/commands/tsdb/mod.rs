@@ -13,7 +13,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::text;
+use super::{backfill, text};
 use crate::cli::flags::EXIT_USAGE;
 use crate::cli::serve::EXIT_FAILURE;
 use crate::model::Matcher;
@@ -41,6 +41,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
         "import" => import::run(matches),
         "create-blocks-from" => match matches.subcommand() {
             Some(("openmetrics", m)) => import::run_create(m),
+            Some(("rules", m)) => backfill::run_rules(m),
             _ => EXIT_USAGE,
         },
         "bench" => match matches.subcommand() {
