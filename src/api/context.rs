@@ -13,6 +13,8 @@ use super::notifications::Notifications;
 use super::sources::{ConfigSource, ReplayProgress, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
+use crate::remote::otlp::OtlpReceiver;
+use crate::remote::read::server::ReadLimits;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
 use crate::tsdb::{Appendable, ExemplarQuerier, Queryable};
@@ -32,6 +34,8 @@ pub struct WebOptions {
     pub admin_api: bool,
     /// `--web.enable-remote-write-receiver`.
     pub remote_write_receiver: bool,
+    /// `--web.enable-otlp-receiver`.
+    pub otlp_receiver: bool,
     /// Messages that the receiver accepts: version 1, version 2.
     pub accepted_messages: (bool, bool),
     /// Feature `search-api`.
@@ -59,6 +63,7 @@ impl Default for WebOptions {
             lifecycle: false,
             admin_api: false,
             remote_write_receiver: false,
+            otlp_receiver: false,
             accepted_messages: (true, true),
             search_api: false,
             search_max_limit: 10_000,
@@ -108,6 +113,12 @@ pub struct Services {
     pub rules: Arc<dyn RulesSource>,
     /// The running configuration.
     pub config: Arc<dyn ConfigSource>,
+    /// OTLP receiver.
+    pub otlp: Arc<OtlpReceiver>,
+    /// Limits of remote read.
+    pub read_limits: ReadLimits,
+    /// Lets so many remote-read requests in at a time.
+    pub read_gate: Arc<tokio::sync::Semaphore>,
     /// Remote-write receiver.
     pub receiver: Arc<RemoteWriteReceiver>,
 }

@@ -35,12 +35,16 @@ pub mod live;
 pub mod notifications;
 /// The OpenAPI document.
 pub mod openapi;
+/// The OTLP endpoint.
+pub mod otlp;
 /// Request parameters.
 pub mod params;
 /// Figures of the process.
 pub mod process;
 /// Query endpoints.
 pub mod query;
+/// The remote-read endpoint.
+pub mod read;
 /// Streamed answers.
 pub mod reply;
 /// The table of paths.

@@ -13,11 +13,11 @@ use axum::routing::{MethodFilter, on};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::context::{Api, Services};
-use super::error::ApiError;
+use super::error::{ApiError, ErrorKind};
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
-    admin, features, federate, labels, lifecycle, live, openapi, query, reply, rule_history, rules, silences,
-    status, targets, write,
+    admin, features, federate, labels, lifecycle, live, openapi, otlp, query, read, reply, rule_history,
+    rules, silences, status, targets, write,
 };
 
 /// A request as handlers of the table see it.
@@ -163,6 +163,8 @@ pub const ROUTES: &[Route] = &[
         "Messages for the user interface as they come",
     ),
     route("/api/v1/openapi.yaml", GET, always!(openapi::document), "This interface as an OpenAPI document"),
+    route("/api/v1/read", POST, ready!(read::read), "Answer remote read"),
+    route("/api/v1/otlp/v1/metrics", POST, ready!(otlp::metrics), "Receive metrics of OpenTelemetry"),
     route("/api/v1/write", POST, ready!(write::write), "Receive remote write"),
     route("/api/v1/admin/tsdb/snapshot", POST_PUT, ready!(admin::snapshot), "Take a snapshot of storage"),
     route("/api/v1/admin/tsdb/delete_series", POST_PUT, ready!(admin::delete_series), "Delete series"),
@@ -233,8 +235,38 @@ async fn read_call(
     Ok(Call { api, services, params, path_value, method: parts.method, headers: parts.headers, peer, body })
 }
 
+/// Whether a path asks for what an agent does not have: samples, rules, alerts.
+fn needs_queries(path: &str) -> bool {
+    const PATHS: [&str; 17] = [
+        "/api/v1/query",
+        "/api/v1/query_range",
+        "/api/v1/query_exemplars",
+        "/api/v1/explain",
+        "/api/v1/format_query",
+        "/api/v1/parse_query",
+        "/api/v1/series",
+        "/api/v1/labels",
+        "/api/v1/rules",
+        "/api/v1/alerts",
+        "/api/v1/alertmanagers",
+        "/api/v1/status/tsdb",
+        "/api/v1/status/tsdb/blocks",
+        "/api/v1/read",
+        "/api/v1/admin/tsdb/snapshot",
+        "/api/v1/admin/tsdb/delete_series",
+        "/api/v1/admin/tsdb/clean_tombstones",
+    ];
+    PATHS.iter().any(|p| path.ends_with(p))
+        || path.contains("/api/v1/label/")
+        || path.contains("/api/v1/search/")
+        || path.ends_with("/federate")
+}
+
 async fn serve_ready(handler: Handler, api: Arc<Api>, path_value: String, request: Request) -> Response {
     let Some(services) = api.ready_services() else { return not_ready(&api) };
+    if api.options.agent && needs_queries(request.uri().path()) {
+        return ApiError::new(ErrorKind::Execution, "unavailable with Prometheus Agent").into_response();
+    }
     match read_call(api, services, path_value, request).await {
         Ok(call) => handler(call).await,
         Err(error) => error.into_response(),

@@ -34,7 +34,10 @@ fn write_rule(out: &mut Vec<u8>, rule: &RuleView, exclude_alerts: bool) {
     if let Some(alerting) = &rule.alerting {
         object.float("duration", alerting.duration).float("keepFiringFor", alerting.keep_firing_for);
     }
-    json::labels(object.key("labels"), &rule.labels);
+    // Prometheus leaves them out of recording rules that have none.
+    if rule.alerting.is_some() || !rule.labels.is_empty() {
+        json::labels(object.key("labels"), &rule.labels);
+    }
     if let Some(alerting) = &rule.alerting {
         json::labels(object.key("annotations"), &alerting.annotations);
         if exclude_alerts {

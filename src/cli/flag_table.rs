@@ -149,6 +149,7 @@ pub const FLAGS: &[Flag] = &[
     flag("storage.agent.checkpoint-batch-size", Int, "1000", AGENT, "Accepted for compatibility.").agent().no_op(),
     flag("storage.agent.no-lockfile", Bool, "false", AGENT, "Do not create a lock file in the agent's directory.").agent(),
     flag("storage.remote.flush-deadline", Duration, "1m", QUERY, "How long to wait for sending samples on stop or reload."),
+    flag("storage.remote.log-hold-size", Bytes, "4GB", QUERY, "Most log that is kept for remote-write peers that are behind; what is over it is dropped and counted."),
     flag("storage.remote.read-sample-limit", Int, "50000000", QUERY, "Most samples of one remote-read answer that is not streamed.").server(),
     flag("storage.remote.read-concurrent-limit", Int, "10", QUERY, "Most concurrent remote-read requests, 0 = any.").server(),
     flag("storage.remote.read-max-bytes-in-frame", Int, "1048576", QUERY, "Most bytes of one frame of a streamed remote-read answer.").server(),

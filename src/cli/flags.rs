@@ -190,6 +190,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Parsed, u8
         println!("{}", documentation());
         return Ok(Parsed::Printed);
     }
+    let mut flags = flags;
+    if flags.feature("agent") {
+        flags.set("agent", "true".into());
+    }
     flags.check_mode()?;
     Ok(Parsed::Serve(flags))
 }
@@ -334,7 +338,10 @@ impl Flags {
 
     /// Names of features that do not exist.
     pub fn unknown_features(&self) -> impl Iterator<Item = &str> {
-        self.list("enable-feature").iter().map(String::as_str).filter(|f| !FEATURES.contains(f))
+        self.list("enable-feature")
+            .iter()
+            .map(String::as_str)
+            .filter(|f| *f != "agent" && !FEATURES.contains(f))
     }
 
     /// Flags that were given although they have no effect.

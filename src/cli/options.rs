@@ -13,10 +13,12 @@ use crate::config::Config;
 use crate::model::Labels;
 use crate::query::EngineOptions;
 use crate::query::parse::ParseOptions;
+use crate::remote::otlp::translate::{DeltaMode, Settings as OtlpSettings};
+use crate::remote::read::server::ReadLimits;
 use crate::scrape::ScrapeOptions;
 use crate::telemetry::memory::{MemoryBudget, default_limit};
-use crate::tsdb::DbOptions;
 use crate::tsdb::head::JobLimits;
+use crate::tsdb::{AgentOptions, DbOptions};
 
 /// How long requests in flight may go on after a stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -88,12 +90,25 @@ pub fn storage(
         retention_bytes,
         block_range_ms: flags.duration_ms("storage.tsdb.min-block-duration").max(1000),
         no_lockfile: flags.bool("storage.tsdb.no-lockfile"),
+        max_held_log_bytes: flags.bytes("storage.remote.log-hold-size"),
         max_series: flags.number("storage.tsdb.max-series") as u64,
         max_series_per_job: JobLimits::parse(jobs)
             .map_err(|e| format!("--storage.tsdb.max-series-per-job: {e}"))?,
         memory,
         ..DbOptions::default()
     };
+    if flags.bool("agent") {
+        options.path = PathBuf::from(flags.text("storage.agent.path"));
+        options.no_lockfile = flags.bool("storage.agent.no-lockfile");
+        options.agent = Some(AgentOptions {
+            truncate_every: duration(flags, "storage.agent.wal-truncate-frequency"),
+            min_age_ms: flags.duration_ms("storage.agent.retention.min-time"),
+            max_age: duration(flags, "storage.agent.retention.max-time"),
+        });
+    }
+    if flags.is_given("storage.agent.wal-segment-size") {
+        options.wal_segment_bytes = flags.bytes("storage.agent.wal-segment-size");
+    }
     if flags.is_given("storage.tsdb.max-block-duration") {
         options.max_block_ms = flags.duration_ms("storage.tsdb.max-block-duration");
     }
@@ -101,6 +116,43 @@ pub fn storage(
         options.wal_segment_bytes = flags.bytes("storage.tsdb.wal-segment-size");
     }
     Ok(options)
+}
+
+/// How long remote write may flush when it stops.
+#[must_use]
+pub fn flush_deadline(flags: &Flags) -> Duration {
+    duration(flags, "storage.remote.flush-deadline")
+}
+
+/// The limits of remote read.
+#[must_use]
+pub fn read_limits(flags: &Flags) -> ReadLimits {
+    ReadLimits {
+        samples: flags.number("storage.remote.read-sample-limit"),
+        concurrent: flags.number("storage.remote.read-concurrent-limit"),
+        frame_bytes: flags.number("storage.remote.read-max-bytes-in-frame"),
+    }
+}
+
+/// How OTLP is received. The error is a text for people.
+pub fn otlp(flags: &Flags, config: &Config) -> Result<OtlpSettings, String> {
+    let delta = match (flags.feature("otlp-deltatocumulative"), flags.feature("otlp-native-delta-ingestion"))
+    {
+        (true, true) => {
+            return Err(
+                "cannot enable otlp-native-delta-ingestion and otlp-deltatocumulative features at the same time".into()
+            );
+        }
+        (true, false) => DeltaMode::AddUp,
+        (false, true) => DeltaMode::Keep,
+        (false, false) => DeltaMode::Refuse,
+    };
+    Ok(OtlpSettings {
+        config: config.otlp.clone(),
+        info_every_ms: flags.duration_ms("query.lookback-delta") / 2,
+        delta,
+        start_timestamps: flags.feature("st-storage"),
+    })
 }
 
 /// Scraping's.
@@ -161,6 +213,7 @@ pub fn web(flags: &Flags, port: u16) -> Result<WebOptions, String> {
         lifecycle: flags.bool("web.enable-lifecycle"),
         admin_api: flags.bool("web.enable-admin-api"),
         remote_write_receiver: flags.bool("web.enable-remote-write-receiver"),
+        otlp_receiver: flags.bool("web.enable-otlp-receiver"),
         accepted_messages: accepted,
         search_api: flags.feature("search-api"),
         search_max_limit: flags.number("web.search.max-limit"),

@@ -17,6 +17,9 @@ use crate::model::Labels;
 use crate::model::duration::format_duration_ms;
 use crate::query::Engine;
 use crate::query::parse::ParseOptions;
+use crate::remote::otlp::OtlpReceiver;
+use crate::remote::read::Fanout;
+use crate::remote::send::RemoteWriter;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Counter;
 use crate::tsdb::{Db, DbOptions};
@@ -197,6 +200,12 @@ fn percentage(config: &Config) -> Option<f64> {
 pub struct Governed {
     /// Storage.
     pub db: Arc<Db>,
+    /// Remote write to others.
+    pub sender: Arc<RemoteWriter>,
+    /// Metrics of OpenTelemetry.
+    pub otlp: Arc<OtlpReceiver>,
+    /// Storage with remote read.
+    pub fanout: Arc<Fanout>,
     /// Scraping.
     pub scrape: ScrapeManager,
     /// Rules.
@@ -224,7 +233,10 @@ impl Governed {
     #[must_use]
     pub fn rule_context(&self, config: &Config) -> GroupContext {
         GroupContext {
-            evaluator: Arc::new(EngineEvaluator::new(Arc::clone(&self.engine), Arc::clone(&self.db) as _)),
+            evaluator: Arc::new(EngineEvaluator::new(
+                Arc::clone(&self.engine),
+                Arc::clone(&self.fanout) as _,
+            )),
             storage: Arc::clone(&self.db) as _,
             notifier: Arc::clone(&self.delivery.notifier) as _,
             external: ExternalContext {
@@ -257,6 +269,17 @@ impl Governed {
             self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
         }
         running.set(Arc::clone(&config));
+        let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
+        self.otlp.configure(&config.otlp);
+        let runtime = tokio::runtime::Handle::current();
+        if let Err(e) = self.fanout.apply(&config, &runtime) {
+            errors.push(e);
+        }
+        match tokio::task::spawn_blocking(move || sender.apply(&sending, &runtime)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => errors.push(e),
+            Err(_) => errors.push("starting remote write failed inside the server".into()),
+        }
         if let Err(e) = self.scrape.apply(&config).await {
             errors.push(e.to_string());
         }
@@ -281,10 +304,6 @@ impl Governed {
 
 /// Sections that are valid but have no effect yet.
 fn unused_sections(config: &Config) -> Vec<&'static str> {
-    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([
-        ("remote_write", !config.remote_write.is_empty()),
-        ("remote_read", !config.remote_read.is_empty()),
-        ("tracing", config.tracing.is_some()),
-    ]);
+    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([("tracing", config.tracing.is_some())]);
     sections.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
 }

@@ -22,7 +22,10 @@ use crate::api::server;
 use crate::api::{Api, BuildInfo, Command, Services};
 use crate::model::clock::{Clock, SystemClock};
 use crate::query::Engine;
+use crate::remote::otlp::OtlpReceiver;
+use crate::remote::read::Fanout;
 use crate::remote::receive::RemoteWriteReceiver;
+use crate::remote::send::{RemoteWriter, SendParts};
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
@@ -67,9 +70,6 @@ pub fn run(mut flags: Flags) -> u8 {
     for name in flags.given_no_ops() {
         tracing::info!(flag = name, "this flag is accepted for compatibility and has no effect");
     }
-    if flags.bool("agent") {
-        return fail(EXIT_FAILURE, "agent mode is not available in this version");
-    }
     let without_config = !flags.is_given("config.file") && !Path::new(flags.text("config.file")).exists();
     if without_config && !flags.is_given("web.listen-address") {
         flags.set("web.listen-address", "127.0.0.1:9090".into());
@@ -112,7 +112,7 @@ impl Signals {
 async fn serve(flags: Flags, without_config: bool) -> u8 {
     let build = build_info();
     tracing::info!(
-        mode = "server",
+        mode = if flags.bool("agent") { "agent" } else { "server" },
         version = build.own_version,
         compatible_with = build.version,
         revision = build.revision,
@@ -237,8 +237,15 @@ async fn start(
     })
     .await
     .map_err(|_| "opening storage failed inside the server".to_owned())?
-    .map_err(|e| format!("opening storage failed: {e} (--storage.tsdb.path={})", path.display()))?;
-    tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "TSDB started");
+    .map_err(|e| {
+        format!(
+            "opening storage failed: {e} (--storage.{}.path={})",
+            if flags.bool("agent") { "agent" } else { "tsdb" },
+            path.display()
+        )
+    })?;
+    let what = if flags.bool("agent") { "Agent WAL storage started" } else { "TSDB started" };
+    tracing::info!(path = %path.display(), duration = ?begun.elapsed(), "{what}");
 
     let engine = Arc::new(Engine::new(options::engine(flags, &config), registry).within(memory));
     let delivery = AlertDelivery::start(
@@ -274,6 +281,21 @@ async fn start(
     };
     let store = Arc::new(super::alert_files::AlertFiles::new(Arc::new(RealVfs), &path));
     let rules = RuleManager::new(context, manager_options, Arc::clone(clock), store, registry);
+    let sender = RemoteWriter::new(SendParts {
+        tails: Arc::clone(&db) as _,
+        newest: Arc::new(wiring::Storage(Arc::clone(&db))),
+        metadata: Arc::new(wiring::Families { scrape: scrape.clone(), db: Arc::clone(&db) }),
+        registry: Arc::clone(registry),
+        clock: Arc::clone(clock),
+        flush_deadline: options::flush_deadline(flags),
+    });
+    let local_start = wiring::Covered {
+        db: Arc::clone(&db),
+        margin_ms: 2 * flags.duration_ms("storage.tsdb.min-block-duration"),
+    };
+    let fanout = Fanout::new(Arc::clone(&db) as _, Arc::new(local_start), registry);
+    let otlp = OtlpReceiver::new(Arc::clone(&db) as _, Arc::clone(clock), options::otlp(flags, &config)?);
+    let read_limits = options::read_limits(flags);
     let backfills = Backfills::new(BackfillDoors {
         engine: Arc::clone(&engine),
         stored: Arc::clone(&db) as _,
@@ -281,6 +303,9 @@ async fn start(
     });
     let governed = Governed {
         db: Arc::clone(&db),
+        fanout: Arc::clone(&fanout),
+        otlp: Arc::clone(&otlp),
+        sender,
         scrape: scrape.clone(),
         rules: Arc::clone(&rules),
         delivery: Arc::clone(&delivery),
@@ -294,7 +319,7 @@ async fn start(
     };
     api.set_ready(Services {
         engine,
-        queryable: Arc::clone(&db) as _,
+        queryable: fanout,
         appendable: Arc::clone(&db) as _,
         exemplars: Some(Arc::clone(&db) as _),
         storage: Arc::new(wiring::Storage(Arc::clone(&db))),
@@ -305,6 +330,12 @@ async fn start(
         }),
         rules: Arc::new(wiring::Rules { manager: rules, delivery, backfills }),
         config: Arc::clone(running) as _,
+        read_gate: Arc::new(tokio::sync::Semaphore::new(match read_limits.concurrent {
+            0 => tokio::sync::Semaphore::MAX_PERMITS,
+            n => n,
+        })),
+        read_limits,
+        otlp,
         receiver: RemoteWriteReceiver::new(db, Arc::clone(clock), registry),
     });
     let first = running.read(clock.now_ms())?;
@@ -417,6 +448,10 @@ async fn stop(governed: Governed) {
     }
     governed.backfills.stop();
     governed.delivery.stop(STOP_DEADLINE).await;
+    let sender = Arc::clone(&governed.sender);
+    if tokio::task::spawn_blocking(move || sender.stop()).await.is_err() {
+        tracing::error!("stopping remote write failed inside the server");
+    }
     let db = Arc::clone(&governed.db);
     match tokio::task::spawn_blocking(move || db.close()).await {
         Ok(Ok(())) => {}

@@ -1,5 +1,6 @@
 //! Which rooms stand behind the API's small traits? Each room is adapted here, so that neither side knows the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::notify::AlertDelivery;
@@ -14,12 +15,16 @@ use crate::api::sources::{
 };
 use crate::config::yaml::ToYaml as _;
 use crate::model::duration::format_duration_ms;
+use crate::model::metadata::Metadata;
 use crate::model::relabel::RelabelRule;
 use crate::model::{Labels, Matcher};
 use crate::query::value::PointValue;
+use crate::remote::read::LocalStart;
+use crate::remote::send::families::MetadataSource;
+use crate::remote::send::queue::Newest;
 use crate::scrape::ScrapeManager;
 use crate::tsdb::block::SeriesSource;
-use crate::tsdb::{Db, StorageError};
+use crate::tsdb::{Db, MetadataStore as _, StorageError};
 
 /// Scraping as the API sees it.
 pub struct Targets {
@@ -345,6 +350,47 @@ impl StorageAdmin for Storage {
 
     fn clean_tombstones(&self) -> Result<(), StorageError> {
         self.0.clean_tombstones().map(|_| ())
+    }
+}
+
+impl Newest for Storage {
+    fn newest_ms(&self) -> i64 {
+        self.0.head_stats().max_time
+    }
+}
+
+/// From when on storage has everything, with a margin for what a restart may have missed.
+pub struct Covered {
+    /// Storage.
+    pub db: Arc<Db>,
+    /// The margin.
+    pub margin_ms: i64,
+}
+
+impl LocalStart for Covered {
+    fn local_from_ms(&self) -> i64 {
+        let head = self.db.head_stats().min_time;
+        let oldest = self.db.blocks().iter().map(|b| b.min_time).fold(head, i64::min);
+        oldest.saturating_add(self.margin_ms)
+    }
+}
+
+/// What targets and storage know of metric families.
+pub struct Families {
+    /// The scraper.
+    pub scrape: ScrapeManager,
+    /// Storage.
+    pub db: Arc<Db>,
+}
+
+impl MetadataSource for Families {
+    fn families(&self) -> Vec<(String, Metadata)> {
+        let mut out: BTreeMap<String, Metadata> = self.db.metadata(None).into_iter().collect();
+        self.scrape.visit_metadata(&mut |_, family| {
+            out.entry(family.name.clone()).or_insert_with(|| family.metadata.clone());
+            true
+        });
+        out.into_iter().collect()
     }
 }
 

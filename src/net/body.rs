@@ -77,6 +77,7 @@ impl BodyBuffer {
                 gunzip(inflate, &self.wire, &mut self.decoded, max_body)
             }
             "zstd" => unzstd(&self.wire, &mut self.decoded, max_body),
+            "snappy" => unsnappy(&self.wire, &mut self.decoded, max_body),
             other => Err(NetError::Decode {
                 encoding: other.into(),
                 reason: "the encoding is not supported".into(),
@@ -171,6 +172,17 @@ fn gunzip(
     Ok(())
 }
 
+/// Snappy's block format, as the remote protocols use it.
+fn unsnappy(input: &[u8], out: &mut Vec<u8>, max_body: u64) -> Result<(), NetError> {
+    let bad = |e: snap::Error| NetError::Decode { encoding: "snappy".into(), reason: e.to_string() };
+    let len = snap::raw::decompress_len(input).map_err(bad)?;
+    check_size(len, max_body)?;
+    out.resize(len, 0);
+    let written = snap::raw::Decoder::new().decompress(input, out).map_err(bad)?;
+    out.truncate(written);
+    Ok(())
+}
+
 fn unzstd(input: &[u8], out: &mut Vec<u8>, max_body: u64) -> Result<(), NetError> {
     use std::io::Read as _;
     let bad = |e: std::io::Error| NetError::Decode { encoding: "zstd".into(), reason: e.to_string() };
@@ -250,6 +262,16 @@ mod tests {
         trailing.extend(b"rubbish");
         assert!(buffer.load(&trailing, "gzip", 1 << 20).is_err());
         assert!(buffer.load(&good, "br", 1 << 20).is_err());
+    }
+
+    #[test]
+    fn snappy_blocks_are_checked_before_they_are_unpacked() {
+        let wire = snap::raw::Encoder::new().compress_vec(b"aaaaaaaaaaaaaaaaaaaa").expect("in memory");
+        let mut buffer = BodyBuffer::new();
+        buffer.load(&wire, "snappy", 100).expect("valid");
+        assert_eq!(buffer.bytes(), b"aaaaaaaaaaaaaaaaaaaa");
+        assert!(matches!(buffer.load(&wire, "snappy", 20), Err(NetError::BodyTooLarge { limit: 20 })));
+        assert!(buffer.load(&wire[..wire.len() - 1], "snappy", 100).is_err());
     }
 
     #[test]

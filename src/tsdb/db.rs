@@ -3,6 +3,7 @@
 //! Own files have names that Prometheus does not use (`docs/format/README.md` lists them), so that a directory of
 //! Prometheus is never damaged by being opened.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -18,7 +19,6 @@ use super::door::{
 };
 use super::head::append::HeadAppender;
 use super::head::chunks::ChunkStore;
-use super::head::flush::{FlushRange, FlushSource, FlushView};
 use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
 use super::head::replay::{Recovery, replay};
@@ -48,6 +48,8 @@ mod metrics;
 mod snapshot;
 /// What lies in blocks, and how it gets there.
 mod stored;
+/// Readers of the log.
+mod tails;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +60,7 @@ const FORMAT_VERSION: u64 = 1;
 pub(super) const FORMAT_FILE: &str = "meerkat.json";
 pub(super) const WAL_DIR: &str = "meerkat-wal";
 pub(super) const CHUNKS_DIR: &str = "meerkat-head";
+const TAILS_DIR: &str = "meerkat-tails";
 const LOCK_FILE: &str = "lock";
 /// A checkpoint is written when this many samples have come since the last one: they replay in well under a second.
 const CHECKPOINT_SAMPLES: u64 = 5_000_000;
@@ -70,8 +73,21 @@ const TICK: Duration = Duration::from_secs(1);
 /// Refused series are logged at most this often.
 const TELL_REFUSED: Duration = Duration::from_secs(60);
 const COMPACT_THREAD: &str = "tsdb-compact";
+/// How much less urgent compaction is than the rest of the process.
+const COMPACT_NICE: i32 = 10;
 /// Longest time that closing waits for compaction.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How an agent keeps samples.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentOptions {
+    /// How often samples are forgotten.
+    pub truncate_every: Duration,
+    /// Samples younger than this stay, milliseconds.
+    pub min_age_ms: i64,
+    /// Log older than this goes even if somebody has not read it.
+    pub max_age: Duration,
+}
 
 /// How a storage is opened.
 #[derive(Debug, Clone)]
@@ -97,6 +113,8 @@ pub struct DbOptions {
     pub retry_interval: Duration,
     /// Whether to compress the log.
     pub wal_compression: bool,
+    /// Most log that is kept for readers that are behind, bytes.
+    pub max_held_log_bytes: u64,
     /// How much older than the newest sample of all an out-of-order sample may be, milliseconds; 0 = refused.
     pub out_of_order_window_ms: i64,
     /// Most series in memory; 0 = any number.
@@ -109,6 +127,8 @@ pub struct DbOptions {
     pub exemplar_capacity: usize,
     /// The memory limit of the process, under which new series are refused first.
     pub memory: Arc<MemoryBudget>,
+    /// An agent: samples are only kept for those who pass them on, and no blocks are written.
+    pub agent: Option<AgentOptions>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
 }
@@ -126,12 +146,14 @@ impl Default for DbOptions {
             checkpoint_bytes: 192 << 20,
             retry_interval: Duration::from_secs(1),
             wal_compression: true,
+            max_held_log_bytes: 4 << 30,
             out_of_order_window_ms: 0,
             max_series: 0,
             max_series_per_job: JobLimits::default(),
             ended_series_share: 0.05,
             exemplar_capacity: 100_000,
             memory: MemoryBudget::unlimited(),
+            agent: None,
             no_lockfile: false,
         }
     }
@@ -165,8 +187,10 @@ pub struct Db {
     closed: AtomicBool,
     /// Held while a checkpoint is written.
     checkpointed: Mutex<Checkpointed>,
-    /// Missing where files are not the machine's own.
+    /// Missing in an agent, which has no blocks.
     stored: Option<Stored>,
+    /// When an agent cut its log, and which segment it was in then, oldest first.
+    cuts: Mutex<VecDeque<(Instant, u32)>>,
     background: Arc<Background>,
     /// How many refused series the log knows of, and since when.
     refusals_told: Mutex<(u64, Option<Instant>)>,
@@ -205,8 +229,23 @@ impl Db {
         let begun = Instant::now();
         let (dir, wal_dir, chunks_dir) =
             (options.path.clone(), options.path.join(WAL_DIR), options.path.join(CHUNKS_DIR));
+        let fresh = !vfs.exists(&dir);
         for dir in [&dir, &wal_dir, &chunks_dir] {
             vfs.create_dir_all(dir).map_err(|e| io_error("create directory", dir, &e))?;
+        }
+        // What is acknowledged in a directory whose own name is lost by a power cut is lost, too.
+        vfs.sync_dir(&dir).map_err(|e| io_error("sync directory", &dir, &e))?;
+        if fresh {
+            for parent in dir.ancestors().skip(1) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                match vfs.sync_dir(parent) {
+                    // Whoever made directories that are closed to us has to care for them.
+                    Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+                        return Err(io_error("sync directory", parent, &e));
+                    }
+                    _ => {}
+                }
+            }
         }
         let lock_path = dir.join(LOCK_FILE);
         let lock = if options.no_lockfile {
@@ -235,6 +274,8 @@ impl Db {
             sync_interval: options.wal_sync_interval,
             retry_interval: options.retry_interval,
             compress: options.wal_compression,
+            tails_dir: dir.join(TAILS_DIR),
+            max_held_bytes: options.max_held_log_bytes,
         };
         let wal = Wal::new(Arc::clone(&vfs), wal_options, WalMetrics::new(registry), next);
         wal.metrics().bytes.set(numbers.iter().map(|f| f.len as f64).sum());
@@ -261,7 +302,10 @@ impl Db {
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
         let log_bytes = wal.metrics().bytes.get() as i64;
-        let stored = if vfs.is_machine() { Some(Stored::open(&options, &head, registry)?) } else { None };
+        let stored = match &options.agent {
+            None => Some(Stored::open(&options, &vfs, &head, registry)?),
+            Some(_) => None,
+        };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
         registry.gauge("prometheus_tsdb_data_replay_duration_seconds", help, &[]).set(took.as_secs_f64());
@@ -294,6 +338,7 @@ impl Db {
                 created: 0,
             }),
             stored,
+            cuts: Mutex::default(),
             background: Arc::default(),
             refusals_told: Mutex::default(),
             lock: Mutex::new(lock),
@@ -314,6 +359,13 @@ impl Db {
                     tracing::error!(%error, "compaction failed; it is tried again later");
                 }
             });
+            let compact = move || {
+                // Scrapes and queries go first, so that a range that is over is no cliff; on Linux this is the thread's alone.
+                if let Err(error) = rustix::process::nice(COMPACT_NICE) {
+                    tracing::debug!(%error, "compaction keeps the priority of the process");
+                }
+                compact();
+            };
             threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
         }
     }
@@ -369,6 +421,8 @@ impl Db {
     /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
     pub fn maintain(&self) {
         self.tell_refused();
+        self.release_log();
+        self.cut_agent_log();
         if self.is_checkpoint_due()
             && self.wal.failure().is_none()
             && let Err(error) = self.checkpoint()
@@ -537,21 +591,6 @@ impl Db {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
-    }
-}
-
-impl FlushSource for Db {
-    fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange> {
-        self.head.range_to_flush(now_ms)
-    }
-
-    fn flush_view(&self, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
-        self.head.flush_view(range)
-    }
-
-    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
-        self.head.forget_before(t_ms, &|| false)?;
-        self.checkpoint()
     }
 }
 

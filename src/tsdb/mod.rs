@@ -27,6 +27,8 @@ pub mod prometheus;
 pub mod readonly;
 /// What series cost.
 pub mod survey;
+/// The door to the log.
+pub mod tail;
 /// Is everything on disk sound?
 pub mod verify;
 /// The seam to the disk.
@@ -34,12 +36,13 @@ pub mod vfs;
 /// The write-ahead log.
 pub mod wal;
 
-pub use db::{Db, DbOptions};
+pub use db::{AgentOptions, Db, DbOptions};
 pub use door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries,
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,
     StorageError,
 };
+pub use tail::{LogPosition, LogTail, LogTails, TailBatch, TailMarks};
 
 /// Hash maps inside storage: fast, seeded at random so that nobody can aim at one bucket.
 pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

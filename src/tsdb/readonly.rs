@@ -211,6 +211,8 @@ fn empty_head(vfs: &Arc<dyn Vfs>, wal_dir: &Path, chunks_dir: &Path) -> Result<A
         sync_interval: std::time::Duration::ZERO,
         retry_interval: std::time::Duration::from_secs(1),
         compress: false,
+        tails_dir: wal_dir.join("tails"),
+        max_held_bytes: 0,
     };
     let wal = Wal::new(Arc::clone(vfs), options, WalMetrics::new(&registry), 1);
     let chunks = ChunkStore::open(Arc::clone(vfs), chunks_dir)?;

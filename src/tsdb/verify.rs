@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::compact::AnyBlock;
 use super::db::{CHUNKS_DIR, FORMAT_FILE, WAL_DIR};
 use super::door::StorageError;
-use super::head::checkpoint::{complete, take};
+use super::head::checkpoint::{contents, take};
 use super::head::chunks::{ChunkRef, ChunkStore};
 use super::head::series::decode;
 use super::prometheus::{legacy, log};
@@ -83,7 +83,7 @@ pub fn verify(dir: &Path, progress: Progress<'_>) -> Result<Report, StorageError
         report.fault(&path, None, reason);
     }
     for block in &found {
-        progress(block.dir());
+        progress(block.dir().path());
         blocks::check(block, &mut report);
     }
     for pair in found.windows(2) {
@@ -177,7 +177,9 @@ fn check_log(
                 }
             }
         }
-        if file.kind == FileKind::Checkpoint && complete(&bytes, file.salt, &file.path).is_none() {
+        if file.kind == FileKind::Checkpoint
+            && !contents(&bytes, file.salt, &file.path).is_some_and(|(.., end)| end.complete)
+        {
             report.fault(&file.path, None, "the checkpoint has no start or no end");
         }
     }

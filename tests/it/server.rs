@@ -42,8 +42,10 @@ impl Answer {
     }
 }
 
+/// The program under test: the one that was just built, or what `MEERKAT_BINARY` names.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meerkat"));
+    let named = std::env::var_os("MEERKAT_BINARY");
+    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_meerkat").into()));
     command.env_clear();
     command
 }

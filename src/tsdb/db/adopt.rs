@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::door::StorageError;
 use super::super::head::Head;
-use super::super::head::checkpoint::complete;
+use super::super::head::checkpoint::contents;
 use super::super::head::import::HeadLoader;
 use super::super::prometheus::legacy::{self, Report};
 use super::super::vfs::{Vfs, io_error, replace_file};
@@ -77,9 +77,9 @@ pub(super) fn recover(
     let results: Vec<_> = list(vfs, wal_dir)?.into_iter().filter(|f| f.number >= note.segment).collect();
     let decided = results.iter().any(|file| {
         file.kind == FileKind::Checkpoint
-            && vfs
-                .sealed(&file.path, true)
-                .is_ok_and(|bytes| complete(&bytes, file.salt, &file.path).is_some())
+            && vfs.sealed(&file.path, true).is_ok_and(|bytes| {
+                contents(&bytes, file.salt, &file.path).is_some_and(|(.., end)| end.complete)
+            })
     });
     if decided {
         return put_aside(vfs, dir, &note);

@@ -148,7 +148,7 @@ impl Gather {
                 runs.iter().map(|dir| AnyBlock::open(dir.as_path())).collect::<Result<_, _>>()?;
             if let ([block], BlockFormat::Native) = (&blocks[..], format) {
                 let target = to.join(block.meta().ulid.to_string());
-                RealVfs.rename(block.dir(), &target).map_err(|e| io_error("rename", &target, &e))?;
+                RealVfs.rename(block.dir().path(), &target).map_err(|e| io_error("rename", &target, &e))?;
                 done.push(block.meta().clone());
                 continue;
             }

@@ -178,7 +178,7 @@ impl Head {
         }
         let mut place: ChunkRef = series.sealed;
         while let Ok(Some(chunk)) = self.chunks.read(place) {
-            if chunk.meta.max_t_ms < t_ms {
+            if chunk.meta.max_t_ms < t_ms || chunk.meta.series != series.id {
                 return None;
             }
             if chunk.meta.min_t_ms <= t_ms {

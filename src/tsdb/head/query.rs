@@ -233,8 +233,8 @@ impl HeadView {
         }
         loop {
             let chunk = match self.head.chunks.read(place) {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => break,
+                Ok(Some(chunk)) if chunk.meta.series == id => chunk,
+                Ok(_) => break,
                 Err(error) => {
                     tracing::error!(%error, "a damaged chunk is left out");
                     self.head.metrics.chunk_corruptions.inc();

@@ -36,6 +36,8 @@ pub const ENC_FLOAT_HISTOGRAM: u8 = 3;
 /// Encoding byte of XOR2 chunks.
 pub const ENC_XOR2: u8 = 4;
 
+use crate::model::sample::HistogramValue;
+
 use super::block::SeriesColumns;
 use super::block::bytes::{DecodeError, Result};
 
@@ -58,4 +60,27 @@ pub fn decode_chunk(encoding: u8, data: &[u8], out: &mut SeriesColumns) -> Resul
     // Chunks of one series may overlap in blocks that hold out-of-order samples.
     out.merge(&chunk);
     Ok(())
+}
+
+/// An XOR chunk of float samples, at most 65,535.
+#[must_use]
+pub fn encode_float_chunk(timestamps: &[i64], values: &[f64]) -> Vec<u8> {
+    floats::encode_xor(timestamps, values)
+}
+
+/// Encoding and content of a chunk of the first histogram samples, at most `limit`, and how many of them it has: a
+/// chunk ends where the layout changes or a counter was reset.
+#[must_use]
+pub fn encode_histogram_chunk(
+    before: Option<&HistogramValue>,
+    samples: &[(i64, HistogramValue)],
+    limit: usize,
+) -> (u8, Vec<u8>, usize) {
+    let len = histograms::chunk_len(samples, limit.max(1));
+    let Some((_, first)) = samples.first() else { return (ENC_FLOAT_HISTOGRAM, Vec::new(), 0) };
+    let encoding = match first {
+        HistogramValue::Integer(_) => ENC_HISTOGRAM,
+        HistogramValue::Float(_) => ENC_FLOAT_HISTOGRAM,
+    };
+    (encoding, histograms::encode(&samples[..len], histograms::header_flags(before, first)), len)
 }

@@ -54,7 +54,7 @@ impl PrometheusBlock {
                         });
                     }
                     Err(error) => {
-                        let dir = self.dir().display();
+                        let dir = self.dir().path().display();
                         warnings.push(format!("a chunk of {} in {dir} was left out: {error}", survey.labels));
                     }
                 }
@@ -69,7 +69,7 @@ impl PrometheusBlock {
     pub(in crate::tsdb) fn verify_segments(&self) -> Vec<(usize, u64, DecodeError)> {
         let mut faults = Vec::new();
         for (number, segment) in (1..).zip(&self.segments) {
-            let file = segment.bytes();
+            let file = &segment[..];
             if Input::new(file).u32_be() != Ok(CHUNKS_MAGIC) || file.get(4) != Some(&1) {
                 faults.push((number, 0, DecodeError("file does not begin as a chunk segment")));
                 continue;

@@ -24,7 +24,7 @@ fn count_files(dir: &Path, report: &mut Report) {
 }
 
 pub(super) fn check(block: &AnyBlock, report: &mut Report) {
-    let dir = block.dir().to_owned();
+    let dir = block.dir().path().to_owned();
     count_files(&dir, report);
     match block {
         AnyBlock::Native(native) => {
@@ -105,9 +105,9 @@ fn check_index(block: &AnyBlock, pairs: &BTreeMap<(String, String), Vec<u32>>, r
                     set.len(),
                     numbers.len()
                 );
-                report.fault(block.dir(), None, what);
+                report.fault(block.dir().path(), None, what);
             }
-            Err(error) => report.fault_of(block.dir(), &error),
+            Err(error) => report.fault_of(block.dir().path(), &error),
         }
     }
     let names: Vec<&String> = {
@@ -119,8 +119,8 @@ fn check_index(block: &AnyBlock, pairs: &BTreeMap<(String, String), Vec<u32>>, r
         Ok(found) if pairs.len() >= MAX_PAIRS || found.iter().eq(names.iter().copied()) => {}
         Ok(found) => {
             let what = format!("the index has {} label names, the series {}", found.len(), names.len());
-            report.fault(block.dir(), None, what);
+            report.fault(block.dir().path(), None, what);
         }
-        Err(error) => report.fault_of(block.dir(), &error),
+        Err(error) => report.fault_of(block.dir().path(), &error),
     }
 }

@@ -143,6 +143,47 @@ impl<'a> Frames<'a> {
     }
 }
 
+/// What lies at the start of some bytes.
+#[derive(Debug)]
+pub enum At {
+    /// A whole frame.
+    Whole {
+        /// Kind.
+        kind: u8,
+        /// Raw payload.
+        payload: Vec<u8>,
+        /// Bytes of the frame as stored.
+        len: usize,
+    },
+    /// The beginning of a frame, or nothing.
+    Incomplete,
+    /// Something else.
+    Damaged,
+}
+
+/// Reads the frame at the start of `bytes`.
+#[must_use]
+pub fn frame_at(bytes: &[u8], salt: u32) -> At {
+    let begun = bytes.len().min(MAGIC.len());
+    if bytes[..begun] != MAGIC[..begun] {
+        return At::Damaged;
+    }
+    let Some(header) = bytes.first_chunk::<HEADER>() else { return At::Incomplete };
+    let stored = u32::from_le_bytes([header[5], header[6], header[7], header[8]]) as usize;
+    if stored > MAX_PAYLOAD {
+        return At::Damaged;
+    }
+    let len = HEADER + stored;
+    if bytes.len() < len {
+        return At::Incomplete;
+    }
+    let whole = Frames::new(&bytes[..len], salt, 0).whole(0);
+    match whole.map(|(kind, stored)| (kind & !COMPRESSED, unpack(kind, stored))) {
+        Some((kind, Ok(payload))) => At::Whole { kind, payload, len },
+        _ => At::Damaged,
+    }
+}
+
 thread_local! {
     /// Making one costs more than unpacking a record.
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };

@@ -11,8 +11,12 @@ pub mod batch;
 pub mod column;
 /// Frames: magic, length, checksum; the one reader.
 pub mod frame;
+/// Segments that readers still need.
+pub mod holds;
 /// Segments on disk: names, listing, deleting.
 pub mod segment;
+/// The reading end for those who pass samples on.
+pub mod tail;
 /// The writing end: segments, group commit, failures.
 pub mod writer;
 

@@ -16,6 +16,7 @@ use super::super::door::StorageError;
 use super::super::vfs::{Vfs, VfsFile, io_error};
 use super::batch::BatchEncoder;
 use super::frame::{FrameWriter, kind};
+use super::holds::Holds;
 use super::segment::{FileKind, path_of};
 use super::{LogBatch, SeriesNames};
 use crate::telemetry::{Counter, Gauge, Registry, Summary};
@@ -38,6 +39,10 @@ pub struct WalOptions {
     pub retry_interval: Duration,
     /// Whether to compress.
     pub compress: bool,
+    /// Where the marks of readers are kept.
+    pub tails_dir: PathBuf,
+    /// Most bytes of replaced segments that are kept for readers.
+    pub max_held_bytes: u64,
 }
 
 /// Instruments of the log.
@@ -148,6 +153,7 @@ pub struct Wal {
     vfs: Arc<dyn Vfs>,
     options: WalOptions,
     metrics: WalMetrics,
+    holds: Holds,
     names: OnceLock<Weak<dyn SeriesNames>>,
     inner: Mutex<Inner>,
     durable: Mutex<Durable>,
@@ -165,10 +171,12 @@ impl Wal {
     #[must_use]
     pub fn new(vfs: Arc<dyn Vfs>, options: WalOptions, metrics: WalMetrics, next_number: u32) -> Arc<Self> {
         let frames = FrameWriter::new(options.compress);
+        let holds = Holds::open(Arc::clone(&vfs), options.tails_dir.clone(), options.max_held_bytes);
         Arc::new(Self {
             vfs,
             options,
             metrics,
+            holds,
             names: OnceLock::new(),
             inner: Mutex::new(Inner {
                 segment: None,
@@ -472,6 +480,19 @@ impl Wal {
     pub fn current(&self) -> u32 {
         let inner = self.inner.lock();
         inner.segment.as_ref().map_or(inner.next_number, |s| s.number)
+    }
+
+    /// Number of the open segment and its length in bytes, or of the next one.
+    #[must_use]
+    pub fn end(&self) -> (u32, u64) {
+        let inner = self.inner.lock();
+        inner.segment.as_ref().map_or((inner.next_number, 0), |s| (s.number, s.len))
+    }
+
+    /// What readers still need.
+    #[must_use]
+    pub fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     /// Bytes appended since the start.

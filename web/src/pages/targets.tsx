@@ -24,6 +24,7 @@ import {
 import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
 import { RelabelSteps } from "./relabel";
 import { ScrapeHistory } from "./scrapehistory";
+import "../styles/pages.css";
 
 const PATH = "targets";
 const PARAMS = { state: "active" };

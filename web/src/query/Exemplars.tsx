@@ -14,7 +14,7 @@ export function Exemplars(props: { all: Exemplar[]; picked: Exemplar | undefined
   const linked = all.some((e) => traceUrl(traceLink.value, e.labels));
   const rows = picked ? [picked, ...all.filter((e) => e !== picked)] : all;
   return (
-    <section class="exemplars" aria-label="Exemplars">
+    <div class="exemplars">
       <p class="row">
         <b>{all.length} exemplars</b>
         <button type="button" class="link" aria-expanded={editing} onClick={() => setEditing(!editing)}>
@@ -85,6 +85,6 @@ export function Exemplars(props: { all: Exemplar[]; picked: Exemplar | undefined
           },
         ]}
       />
-    </section>
+    </div>
   );
 }
