@@ -141,6 +141,9 @@ struct Inner {
     current: Mutex<(Vec<Option<Fingerprint>>, reqwest::Client)>,
 }
 
+/// The future of a request.
+pub type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, NetError>> + Send + 'a>>;
+
 /// A client for one configuration block; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HttpClient(Arc<Inner>);
@@ -355,7 +358,14 @@ impl HttpClient {
     }
 
     /// Sends a request and reads the whole answer into `body`, whatever its status.
-    pub async fn fetch(&self, request: Request<'_>, body: &mut BodyBuffer) -> Result<Fetched, NetError> {
+    ///
+    /// The future is boxed: what it is made of is deep, and callers of callers would otherwise prove again and again to the
+    /// compiler that it may move between threads.
+    pub fn fetch<'a>(&'a self, request: Request<'a>, body: &'a mut BodyBuffer) -> Boxed<'a, Fetched> {
+        Box::pin(self.fetch_once(request, body))
+    }
+
+    async fn fetch_once(&self, request: Request<'_>, body: &mut BodyBuffer) -> Result<Fetched, NetError> {
         let url = Url::parse(request.url).map_err(|e| NetError::InvalidUrl {
             url: ConfigUrl::parse(request.url).map(|u| u.to_string()).unwrap_or_default(),
             reason: e.to_string(),
@@ -370,7 +380,11 @@ impl HttpClient {
 
     /// Sends a request whose answer is read line by line as it comes. The deadline holds until the head of the answer
     /// is there; `max_body` bounds a line. The body must not be compressed.
-    pub async fn open(&self, request: Request<'_>) -> Result<Lines, NetError> {
+    pub fn open<'a>(&'a self, request: Request<'a>) -> Boxed<'a, Lines> {
+        Box::pin(self.open_once(request))
+    }
+
+    async fn open_once(&self, request: Request<'_>) -> Result<Lines, NetError> {
         let url = Url::parse(request.url).map_err(|e| NetError::InvalidUrl {
             url: ConfigUrl::parse(request.url).map(|u| u.to_string()).unwrap_or_default(),
             reason: e.to_string(),

@@ -39,6 +39,8 @@ use crate::telemetry::memory::MemoryBudget;
 
 /// History that comes as blocks.
 mod added;
+/// What Prometheus left.
+mod adopt;
 /// What leaves the head early.
 mod early;
 /// Instruments of blocks.
@@ -56,9 +58,9 @@ use stored::Stored;
 
 /// Version of the directory; a later one is refused.
 const FORMAT_VERSION: u64 = 1;
-const FORMAT_FILE: &str = "meerkat.json";
-const WAL_DIR: &str = "meerkat-wal";
-const CHUNKS_DIR: &str = "meerkat-head";
+pub(super) const FORMAT_FILE: &str = "meerkat.json";
+pub(super) const WAL_DIR: &str = "meerkat-wal";
+pub(super) const CHUNKS_DIR: &str = "meerkat-head";
 const TAILS_DIR: &str = "meerkat-tails";
 const LOCK_FILE: &str = "lock";
 /// A checkpoint is written when this many samples have come since the last one: they replay in well under a second.
@@ -202,13 +204,6 @@ pub struct Db {
 fn check_format(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
     let path = dir.join(FORMAT_FILE);
     if !vfs.exists(&path) {
-        if vfs.exists(&dir.join("wal")) {
-            tracing::warn!(
-                dir = %dir.display(),
-                "this directory has a write-ahead log of Prometheus; it stays untouched and its samples are not read: \
-                 stop Prometheus cleanly after it wrote a block to keep them"
-            );
-        }
         return replace_file(vfs, &path, format!("{{\"format\":{FORMAT_VERSION}}}\n").as_bytes());
     }
     let bytes = vfs.sealed(&path, false).map_err(|e| io_error("read", &path, &e))?;
@@ -272,7 +267,9 @@ impl Db {
             })?)
         };
         check_format(&*vfs, &dir)?;
+        super::exchange::publish::finish(&*vfs, &dir)?;
         remove_leftovers(&*vfs, &wal_dir);
+        adopt::recover(&*vfs, &dir, &wal_dir, &chunks_dir)?;
         let numbers = super::wal::segment::list(&*vfs, &wal_dir)?;
         let next = numbers.iter().map(|f| f.number + 1).max().unwrap_or(1);
         let wal_options = WalOptions {
@@ -302,7 +299,10 @@ impl Db {
             options.exemplar_capacity,
             HeadMetrics::new(registry),
         );
-        let recovery = replay(&head, &*vfs, &wal_dir, &options.replay)?;
+        let mut recovery = replay(&head, &*vfs, &wal_dir, &options.replay)?;
+        if let Some(report) = adopt::run(&*vfs, &dir, (&wal_dir, &chunks_dir), next, &head)? {
+            recovery.damaged += report.damaged;
+        }
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
         let log_bytes = wal.metrics().bytes.get() as i64;

@@ -13,6 +13,8 @@ pub mod compact;
 pub mod db;
 /// The doors: traits, hints and errors.
 pub mod door;
+/// Blocks for elsewhere and from elsewhere.
+pub mod exchange;
 /// Where new samples live until they become blocks.
 pub mod head;
 /// The inverted index of the head.
@@ -23,8 +25,14 @@ pub mod memory;
 pub mod merge;
 /// Prometheus's own blocks.
 pub mod prometheus;
+/// A data directory that is only read.
+pub mod readonly;
+/// What series cost.
+pub mod survey;
 /// The door to the log.
 pub mod tail;
+/// Is everything on disk sound?
+pub mod verify;
 /// The seam to the disk.
 pub mod vfs;
 /// The write-ahead log.

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod discovery;
 mod metrics;
+mod progress;
 mod push;
 mod query;
 mod rules;
@@ -146,11 +147,7 @@ pub fn run(matches: &ArgMatches) -> u8 {
         ("test", "rules") => unit_tests::run(m),
         ("query", _) => query::run(name, m),
         ("push", "metrics") => push::run(m),
-        ("tsdb", "list") => tsdb::list(m),
-        ("tsdb", "create-blocks-from") => match m.subcommand() {
-            Some(("rules", m)) => backfill::run_rules(m),
-            _ => EXIT_FAILURE,
-        },
+        ("tsdb", _) => tsdb::run(name, m),
         _ => EXIT_FAILURE,
     }
 }

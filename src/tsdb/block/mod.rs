@@ -31,6 +31,8 @@ pub mod reader;
 mod select;
 /// What goes into a block.
 pub mod source;
+/// What series cost.
+mod survey;
 /// String table.
 pub mod symbols;
 /// Timestamp columns.

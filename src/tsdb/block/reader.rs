@@ -245,7 +245,7 @@ impl Block {
     }
 
     /// A timestamp column.
-    fn column(&self, number: u32) -> Result<Arc<Vec<i64>>, StorageError> {
+    pub(super) fn column(&self, number: u32) -> Result<Arc<Vec<i64>>, StorageError> {
         if let Some(column) = self.columns.lock().get(&number) {
             return Ok(Arc::clone(column));
         }
@@ -262,7 +262,7 @@ impl Block {
     }
 
     /// The samples of a page after its checksum was compared, which happens once.
-    fn data_page(&self, number: u32) -> Result<&[u8], StorageError> {
+    pub(super) fn data_page(&self, number: u32) -> Result<&[u8], StorageError> {
         let entry = self.page(number)?;
         let bad = || self.corrupt(Part::Data, DecodeError("checksum of a page does not match"));
         let bytes = slice_of(self.raw_part(Part::Data), entry.data.offset, entry.data.len).ok_or_else(bad)?;

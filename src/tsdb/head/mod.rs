@@ -27,6 +27,8 @@ pub mod chunks;
 pub mod exemplars;
 /// The way of data from the head into blocks.
 pub mod flush;
+/// Samples of another program's log.
+pub mod import;
 /// Views.
 pub mod isolation;
 /// Leaving early.

@@ -10,8 +10,14 @@ mod floats;
 mod histograms;
 /// The index file.
 mod index;
+/// What is not in blocks: the write-ahead log and head chunks.
+pub(in crate::tsdb) mod legacy;
+/// Records in segments of the log.
+pub(in crate::tsdb) mod log;
 /// Opening and querying.
 mod reader;
+/// What series cost, and whether all bytes are sound.
+mod survey;
 /// Writing.
 mod writer;
 

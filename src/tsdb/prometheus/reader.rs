@@ -17,7 +17,7 @@ use crate::tsdb::vfs::{FileBytes, Place};
 use super::decode_chunk;
 use super::index::{ChunkMeta, Index};
 
-const CHUNKS_MAGIC: u32 = 0x85BD_40DD;
+pub(super) const CHUNKS_MAGIC: u32 = 0x85BD_40DD;
 const TOMBSTONES_MAGIC: u32 = 0x0130_BA30;
 const MAX_TOMBSTONES: u64 = 1 << 30;
 const MAX_WARNINGS: usize = 20;
@@ -33,7 +33,7 @@ pub struct PrometheusBlock {
     index_map: FileBytes,
     /// Read when first needed; the error stays.
     index: OnceLock<Result<Index, DecodeError>>,
-    segments: Vec<FileBytes>,
+    pub(super) segments: Vec<FileBytes>,
     deletions: RwLock<Arc<Deletions>>,
 }
 
@@ -112,7 +112,7 @@ impl PrometheusBlock {
     }
 
     /// Numbers of the series that satisfy all matchers, in order of labels.
-    fn select_ids(&self, matchers: &[Matcher]) -> Result<Vec<u32>, StorageError> {
+    pub(super) fn select_ids(&self, matchers: &[Matcher]) -> Result<Vec<u32>, StorageError> {
         let (index, file) = (self.index()?, &self.index_map[..]);
         let mut ids: Option<RoaringBitmap> = None;
         let mut taken = RoaringBitmap::new();
@@ -144,12 +144,13 @@ impl PrometheusBlock {
         Ok((ids - taken).into_iter().collect())
     }
 
-    fn series(&self, id: u32) -> Result<(Labels, Vec<ChunkMeta>), StorageError> {
+    pub(super) fn series(&self, id: u32) -> Result<(Labels, Vec<ChunkMeta>), StorageError> {
         let (labels, chunks) = self.index()?.series(&self.index_map, id).map_err(|e| self.corrupt(e))?;
         Ok((Labels::from_pairs(labels), chunks))
     }
 
-    fn read_chunk(&self, reference: u64, out: &mut SeriesColumns) -> Decode<()> {
+    /// Encoding and bytes of a chunk after its checksum was compared.
+    pub(super) fn chunk(&self, reference: u64) -> Decode<(u8, &[u8])> {
         let segment = usize::try_from(reference >> 32).ok().and_then(|i| self.segments.get(i));
         let file = segment.ok_or(DecodeError("chunk segment is missing"))?;
         if Input::new(file).u32_be()? != CHUNKS_MAGIC {
@@ -163,7 +164,12 @@ impl PrometheusBlock {
             return Err(DecodeError("checksum of a chunk does not match"));
         }
         let (encoding, data) = body.split_first().ok_or(DecodeError("chunk is empty"))?;
-        decode_chunk(*encoding, data, out)
+        Ok((*encoding, data))
+    }
+
+    fn read_chunk(&self, reference: u64, out: &mut SeriesColumns) -> Decode<()> {
+        let (encoding, data) = self.chunk(reference)?;
+        decode_chunk(encoding, data, out)
     }
 
     /// Replaces the content of `out` by the samples of the chunks that overlap the range, without the deleted ones.

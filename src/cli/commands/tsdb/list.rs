@@ -2,33 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 
-use super::{code, switch, text};
+use super::super::{code, switch, text};
+use super::path_argument;
 use crate::cli::flags::format_bytes;
 use crate::tsdb::block::BlockMeta;
 
 pub(super) fn command() -> Command {
-    Command::new("tsdb")
-        .about("Look into a data directory")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(
-            Command::new("create-blocks-from")
-                .about("Write blocks from other data")
-                .subcommand_required(true)
-                .arg_required_else_help(true)
-                .subcommand(super::backfill::rules_command()),
-        )
-        .subcommand(
-            Command::new("list")
-                .about("List blocks, of Meerkat's and of Prometheus's format")
-                .arg(Arg::new("path").default_value("data/").value_name("PATH").help("The data directory."))
-                .arg(switch("human-readable", "Print times and sizes for people.").short('r')),
-        )
+    Command::new("list")
+        .about("List blocks, of Meerkat's and of Prometheus's format")
+        .arg(path_argument())
+        .arg(switch("human-readable", "Print times and sizes for people.").short('r'))
 }
 
-pub(super) fn list(matches: &ArgMatches) -> u8 {
+pub(super) fn run(matches: &ArgMatches) -> u8 {
     code(print_blocks(Path::new(text(matches, "path")), matches.get_flag("human-readable")))
 }
 
@@ -49,14 +37,26 @@ fn folder_bytes(path: &Path) -> u64 {
 
 fn print_blocks(path: &Path, for_people: bool) -> Result<(), String> {
     let fail = |e: std::io::Error| format!("cannot list {}: {e}", path.display());
-    let mut blocks = Vec::new();
+    let mut metas = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail)? {
         let folder = entry.map_err(fail)?.path();
         if folder.join("meta.json").exists() {
-            let meta = BlockMeta::read(&folder).map_err(|e| e.to_string())?;
-            blocks.push((meta, folder_bytes(&folder)));
+            metas.push(BlockMeta::read(folder.as_path()).map_err(|e| e.to_string())?);
         }
     }
+    print_table(path, metas, for_people);
+    Ok(())
+}
+
+/// Prints blocks that lie below `path` as promtool does.
+pub(super) fn print_table(path: &Path, metas: Vec<BlockMeta>, for_people: bool) {
+    let mut blocks: Vec<(BlockMeta, u64)> = metas
+        .into_iter()
+        .map(|meta| {
+            let bytes = folder_bytes(&path.join(meta.ulid.to_string()));
+            (meta, bytes)
+        })
+        .collect();
     blocks.sort_by_key(|(meta, _)| (meta.min_time, meta.ulid));
     let time = |ms: i64| match jiff::Timestamp::from_millisecond(ms) {
         Ok(time) if for_people => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
@@ -85,5 +85,4 @@ fn print_blocks(path: &Path, for_people: bool) -> Result<(), String> {
             meta.stats.num_series,
         );
     }
-    Ok(())
 }

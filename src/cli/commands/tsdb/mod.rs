@@ -1,0 +1,116 @@
+//! `tsdb`: what is in a data directory, is it sound, and how does data get in and out? Names and flags of promtool
+//! where it has the command. All but `import` and `bench` only read, and work beside a server that runs.
+
+mod analyze;
+mod bench;
+mod dump;
+mod export;
+mod import;
+mod list;
+mod verify;
+
+use std::path::Path;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::{backfill, text};
+use crate::cli::flags::EXIT_USAGE;
+use crate::cli::serve::EXIT_FAILURE;
+use crate::model::Matcher;
+use crate::tsdb::readonly::ReadOnlyDb;
+
+pub(super) fn command() -> Command {
+    Command::new("tsdb")
+        .about("Look into data directories, check them, and move data in and out")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([list::command(), analyze::command(), verify::command()])
+        .subcommands([dump::command(), dump::open_metrics_command(), export::command()])
+        .subcommands([import::command(), import::create_command(), bench::command()])
+}
+
+/// Runs the command of this name.
+pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
+    match name {
+        "list" => list::run(matches),
+        "analyze" => analyze::run(matches),
+        "verify" => verify::run(matches),
+        "dump" => dump::run(matches),
+        "dump-openmetrics" => dump::run_open_metrics(matches),
+        "export" => export::run(matches),
+        "import" => import::run(matches),
+        "create-blocks-from" => match matches.subcommand() {
+            Some(("openmetrics", m)) => import::run_create(m),
+            Some(("rules", m)) => backfill::run_rules(m),
+            _ => EXIT_USAGE,
+        },
+        "bench" => match matches.subcommand() {
+            Some(("write", m)) => bench::run(m),
+            _ => EXIT_USAGE,
+        },
+        _ => EXIT_FAILURE,
+    }
+}
+
+fn path_argument() -> Arg {
+    Arg::new("path").default_value("data/").value_name("PATH").help("The data directory.")
+}
+
+fn time_argument(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("TIME").allow_hyphen_values(true).help(help)
+}
+
+fn time_arguments() -> [Arg; 2] {
+    [
+        time_argument("min-time", "First timestamp: milliseconds, or RFC 3339."),
+        time_argument("max-time", "Last timestamp: milliseconds, or RFC 3339."),
+    ]
+}
+
+fn match_argument() -> Arg {
+    Arg::new("match")
+        .long("match")
+        .value_name("SELECTOR")
+        .action(ArgAction::Append)
+        .help("Series selector; can be repeated.")
+}
+
+/// `--min-time` and `--max-time`, milliseconds, both included.
+fn time_range(matches: &ArgMatches) -> Result<(i64, i64), String> {
+    let time = |name: &str, default: i64| -> Result<i64, String> {
+        match text(matches, name) {
+            "" => Ok(default),
+            given => given.parse().or_else(|_| {
+                let time: Result<jiff::Timestamp, _> = given.parse();
+                time.map(jiff::Timestamp::as_millisecond)
+                    .map_err(|_| format!("--{name}: {given:?} is neither milliseconds nor RFC 3339"))
+            }),
+        }
+    };
+    Ok((time("min-time", i64::MIN)?, time("max-time", i64::MAX - 1)?))
+}
+
+/// `--match`, one set for each.
+fn matcher_sets(matches: &ArgMatches) -> Result<Vec<Vec<Matcher>>, String> {
+    super::many(matches, "match")
+        .iter()
+        .map(|text| {
+            crate::query::parse::parse_metric_selector(text).map_err(|e| format!("--match {text:?}: {e}"))
+        })
+        .collect()
+}
+
+/// Opens a directory for reading and says on standard error what could not be read.
+fn open(path: &Path) -> Result<ReadOnlyDb, String> {
+    let db =
+        if path.join("meta.json").exists() { ReadOnlyDb::of_block(path) } else { ReadOnlyDb::open(path) }
+            .map_err(|e| e.to_string())?;
+    for (path, reason) in &db.unreadable {
+        eprintln!("warning: {} was left out: {reason}", path.display());
+    }
+    let lost = db.recovery.damaged + db.recovery.unusable;
+    if lost > 0 {
+        eprintln!("warning: {lost} damaged places of the log were skipped; `tsdb verify` names them");
+    }
+    Ok(db)
+}

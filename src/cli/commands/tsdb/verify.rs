@@ -1,0 +1,67 @@
+//! `tsdb verify`: is every byte of a data directory sound?
+
+use std::path::Path;
+
+use clap::{ArgMatches, Command};
+
+use super::super::progress::Progress;
+use super::super::text;
+use super::path_argument;
+use crate::cli::serve::EXIT_FAILURE;
+use crate::tsdb::verify::{Report, verify, verify_block};
+
+pub(super) fn command() -> Command {
+    Command::new("verify")
+        .about("Read every byte of log, head chunks and blocks and name what is damaged")
+        .after_help(
+            "Compares all checksums, decodes all samples, and compares the index of each block with its series. \
+             Changes nothing and works beside a running server. Exit code 1 if something is damaged. PATH can also be \
+             a single block.",
+        )
+        .arg(path_argument())
+}
+
+pub(super) fn run(matches: &ArgMatches) -> u8 {
+    let path = Path::new(text(matches, "path"));
+    let progress = Progress::new("Verifying");
+    let mut read = 0;
+    let mut tell = |path: &Path| {
+        read += 1;
+        progress.show(0, 0, &format!("{read} files and blocks, now {}", path.display()));
+    };
+    let report = if path.join("meta.json").exists() {
+        Ok(verify_block(path, &mut tell))
+    } else {
+        verify(path, &mut tell)
+    };
+    drop(progress);
+    match report {
+        Ok(report) => print(path, &report),
+        Err(error) => {
+            eprintln!("cannot verify {}: {error}", path.display());
+            EXIT_FAILURE
+        }
+    }
+}
+
+fn print(path: &Path, report: &Report) -> u8 {
+    for note in &report.notes {
+        println!("note: {note}");
+    }
+    for damage in &report.damage {
+        let place = damage.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
+        println!("DAMAGED {}{place}: {}", damage.path.display(), damage.what);
+    }
+    let (files, bytes, samples) = (report.files, report.bytes, report.samples);
+    if report.damage.is_empty() {
+        println!("SUCCESS: {}: {files} files, {bytes} bytes, {samples} samples are sound", path.display());
+        return 0;
+    }
+    println!(
+        "FAILED: {}: {} damaged places in {files} files, {bytes} bytes; {samples} samples could be read. The server \
+         starts all the same and leaves out what is damaged",
+        path.display(),
+        report.damage.len()
+    );
+    EXIT_FAILURE
+}
