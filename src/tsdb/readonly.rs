@@ -164,7 +164,7 @@ impl ReadOnlyDb {
         let (wal_dir, chunks_dir) = (dir.join(WAL_DIR), dir.join(CHUNKS_DIR));
         let vfs = pinned(&[&wal_dir, &chunks_dir])?;
         let head = empty_head(&vfs, &wal_dir, &chunks_dir)?;
-        let mut recovery = replay(&head, &*vfs, &wal_dir)?;
+        let mut recovery = replay(&head, &*vfs, &wal_dir, &super::ReplayWatch::default())?;
         if let Some(files) = legacy::find(&RealVfs, dir) {
             let report = legacy::load(&RealVfs, dir, &files, HeadLoader::new(&head, false))?;
             recovery.damaged += report.damaged;

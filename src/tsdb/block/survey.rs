@@ -1,7 +1,5 @@
 //! What does each series of a native block cost? Timestamps are shared between series, so only values count.
 
-use std::collections::HashMap;
-
 use crate::tsdb::StorageError;
 use crate::tsdb::survey::{ChunkSurvey, SeriesSurvey};
 
@@ -29,7 +27,7 @@ fn codec_name(kind: ChunkKind, payload: &[u8]) -> &'static str {
 impl Block {
     /// Hands out one entry for each series of a page.
     pub fn survey_page(&self, page: u32, each: &mut dyn FnMut(&SeriesSurvey)) -> Result<(), StorageError> {
-        let (mut texts, mut entries) = (HashMap::new(), Vec::new());
+        let (mut texts, mut entries) = (crate::tsdb::Map::default(), Vec::new());
         self.series_of_page(page, None, &mut texts, &mut entries)?;
         let data = self.data_page(page)?;
         for entry in entries {
