@@ -135,7 +135,7 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     };
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         *response.body_mut() = Body::from(match handler.as_str() {
-            "/-/reload" | "/-/quit" => "Only POST or PUT requests allowed\n",
+            "/-/reload" | "/-/quit" => "Only POST or PUT requests allowed",
             _ => "Method Not Allowed\n",
         });
         let text = HeaderValue::from_static("text/plain; charset=utf-8");
