@@ -84,6 +84,14 @@ class Client:
 
     def get(self, request: bytes) -> tuple[float, bytes, bytes]:
         """Seconds until the answer was complete, head, raw body."""
+        try:
+            return self.exchange(request)
+        except ConnectionError:
+            # Servers close connections after a while.
+            self.socket = self.connect()
+            return self.exchange(request)
+
+    def exchange(self, request: bytes) -> tuple[float, bytes, bytes]:
         started = time.perf_counter()
         self.socket.sendall(request)
         data = bytearray()
@@ -320,6 +328,7 @@ def run(servers: list[Server], state: dict, arguments) -> None:
         s.reset_peak()
         idle[s.name] = s.process.memory_bytes()
     rows, ratios, agreed, slower = [], {n: [] for n in names}, 0, []
+    cpu_ratios = {n: [] for n in names}
     chosen = [q for q in QUERIES if arguments.filter in q[0]]
     for name, expression, hours, step in chosen:
         found = measure(servers, expression, hours, step, state["end"], arguments.repeats)
@@ -335,6 +344,8 @@ def run(servers: list[Server], state: dict, arguments) -> None:
                     continue
                 ratio = found[n]["seconds"] / found["prometheus"]["seconds"]
                 ratios[n].append(ratio)
+                if found["prometheus"]["cpu"] > 0 and found[n]["cpu"] > 0:
+                    cpu_ratios[n].append(found[n]["cpu"] / found["prometheus"]["cpu"])
                 if n == "meerkat":
                     row["ratio"] = f"{ratio:.3f}"
                     verdict = compare(expected, found[n]["answer"])
@@ -355,7 +366,8 @@ def run(servers: list[Server], state: dict, arguments) -> None:
         peak = next(s for s in servers if s.name == n).process.memory_bytes("VmHWM")
         line = f"- {n}: resident before the queries {idle[n] >> 20} MiB, at most {peak >> 20} MiB during them"
         if ratios[n]:
-            line += f"; geometric mean of the time against Prometheus {geometric_mean(ratios[n]):.3f}"
+            line += f"; geometric mean against Prometheus: time {geometric_mean(ratios[n]):.3f}"
+            line += f", CPU {geometric_mean(cpu_ratios[n]):.3f} (where the clock ticks could see it)"
         if n == "meerkat" and ratios[n]:
             line += f"; {agreed} of {len(rows)} results agree (to {TOLERANCE:g} relative); slower than Prometheus: "
             line += ", ".join(slower) if slower else "none"

@@ -154,7 +154,7 @@ pub fn format_api(v: f64) -> String {
 pub fn write_api(out: &mut Vec<u8>, v: f64) {
     let magnitude = v.abs();
     // Whole numbers that every digit of is exact: counters, sizes, states.
-    if magnitude < 1e15 && magnitude >= 1.0 && v.trunc() == v {
+    if (1.0..1e15).contains(&magnitude) && v.trunc() == v {
         if v < 0.0 {
             out.push(b'-');
         }
