@@ -243,15 +243,18 @@ pub const ROUTES: &[Route] = &[
         GET_POST,
         ready!(silences::silences),
         "Silences of the configured Alertmanagers; POST adds one",
-    ),
-    route("/api/v1/alertmanagers/silences/expire", POST, ready!(silences::expire), "End a silence"),
+    )
+    .costs(Cost::Lookup),
+    route("/api/v1/alertmanagers/silences/expire", POST, ready!(silences::expire), "End a silence")
+        .costs(Cost::Lookup),
     route("/api/v1/status/config", GET, ready!(status::config), "The running configuration"),
     route(
         "/api/v1/status/config/disk",
         GET,
         ready!(status::config_on_disk),
         "The configuration as its file stands now",
-    ),
+    )
+    .costs(Cost::Lookup),
     route("/api/v1/status/flags", GET, ready!(status::flags), "Flags and their values"),
     route("/api/v1/status/buildinfo", GET, ready!(status::build_info), "What this program is"),
     route("/api/v1/status/runtimeinfo", GET, ready!(status::runtime_info), "How this process is"),

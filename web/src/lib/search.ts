@@ -44,7 +44,7 @@ async function ranked(text: string, limit: number, signal?: AbortSignal): Promis
     "search[]": text,
     case_sensitive: "false",
     fuzz_alg: "subsequence",
-    fuzz_threshold: 30,
+    fuzz_threshold: 1,
     sort_by: "score",
     start: start(),
     limit,
