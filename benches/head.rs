@@ -8,6 +8,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use meerkat::model::Labels;
 use meerkat::model::clock::ManualClock;
 use meerkat::telemetry::Registry;
+use meerkat::tsdb::block::bytes::Input;
+use meerkat::tsdb::block::values;
 use meerkat::tsdb::chunk::float::{FloatDecoder, FloatEncoder};
 use meerkat::tsdb::vfs::CrashVfs;
 use meerkat::tsdb::{Appendable, BatchOptions, Db, DbOptions, SeriesRef};
@@ -87,6 +89,47 @@ fn chunks(c: &mut Criterion) {
     group.finish();
 }
 
+/// Columns of blocks by the codec that suits them: those recorded and those made up.
+fn columns(c: &mut Criterion) {
+    let mut by_codec: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
+    for column in recorded().into_iter().chain(made_up()) {
+        let values: Vec<f64> = column.into_iter().map(|(_, value)| value).collect();
+        let codec = values::encode(&values, &mut Vec::new());
+        by_codec.entry(format!("{codec:?}").to_lowercase()).or_default().push(values);
+    }
+    let mut group = c.benchmark_group("block column");
+    for (codec, columns) in by_codec {
+        let samples: usize = columns.iter().map(Vec::len).sum();
+        group.throughput(Throughput::Elements(samples as u64));
+        let mut out = Vec::new();
+        group.bench_function(format!("encode {codec}"), |b| {
+            b.iter(|| {
+                out.clear();
+                columns.iter().for_each(|column| {
+                    values::encode(black_box(column), &mut out);
+                });
+                out.len()
+            });
+        });
+        let encoded = columns.iter().map(|column| {
+            let mut bytes = Vec::new();
+            values::encode(column, &mut bytes);
+            (bytes, column.len())
+        });
+        let encoded: Vec<(Vec<u8>, usize)> = encoded.collect();
+        let mut back = Vec::new();
+        group.bench_function(format!("decode {codec}"), |b| {
+            b.iter(|| {
+                for (bytes, n) in &encoded {
+                    values::decode(&mut Input::new(black_box(bytes)), *n, &mut back).expect("own bytes");
+                }
+                back.len()
+            });
+        });
+    }
+    group.finish();
+}
+
 fn append(c: &mut Criterion) {
     const SERIES: usize = 500;
     let options =
@@ -115,5 +158,5 @@ fn append(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, chunks, append);
+criterion_group!(benches, chunks, columns, append);
 criterion_main!(benches);

@@ -147,11 +147,37 @@ fn windows(c: &mut Criterion) {
         let query = format!("{function}(requests_total[1h])");
         group.bench_function(function, |b| b.iter(|| run_range(&engine, &storage, &query, 24, 60)));
     }
-    group.bench_function("quantile_over_time", |b| {
-        b.iter(|| run_range(&engine, &storage, "quantile_over_time(0.9, requests_total[1h])", 24, 60));
-    });
+    for (name, query) in [
+        ("quantile_over_time", "quantile_over_time(0.9, requests_total[1h])"),
+        ("predict_linear", "predict_linear(requests_total[1h], 3600)"),
+    ] {
+        group.bench_function(name, |b| b.iter(|| run_range(&engine, &storage, query, 24, 60)));
+    }
     group.finish();
 }
 
-criterion_group!(benches, dashboards, instant, windows);
+/// How time grows with series and with hours; 60 steps each.
+fn growth(c: &mut Criterion) {
+    let engine = engine();
+    let query = "sum by (job) (rate(requests_total[5m]))";
+    let mut group = c.benchmark_group("growth");
+    group.sample_size(10).measurement_time(Duration::from_secs(2));
+    for series in [1_000, 10_000, 100_000, 1_000_000] {
+        let storage = Counters::new(series);
+        group.throughput(Throughput::Elements(series as u64));
+        group.bench_function(format!("series_{series}_1h"), |b| {
+            b.iter(|| run_range(&engine, &storage, query, 1, 60));
+        });
+    }
+    let storage = Counters::new(1_000);
+    for hours in [1, 24, 7 * 24, 30 * 24] {
+        group.throughput(Throughput::Elements(hours as u64 * 1_000 * 240));
+        group.bench_function(format!("series_1000_{hours}h"), |b| {
+            b.iter(|| run_range(&engine, &storage, query, hours, hours * 60));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, dashboards, instant, windows, growth);
 criterion_main!(benches);

@@ -9,7 +9,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::alerting::{Alert, AlertingSpec, RuleSamples};
-use super::evaluator::Evaluator;
+use super::evaluator::{Evaluator, RuleOrigin};
 use super::group::GroupContext;
 use super::recording::RecordingSpec;
 use super::template::QuerySource;
@@ -68,8 +68,10 @@ pub(super) struct Finished {
 }
 
 /// When and within which limit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Moment {
+    /// The group.
+    pub origin: RuleOrigin,
     /// The slot, milliseconds.
     pub t_ms: i64,
     /// The slot less the query offset.
@@ -98,7 +100,7 @@ impl QuerySource for TemplateQueries<'_> {
 }
 
 /// Evaluates all tasks, several at once where the context has permits; the outcomes in order of the tasks.
-pub(super) fn evaluate(tasks: &[Task], moment: Moment, context: &GroupContext) -> Vec<Finished> {
+pub(super) fn evaluate(tasks: &[Task], moment: &Moment, context: &GroupContext) -> Vec<Finished> {
     let wanted = tasks.len().saturating_sub(1);
     let Some(permits) = context.concurrency.as_ref().filter(|_| wanted > 0) else {
         return tasks.iter().map(|task| finish(task, moment, context)).collect();
@@ -125,22 +127,22 @@ pub(super) fn evaluate(tasks: &[Task], moment: Moment, context: &GroupContext) -
     slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(lost)).collect()
 }
 
-fn finish(task: &Task, moment: Moment, context: &GroupContext) -> Finished {
+fn finish(task: &Task, moment: &Moment, context: &GroupContext) -> Finished {
     let started = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| find(task, moment, context)))
         .unwrap_or_else(|_| Err("the evaluation failed inside the server, see its log".into()));
     Finished { result, seconds: started.elapsed().as_secs_f64() }
 }
 
-fn find(task: &Task, moment: Moment, context: &GroupContext) -> Result<Found, String> {
+fn find(task: &Task, moment: &Moment, context: &GroupContext) -> Result<Found, String> {
     let evaluator = context.evaluator.as_ref();
     match task {
         Task::Record(spec) => {
-            let result = evaluator.eval(&spec.expr, moment.query_t_ms)?;
+            let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
             spec.apply(result, moment.limit).map(Found::Samples)
         }
         Task::Alert(spec) => {
-            let result = evaluator.eval(&spec.expr, moment.query_t_ms)?;
+            let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
             let source = TemplateQueries { evaluator, url: &context.external.url };
             let count_failure = || context.template_failures.inc();
             spec.expand(result, moment.t_ms, &context.external, &source, &count_failure).map(Found::Alerts)

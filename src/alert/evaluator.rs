@@ -5,14 +5,30 @@
 use std::sync::Arc;
 
 use crate::model::{Labels, Matcher};
+use crate::query::log::QueryOrigin;
 use crate::query::value::PointValue;
 use crate::query::{Engine, QueryOptions, QueryValue, VectorSample};
 use crate::tsdb::{Queryable, SelectHints};
+
+/// The group that a rule belongs to.
+#[derive(Debug, Clone)]
+pub struct RuleOrigin {
+    /// Rule file.
+    pub file: String,
+    /// Group.
+    pub group: String,
+}
 
 /// Evaluates expressions of rules and finds stored alert state.
 pub trait Evaluator: Send + Sync {
     /// The instant vector of `query` at `t_ms`; a scalar becomes one element without labels.
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String>;
+
+    /// The same for a rule of a group, which the query log names.
+    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
+        let _ = group;
+        self.eval(query, t_ms)
+    }
 
     /// The last float sample in `[min_t_ms, max_t_ms]` of each series that satisfies `matchers`.
     fn last_samples(
@@ -35,14 +51,11 @@ impl EngineEvaluator {
     pub fn new(engine: Arc<Engine>, storage: Arc<dyn Queryable>) -> Self {
         Self { engine, storage }
     }
-}
 
-impl Evaluator for EngineEvaluator {
-    fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        let result = self
-            .engine
-            .instant(self.storage.as_ref(), query, t_ms, &QueryOptions::default())
-            .map_err(|e| e.to_string())?;
+    fn run(&self, query: &str, t_ms: i64, origin: QueryOrigin) -> Result<Vec<VectorSample>, String> {
+        let options = QueryOptions { origin, ..QueryOptions::default() };
+        let result =
+            self.engine.instant(self.storage.as_ref(), query, t_ms, &options).map_err(|e| e.to_string())?;
         match result.value {
             QueryValue::Vector(samples) => Ok(samples),
             QueryValue::Scalar { t_ms, value } => {
@@ -52,6 +65,16 @@ impl Evaluator for EngineEvaluator {
                 Err("rule result is not a vector or scalar".into())
             }
         }
+    }
+}
+
+impl Evaluator for EngineEvaluator {
+    fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
+        self.run(query, t_ms, QueryOrigin::Unknown)
+    }
+
+    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
+        self.run(query, t_ms, QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() })
     }
 
     fn last_samples(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::alerting::{ALERTS_FOR_STATE_METRIC, AlertState, AlertingRule, ExternalContext, RuleSamples};
 use super::dependencies::stages;
 use super::evaluation::{EvalPermits, Finished, Found, Moment, Task, evaluate};
-use super::evaluator::{Evaluator, Notification, Notifier};
+use super::evaluator::{Evaluator, Notification, Notifier, RuleOrigin};
 use super::recording::RecordingSpec;
 use super::written::{Written, batch_options, write_stale};
 use crate::model::{Labels, METRIC_NAME, Matcher};
@@ -217,7 +217,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Evaluates the rules without touching the group.
     pub fn evaluate(&self, context: &GroupContext) -> Vec<Finished> {
-        evaluate(&self.tasks, self.moment, context)
+        evaluate(&self.tasks, &self.moment, context)
     }
 }
 
@@ -312,7 +312,8 @@ impl Group {
             RuleKind::Alerting(alerting) => Task::Alert(Arc::clone(&alerting.spec)),
         });
         let query_t_ms = t_ms - self.spec.query_offset_ms;
-        let moment = Moment { t_ms, query_t_ms, limit: self.spec.limit };
+        let origin = RuleOrigin { file: self.spec.file.clone(), group: self.spec.name.clone() };
+        let moment = Moment { origin, t_ms, query_t_ms, limit: self.spec.limit };
         Stage { tasks: tasks.collect(), positions, moment }
     }
 
@@ -325,7 +326,7 @@ impl Group {
         save: SaveState<'_>,
         outcome: &mut GroupOutcome,
     ) {
-        let moment = stage.moment;
+        let moment = &stage.moment;
         let mut changed = false;
         let mut results: Vec<(usize, Result<RuleSamples, String>)> = Vec::with_capacity(finished.len());
         for (position, finished) in stage.positions.iter().zip(finished) {

@@ -95,18 +95,26 @@ fn definition(group: &RuleGroup, path: &str, config: &Config) -> GroupDefinition
     GroupDefinition { spec, rules: group.rules.iter().map(|rule| rule_kind(rule, &group.labels)).collect() }
 }
 
+/// An expression as it is shown: printed from its tree, as in Prometheus.
+fn printed(expr: &str) -> String {
+    let all =
+        ParseOptions { experimental_functions: true, extended_range_selectors: true, fill_modifiers: true };
+    // Expressions were checked; one that fails here is shown as it was written.
+    parse_expr(expr, &all).map_or_else(|_| expr.to_owned(), |tree| tree.to_string())
+}
+
 /// A rule with the labels of its group beneath its own.
 #[must_use]
 pub fn rule_kind(rule: &Rule, group_labels: &BTreeMap<String, String>) -> RuleKind {
     let mut labels = group_labels.clone();
     labels.extend(rule.labels.clone());
     if rule.alert.is_empty() {
-        let spec = RecordingSpec { name: rule.record.clone(), expr: rule.expr.clone(), labels };
+        let spec = RecordingSpec { name: rule.record.clone(), expr: printed(&rule.expr), labels };
         return RuleKind::Recording(Arc::new(spec));
     }
     let spec = AlertingSpec {
         name: rule.alert.clone(),
-        expr: rule.expr.clone(),
+        expr: printed(&rule.expr),
         hold_ms: rule.for_duration.0,
         keep_firing_ms: rule.keep_firing_for.0,
         labels,

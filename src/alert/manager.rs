@@ -86,14 +86,16 @@ struct GroupMetrics {
     last_duration: Gauge,
     last_timestamp: Gauge,
     last_samples: Gauge,
+    last_rule_sum: Gauge,
 }
 
-const GROUP_GAUGES: [&str; 5] = [
+const GROUP_GAUGES: [&str; 6] = [
     "prometheus_rule_group_last_duration_seconds",
     "prometheus_rule_group_last_evaluation_timestamp_seconds",
     "prometheus_rule_group_last_evaluation_samples",
     "prometheus_rule_group_interval_seconds",
     "prometheus_rule_group_rules",
+    "prometheus_rule_group_last_rule_duration_sum_seconds",
 ];
 const GROUP_COUNTERS: [&str; 4] = [
     "prometheus_rule_evaluations_total",
@@ -144,6 +146,11 @@ impl Metrics {
             last_timestamp: gauge(
                 GROUP_GAUGES[1],
                 "The timestamp of the last rule group evaluation in seconds.",
+            ),
+            last_rule_sum: gauge(
+                GROUP_GAUGES[5],
+                "The sum of time in seconds it took to evaluate each rule in the group regardless of concurrency. This \
+                 should be higher than the group duration if rules are evaluated concurrently.",
             ),
             last_samples: gauge(
                 GROUP_GAUGES[2],
@@ -431,6 +438,7 @@ async fn run_group(
             snapshot.evaluation_seconds = seconds;
             snapshot.last_evaluation_ms = Some(t_ms);
             metrics.evaluations.add(snapshot.group.rules.len() as f64);
+            metrics.last_rule_sum.set(snapshot.group.rules.iter().map(|r| r.evaluation_seconds).sum());
             for rule in &snapshot.group.rules {
                 manager.metrics.rule_duration.observe(rule.evaluation_seconds);
             }

@@ -7,6 +7,7 @@ use crate::query::parse::ast::{
     AtModifier, DurationValue, Expr, MatchCardinality, RangeExtension, VectorMatching, VectorSelector,
 };
 use crate::query::parse::functions::function;
+use crate::query::plan::constant;
 use crate::query::stack::{is_high, on_large_stack};
 
 /// Writes a tree; its height is bounded by the parser.
@@ -55,7 +56,7 @@ fn write(out: &mut Vec<u8>, expr: &Expr) {
         }
         Expr::Matrix(e) => {
             object.text("type", "matrixSelector").text("name", e.selector.name.as_deref().unwrap_or(""));
-            object.integer("range", constant(Some(&e.range)));
+            duration(&mut object, "range", Some(&e.range));
             write_selector(&mut object, &e.selector);
         }
         Expr::Vector(e) => {
@@ -65,10 +66,9 @@ fn write(out: &mut Vec<u8>, expr: &Expr) {
         Expr::Subquery(e) => {
             object.text("type", "subquery");
             write(object.key("expr"), &e.expr);
-            object
-                .integer("range", constant(Some(&e.range)))
-                .integer("offset", constant(e.offset.as_ref()))
-                .integer("step", constant(e.step.as_ref()));
+            duration(&mut object, "range", Some(&e.range));
+            duration(&mut object, "offset", e.offset.as_ref());
+            duration(&mut object, "step", e.step.as_ref());
             write_at(&mut object, e.at);
         }
         Expr::Number(e) => {
@@ -100,11 +100,12 @@ fn optional(out: &mut Vec<u8>, expr: Option<&Expr>) {
     }
 }
 
-/// A constant duration; an expression is only known when a query runs and counts as 0.
-fn constant(duration: Option<&DurationValue>) -> i64 {
-    match duration {
-        Some(DurationValue::Constant(ms)) => *ms,
-        _ => 0,
+/// A duration in milliseconds, 0 if there is none. What is only known when a query runs (`step()`, `range()`) counts
+/// as 0 too; expressions are therefore also shown as text under `<name>Expr`.
+fn duration(object: &mut Object<'_>, name: &str, value: Option<&DurationValue>) {
+    object.integer(name, value.and_then(constant).unwrap_or(0));
+    if let Some(DurationValue::Expr(expr)) = value {
+        object.text(&format!("{name}Expr"), &expr.to_string());
     }
 }
 
@@ -126,7 +127,7 @@ fn write_at(object: &mut Object<'_>, at: Option<AtModifier>) {
 }
 
 fn write_selector(object: &mut Object<'_>, selector: &VectorSelector) {
-    object.integer("offset", constant(selector.offset.as_ref()));
+    duration(object, "offset", selector.offset.as_ref());
     json::list(object.key("matchers"), &selector.matchers, write_matcher);
     write_at(object, selector.at);
     object

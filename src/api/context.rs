@@ -9,15 +9,16 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::notifications::Notifications;
-use super::sources::{ConfigSource, ReplayProgress, RulesSource, StorageAdmin, TargetsSource};
+use super::sources::{ConfigSource, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
 use crate::remote::otlp::OtlpReceiver;
 use crate::remote::read::server::ReadLimits;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::telemetry::Registry;
-use crate::tsdb::{Appendable, ExemplarQuerier, Queryable};
+use crate::tsdb::{Appendable, ExemplarQuerier, Queryable, ReplayWatch};
 
 /// Settings of the web side.
 #[derive(Debug, Clone)]
@@ -38,6 +39,12 @@ pub struct WebOptions {
     pub otlp_receiver: bool,
     /// Messages that the receiver accepts: version 1, version 2.
     pub accepted_messages: (bool, bool),
+    /// Whether changed files are loaded without being told.
+    pub auto_reload: bool,
+    /// Names by which clients may call this server besides its addresses; `None` for any.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// `--web.user-assets`, empty for none.
+    pub user_assets: std::path::PathBuf,
     /// Feature `search-api`.
     pub search_api: bool,
     /// `--web.search.max-limit`, 0 = none.
@@ -63,8 +70,11 @@ impl Default for WebOptions {
             lifecycle: false,
             admin_api: false,
             remote_write_receiver: false,
-            otlp_receiver: false,
             accepted_messages: (true, true),
+            otlp_receiver: false,
+            auto_reload: false,
+            allowed_hosts: None,
+            user_assets: std::path::PathBuf::new(),
             search_api: false,
             search_max_limit: 10_000,
             per_step_stats: false,
@@ -121,6 +131,8 @@ pub struct Services {
     pub read_gate: Arc<tokio::sync::Semaphore>,
     /// Remote-write receiver.
     pub receiver: Arc<RemoteWriteReceiver>,
+    /// Places for requests that compute.
+    pub admission: Admission,
 }
 
 /// A wish of the web side to the process.
@@ -153,7 +165,7 @@ pub struct Api {
     /// Parts that depend on storage.
     pub services: ArcSwapOption<Services>,
     /// How far replay is.
-    pub replay: parking_lot::Mutex<ReplayProgress>,
+    pub replay: Arc<ReplayWatch>,
     /// Ends streams that would go on for ever.
     pub stop: CancellationToken,
     stopping: AtomicBool,
@@ -172,7 +184,7 @@ impl Api {
         commands: mpsc::Sender<Command>,
     ) -> Arc<Self> {
         let start_ms = clock.now_ms();
-        let notifications = Notifications::new(options.max_subscribers, Arc::clone(&clock));
+        let notifications = Notifications::new(options.max_subscribers, Arc::clone(&clock), &registry);
         Arc::new(Self {
             options,
             build,
@@ -183,7 +195,7 @@ impl Api {
             notifications,
             commands,
             services: ArcSwapOption::empty(),
-            replay: parking_lot::Mutex::default(),
+            replay: Arc::default(),
             stop: CancellationToken::new(),
             stopping: AtomicBool::new(false),
             reload_ok: AtomicBool::new(false),

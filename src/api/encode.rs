@@ -3,7 +3,7 @@
 use super::json;
 use super::reply::Out;
 use crate::model::histogram::FloatHistogram;
-use crate::model::number::format_api;
+use crate::model::number::write_api;
 use crate::query::value::PointValue;
 use crate::query::{Explanation, MatrixSeries, PlanNode, QueryStats, QueryValue, VectorSample};
 
@@ -144,7 +144,7 @@ pub fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
         out.push(rule);
         for number in [bucket.lower, bucket.upper, bucket.count] {
             out.extend_from_slice(b",\"");
-            out.extend_from_slice(format_api(number).as_bytes());
+            write_api(out, number);
             out.push(b'"');
         }
         out.push(b']');
@@ -178,7 +178,8 @@ fn plan_node(out: &mut Vec<u8>, node: &PlanNode) {
     object.close();
 }
 
-fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
+/// Writes the statistics of a query.
+pub fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
     let mut object = json::Object::open(out);
     let mut timings = json::Object::open(object.key("timings"));
     timings
@@ -203,7 +204,8 @@ fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
     samples
         .integer("totalQueryableSamples", whole(stats.total_queryable_samples))
         .integer("samplesRead", whole(stats.samples_read))
-        .integer("peakSamples", whole(stats.peak_samples));
+        .integer("peakSamples", whole(stats.peak_samples))
+        .integer("peakBytes", whole(stats.peak_bytes));
     samples.close();
     object.close();
 }

@@ -1,4 +1,5 @@
-//! What can this server do? A map of capabilities by category, so that clients need not guess from versions.
+//! What can this server do? A map of capabilities by category, so that clients need not guess from versions. Names and
+//! categories are Prometheus's; what Meerkat adds stands beside them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,9 @@ use axum::response::Response;
 
 use super::json::Object;
 use super::reply::success;
-use super::routes::{Call, api_paths};
+use super::routes::Call;
+use crate::alert::template::function_names;
+use crate::config::sd::mechanisms;
 use crate::query::parse::functions::FUNCTIONS;
 
 const OPERATORS: &[&str] = &[
@@ -18,11 +21,12 @@ const OPERATORS: &[&str] = &[
     "-",
     "/",
     "<",
+    "</",
     "<=",
-    "=",
     "==",
     "=~",
     ">",
+    ">/",
     ">=",
     "@",
     "^",
@@ -30,18 +34,11 @@ const OPERATORS: &[&str] = &[
     "atan2",
     "avg",
     "bottomk",
-    "bool",
-    "by",
     "count",
     "count_values",
     "group",
-    "group_left",
-    "group_right",
-    "ignoring",
     "max",
     "min",
-    "offset",
-    "on",
     "or",
     "quantile",
     "stddev",
@@ -49,49 +46,115 @@ const OPERATORS: &[&str] = &[
     "sum",
     "topk",
     "unless",
+];
+
+const LANGUAGE: &[&str] = &[
+    "at_modifier",
+    "bool",
+    "by",
+    "duration_expr",
+    "group_left",
+    "group_right",
+    "ignoring",
+    "negative_offset",
+    "offset",
+    "on",
+    "per_query_lookback_delta",
+    "subqueries",
     "without",
 ];
 
-/// `/api/v1/features`
-pub async fn features(call: Call) -> Response {
-    let options = call.services.engine.options().clone();
+/// Functions that Go's templates have built in; Prometheus does not list them.
+const GO_TEMPLATE_FUNCTIONS: &[&str] = &[
+    "and", "call", "eq", "ge", "gt", "html", "index", "js", "le", "len", "lt", "ne", "not", "or", "print",
+    "printf", "println", "slice", "tmpl", "urlquery",
+];
+
+type Categories = BTreeMap<&'static str, BTreeMap<String, bool>>;
+
+fn gather(call: &Call) -> Categories {
+    let engine = call.services.engine.options();
     let web = &call.api.options;
-    let mut all: BTreeMap<&str, BTreeMap<String, bool>> = BTreeMap::new();
+    let feature = |name: &str| web.features.iter().any(|f| f == name);
+    let mut all = Categories::new();
     let mut set = |category: &'static str, name: &str, on: bool| {
         all.entry(category).or_default().insert(name.to_owned(), on);
     };
-    for path in api_paths() {
-        let name = path.trim_start_matches("/api/v1/").replace(['/', '.'], "_").replace("{name}", "name");
-        set("api", &name, true);
+    for (name, on) in [
+        ("admin", web.admin_api),
+        ("exclude_alerts", true),
+        ("explain", true),
+        ("label_values_match", true),
+        ("lifecycle", web.lifecycle),
+        ("openapi_3.1", true),
+        ("openapi_3.2", true),
+        ("otlp_write_receiver", web.otlp_receiver),
+        ("query_stats", true),
+        ("query_warnings", true),
+        ("remote_write_receiver", web.remote_write_receiver),
+        ("search", web.search_api),
+        ("time_range_labels", true),
+        ("time_range_series", true),
+    ] {
+        set("api", name, on);
     }
-    set("api", "admin", web.admin_api);
-    set("api", "lifecycle", web.lifecycle);
-    set("api", "remote_write_receiver", web.remote_write_receiver);
-    set("api", "search", web.search_api);
-    set("api", "exclude_alerts", true);
-    set("prometheus", "agent_mode", web.agent);
-    set("promql", "duration_expr", true);
-    set("promql", "experimental_functions", options.experimental_functions);
-    set("promql", "extended_range_selectors", options.extended_range_selectors);
-    set("promql", "binop_fill_modifiers", options.fill_modifiers);
-    set("promql", "delayed_name_removal", options.delayed_name_removal);
-    set("promql", "per_step_stats", web.per_step_stats);
-    set("promql", "at_modifier", true);
-    set("promql", "negative_offset", true);
+    for (category, name, on) in [
+        ("otlp_receiver", "delta_conversion", feature("otlp-deltatocumulative")),
+        ("otlp_receiver", "native_delta_ingestion", feature("otlp-native-delta-ingestion")),
+        ("prometheus", "agent_mode", web.agent),
+        ("prometheus", "auto_reload_config", web.auto_reload),
+        ("prometheus", "server_mode", !web.agent),
+        // How Prometheus keeps labels in memory; not so here.
+        ("prometheus", "stringlabels", false),
+        ("rules", "concurrent_rule_eval", feature("concurrent-rule-eval")),
+        ("rules", "keep_firing_for", true),
+        ("rules", "query_offset", true),
+        ("scrape", "extra_scrape_metrics", true),
+        ("scrape", "start_timestamp_zero_ingestion", feature("created-timestamp-zero-ingestion")),
+        ("scrape", "type_and_unit_labels", engine.type_and_unit_labels),
+        ("tsdb", "delayed_compaction", false),
+        ("tsdb", "exemplar_storage", true),
+        ("tsdb", "isolation", true),
+        ("tsdb", "native_histograms", true),
+        ("tsdb", "use_uncached_io", false),
+        ("ui", "ui_v2", false),
+        ("ui", "ui_v3", true),
+        ("promql", "anchored", engine.extended_range_selectors),
+        ("promql", "smoothed", engine.extended_range_selectors),
+        ("promql", "delayed_name_removal", engine.delayed_name_removal),
+        ("promql", "fill", engine.fill_modifiers),
+        ("promql", "fill_left", engine.fill_modifiers),
+        ("promql", "fill_right", engine.fill_modifiers),
+        ("promql", "per_step_stats", web.per_step_stats),
+        ("promql", "type_and_unit_labels", engine.type_and_unit_labels),
+        ("promql", "use_start_timestamps", engine.use_start_timestamps),
+        ("promql_operators", "limit_ratio", engine.experimental_functions),
+        ("promql_operators", "limitk", engine.experimental_functions),
+    ] {
+        set(category, name, on);
+    }
+    for name in LANGUAGE {
+        set("promql", name, true);
+    }
     for function in FUNCTIONS {
-        set("promql_functions", function.name, !function.experimental || options.experimental_functions);
+        set("promql_functions", function.name, !function.experimental || engine.experimental_functions);
     }
     for operator in OPERATORS {
         set("promql_operators", operator, true);
     }
-    for operator in ["limitk", "limit_ratio"] {
-        set("promql_operators", operator, options.experimental_functions);
+    for name in mechanisms() {
+        set("service_discovery_providers", name, true);
     }
-    set("tsdb", "native_histograms", true);
-    set("tsdb", "exemplars", true);
-    set("tsdb", "out_of_order", true);
-    set("ui", "ui_v3", true);
-    set("ui", "ui_v2", false);
+    set("service_discovery_providers", "static", true);
+    for name in function_names().into_iter().filter(|name| !GO_TEMPLATE_FUNCTIONS.contains(name)) {
+        set("templating_functions", name, true);
+    }
+    all
+}
+
+/// `/api/v1/features`
+pub async fn features(call: Call) -> Response {
+    let all = gather(&call);
     success(|out| {
         let mut object = Object::open(out);
         for (category, features) in &all {

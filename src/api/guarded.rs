@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,17 @@ pub struct ConnectionState {
     in_flight: AtomicUsize,
     begun: AtomicUsize,
     multiplexed: AtomicBool,
+    /// Whether any request on the connection had a body.
+    had_body: AtomicBool,
+    /// Since when nothing is in flight, microseconds since the process first asked.
+    idle_since: AtomicU64,
+}
+
+/// Microseconds since the first call.
+fn now_us() -> u64 {
+    static BEGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let begin = BEGIN.get_or_init(std::time::Instant::now);
+    u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 impl ConnectionState {
@@ -29,6 +40,8 @@ impl ConnectionState {
             in_flight: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
+            had_body: AtomicBool::new(false),
+            idle_since: AtomicU64::new(now_us()),
         })
     }
 }
@@ -37,6 +50,28 @@ impl ConnectionState {
     /// The connection speaks HTTP/2: bytes between requests are its own business, not unfinished headers.
     pub fn set_multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    /// Requests begun so far.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// How long no request has been served; `None` while one is.
+    #[must_use]
+    pub fn idle_for(&self) -> Option<Duration> {
+        let busy = self.in_flight.load(Ordering::Relaxed) > 0;
+        let since = self.idle_since.load(Ordering::Relaxed);
+        (!busy).then(|| Duration::from_micros(now_us().saturating_sub(since)))
+    }
+
+    /// Whether the next byte can only belong to a request's head: HTTP/1, nothing in flight, no bodies so far.
+    #[must_use]
+    pub fn is_between_bodiless_requests(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+            && !self.had_body.load(Ordering::Relaxed)
+            && !self.multiplexed.load(Ordering::Relaxed)
     }
 }
 
@@ -47,7 +82,10 @@ pub struct InFlight(Arc<ConnectionState>);
 impl InFlight {
     /// A request's headers are complete.
     #[must_use]
-    pub fn begin(state: &Arc<ConnectionState>) -> Self {
+    pub fn begin(state: &Arc<ConnectionState>, has_body: bool) -> Self {
+        if has_body {
+            state.had_body.store(true, Ordering::Relaxed);
+        }
         state.begun.fetch_add(1, Ordering::Relaxed);
         state.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(state))
@@ -64,6 +102,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.0.idle_since.store(now_us(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

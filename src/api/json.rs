@@ -2,7 +2,7 @@
 //! as Prometheus prints them.
 
 use crate::model::Labels;
-use crate::model::number::format_api;
+use crate::model::number::{write_api, write_integer};
 
 /// Appends `text` as a JSON string.
 pub fn string(out: &mut Vec<u8>, text: &str) {
@@ -33,13 +33,16 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
 
 /// Appends a whole number.
 pub fn integer(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(number.to_string().as_bytes());
+    if number < 0 {
+        out.push(b'-');
+    }
+    write_integer(out, number.unsigned_abs());
 }
 
 /// Appends a float as a JSON number; what JSON has no number for becomes 0.
 pub fn float(out: &mut Vec<u8>, number: f64) {
     let number = if number.is_finite() { number } else { 0.0 };
-    out.extend_from_slice(format_api(number).as_bytes());
+    write_api(out, number);
 }
 
 /// Appends milliseconds as seconds: `1435781451`, or `1435781451.781` with exactly three decimals.
@@ -48,16 +51,17 @@ pub fn timestamp(out: &mut Vec<u8>, t_ms: i64) {
         out.push(b'-');
     }
     let t = t_ms.unsigned_abs();
-    out.extend_from_slice((t / 1000).to_string().as_bytes());
+    write_integer(out, t / 1000);
     if !t.is_multiple_of(1000) {
-        out.extend_from_slice(format!(".{:03}", t % 1000).as_bytes());
+        let ms = t % 1000;
+        out.extend([b'.', b'0' + (ms / 100) as u8, b'0' + (ms / 10 % 10) as u8, b'0' + (ms % 10) as u8]);
     }
 }
 
 /// Appends a sample value: a number inside quotes.
 pub fn sample_value(out: &mut Vec<u8>, value: f64) {
     out.push(b'"');
-    out.extend_from_slice(format_api(value).as_bytes());
+    write_api(out, value);
     out.push(b'"');
 }
 

@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
+use http_body_util::BodyExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
 use super::context::Api;
 use super::error::ApiError;
 use super::security::Security;
-use super::{routes, ui};
+use super::{cross_site, routes, ui};
 use crate::model::regex::AnchoredRegex;
+use crate::telemetry::Histogram;
 
 const DURATION_BOUNDS: &[f64] = &[0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0];
-const CONTENT_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
-     worker-src 'self' blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+const SIZE_BOUNDS: &[f64] = &[1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Which origins may read answers.
 #[derive(Debug, Clone)]
@@ -37,6 +42,12 @@ impl Cors {
             return Ok(Cors::Any);
         }
         AnchoredRegex::new(pattern).map(|r| Cors::Matching(Arc::new(r))).map_err(|e| e.to_string())
+    }
+
+    /// Whether the setting was made for this origin: the default, which is any, names none.
+    #[must_use]
+    pub fn names(&self, origin: &str) -> bool {
+        matches!(self, Cors::Matching(regex) if regex.is_match(origin))
     }
 
     fn apply(&self, origin: &HeaderValue, out: &mut http::HeaderMap) {
@@ -67,6 +78,7 @@ pub fn application(api: Arc<Api>, cors: Cors, security: Arc<Security>) -> Router
     let shared = Shared { api: Arc::clone(&api), cors };
     let inner = routes::router(Arc::clone(&api))
         .fallback_service(axum::routing::any(ui::fallback).with_state(Arc::clone(&api)))
+        .layer(CompressionLayer::new())
         .layer(from_fn_with_state(shared, around));
     let prefix = api.options.route_prefix.clone();
     let outer = if prefix.is_empty() {
@@ -79,7 +91,6 @@ pub fn application(api: Arc<Api>, cors: Cors, security: Arc<Security>) -> Router
             .fallback(|| async { super::reply::text(http::StatusCode::NOT_FOUND, "404 page not found\n") })
     };
     outer
-        .layer(CompressionLayer::new())
         .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| {
             ApiError::internal("the request failed inside the server; see its log").into_response()
         }))
@@ -108,8 +119,30 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         .map_or("/", |p| p.as_str())
         .strip_prefix(shared.api.options.route_prefix.as_str())
         .unwrap_or("/")
-        .replace("{name}", ":name");
-    let mut response = next.run(request).await;
+        .to_owned();
+    let options = &shared.api.options;
+    let refusal = cross_site::refuse_host(options, &request).or_else(|| {
+        if routes::changes_something(&handler, request.method()) {
+            cross_site::refuse_origin(options, &shared.cors, &request)
+        } else {
+            None
+        }
+    });
+    let private = !request.uri().path().contains("/assets/");
+    let mut response = match refusal {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    };
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        *response.body_mut() = Body::from(match handler.as_str() {
+            "/-/reload" | "/-/quit" => "Only POST or PUT requests allowed\n",
+            _ => "Method Not Allowed\n",
+        });
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+    }
+    let handler = handler.replace("{name}", ":name");
     let headers = response.headers_mut();
     if let Some(origin) = origin {
         shared.cors.apply(&origin, headers);
@@ -119,8 +152,12 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    if private {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
     let html = headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"text/html"));
     if html {
@@ -143,5 +180,35 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
             &[("handler", &handler)],
         )
         .observe(started.elapsed().as_secs_f64());
-    response
+    let sizes = registry.histogram(
+        "prometheus_http_response_size_bytes",
+        "Histogram of response size for HTTP requests.",
+        SIZE_BOUNDS,
+        &[("handler", &handler)],
+    );
+    let mut sent = Sent { bytes: 0, sizes };
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            sent.add(frame.data_ref().map_or(0, bytes::Bytes::len));
+            frame
+        }))
+    })
+}
+
+/// Counts the bytes of one answer, and tells them when the last is out.
+struct Sent {
+    bytes: usize,
+    sizes: Histogram,
+}
+
+impl Sent {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.sizes.observe(self.bytes as f64);
+    }
 }

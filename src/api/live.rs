@@ -38,20 +38,21 @@ pub async fn live(api: Arc<Api>, _request: Request) -> Response {
     // A comment first, so that headers leave at once.
     let head = std::iter::once(Bytes::from_static(b": live\n\n")).chain(current.iter().map(event));
     let head = stream::iter(head.collect::<Vec<_>>());
-    let stop = api.stop.clone();
-    let tail = stream::unfold((changes, stop), |(mut changes, stop)| async move {
-        loop {
-            let next = tokio::select! {
-                next = changes.recv() => next,
-                () = stop.cancelled() => return None,
-            };
-            match next {
-                Ok(notification) => return Some((event(&notification), (changes, stop))),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
+    let (stop, notifications) = (api.stop.clone(), Arc::clone(&api.notifications));
+    let tail =
+        stream::unfold((changes, stop, notifications), |(mut changes, stop, notifications)| async move {
+            loop {
+                let next = tokio::select! {
+                    next = changes.recv() => next,
+                    () = stop.cancelled() => return None,
+                };
+                match next {
+                    Ok(notification) => return Some((event(&notification), (changes, stop, notifications))),
+                    Err(RecvError::Lagged(missed)) => notifications.note_missed(missed),
+                    Err(RecvError::Closed) => return None,
+                }
             }
-        }
-    });
+        });
     let mut response = Response::new(Body::from_stream(head.chain(tail).map(Ok::<_, Infallible>).fuse()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -5,16 +5,24 @@
 
 /// Administration of storage.
 pub mod admin;
+/// How much may run at once.
+pub mod admission;
 /// Query trees as JSON.
 pub mod ast_json;
 /// Populated buckets of native histograms with their bounds.
 pub mod buckets;
+/// Places for connections.
+pub mod connections;
 /// Shared state of handlers.
 pub mod context;
+/// Requests that foreign pages make.
+pub mod cross_site;
 /// Query results as JSON.
 pub mod encode;
 /// Error envelopes.
 pub mod error;
+/// Exposition formats of answers.
+pub mod exposition;
 /// Capabilities.
 pub mod features;
 /// Federation.
@@ -27,6 +35,8 @@ pub mod json;
 pub mod labels;
 /// What holds for every request.
 pub mod layers;
+/// Request lines with raw quotation marks.
+pub mod lenient;
 /// Health, readiness, reload, quit, metrics, version.
 pub mod lifecycle;
 /// Messages for the user interface over HTTP.
@@ -43,6 +53,10 @@ pub mod params;
 pub mod process;
 /// Query endpoints.
 pub mod query;
+/// The query log.
+pub mod query_log;
+/// How many requests may come.
+pub mod rate_limit;
 /// The remote-read endpoint.
 pub mod read;
 /// Streamed answers.
@@ -53,10 +67,14 @@ pub mod routes;
 pub mod rule_history;
 /// Rules and alerts.
 pub mod rules;
+/// Searching names and values.
+pub mod search;
 /// TLS, passwords and headers of the web configuration file.
 pub mod security;
 /// `match[]` and selectors inside expressions.
 pub mod selectors;
+/// Metrics of this process as JSON.
+pub mod self_metrics;
 /// Listening and serving connections.
 pub mod server;
 /// Silences of the configured Alertmanagers.
@@ -69,6 +87,8 @@ pub mod status;
 pub mod targets;
 /// Times as Go prints them.
 pub mod time_text;
+/// Encryption of connections.
+pub mod tls;
 /// The embedded user interface.
 pub mod ui;
 /// The remote-write endpoint.

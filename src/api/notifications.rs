@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use super::json;
 use super::time_text::rfc3339;
 use crate::model::clock::Clock;
+use crate::telemetry::{Counter, Registry};
 
 /// The configuration could not be loaded.
 pub const RELOAD_FAILED: &str = "Configuration reload has failed.";
@@ -44,14 +45,44 @@ pub struct Notifications {
     changes: broadcast::Sender<Notification>,
     max_subscribers: usize,
     clock: Arc<dyn Clock>,
+    sent: Counter,
+    dropped: Counter,
 }
 
 impl Notifications {
     /// An empty list for at most `max_subscribers` live readers.
     #[must_use]
-    pub fn new(max_subscribers: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(max_subscribers: usize, clock: Arc<dyn Clock>, registry: &Registry) -> Arc<Self> {
         let (changes, _) = broadcast::channel(64);
-        Arc::new(Self { active: Mutex::default(), changes, max_subscribers, clock })
+        let counter = |name: &str, help: &str| registry.counter(name, help, &[]);
+        let sent = counter(
+            "prometheus_api_notification_updates_sent_total",
+            "Total number of notification updates sent.",
+        );
+        let dropped = counter(
+            "prometheus_api_notification_updates_dropped_total",
+            "Total number of notification updates dropped.",
+        );
+        let subscribers = registry.gauge(
+            "prometheus_api_notification_active_subscribers",
+            "The current number of active notification subscribers.",
+            &[],
+        );
+        let listening = changes.clone();
+        registry.on_collect(move || subscribers.set(listening.receiver_count() as f64));
+        Arc::new(Self { active: Mutex::default(), changes, max_subscribers, clock, sent, dropped })
+    }
+
+    fn tell(&self, change: Notification) {
+        // An error means that nobody listens.
+        if let Ok(listeners) = self.changes.send(change) {
+            self.sent.add(listeners as f64);
+        }
+    }
+
+    /// Counts messages that a slow subscriber missed.
+    pub fn note_missed(&self, count: u64) {
+        self.dropped.add(count as f64);
     }
 
     /// Adds a message unless it is there already.
@@ -62,8 +93,7 @@ impl Notifications {
         }
         let new = Notification { text: text.to_owned(), date_ms: self.clock.now_ms(), active: true };
         active.push(new.clone());
-        // An error means that nobody listens.
-        let _ = self.changes.send(new);
+        self.tell(new);
     }
 
     /// Takes a message away.
@@ -72,7 +102,7 @@ impl Notifications {
         if let Some(at) = active.iter().position(|n| n.text == text) {
             let mut over = active.remove(at);
             over.active = false;
-            let _ = self.changes.send(over);
+            self.tell(over);
         }
     }
 

@@ -19,6 +19,12 @@ pub struct ProcessFigures {
     pub threads: u64,
     /// Start, Unix seconds.
     pub start_seconds: f64,
+    /// Most virtual memory, bytes; the largest number if there is no limit.
+    pub virtual_max_bytes: u64,
+    /// Bytes received over all network devices of this process's namespace.
+    pub received_bytes: u64,
+    /// Bytes sent likewise.
+    pub sent_bytes: u64,
 }
 
 /// Reads the figures.
@@ -40,6 +46,15 @@ pub fn read() -> ProcessFigures {
     figures.open_fds = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     figures.max_fds = limit.current.unwrap_or(0);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As);
+    figures.virtual_max_bytes = limit.current.unwrap_or(u64::MAX);
+    let devices = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    for counts in devices.lines().filter_map(|line| line.split_once(':').map(|(_, counts)| counts)) {
+        let column =
+            |i: usize| counts.split_ascii_whitespace().nth(i).and_then(|n| n.parse().ok()).unwrap_or(0);
+        figures.received_bytes = figures.received_bytes.saturating_add(column(0));
+        figures.sent_bytes = figures.sent_bytes.saturating_add(column(8));
+    }
     figures
 }
 

@@ -94,10 +94,13 @@ pub async fn stream_json(
 
 /// Runs `work` on the blocking pool and answers with what it writes.
 pub async fn stream(
-    content_type: &'static str,
+    content_type: &str,
     cancel: CancelToken,
     work: impl FnOnce(&mut Out) -> Result<(), ApiError> + Send + 'static,
 ) -> Response {
+    // The handlers' content types are plain ASCII.
+    let content_type =
+        HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let guard = CancelOnDrop(cancel);
     let (parts, mut received) = mpsc::channel(CHUNKS_IN_FLIGHT);
     tokio::task::spawn_blocking(move || {
@@ -118,7 +121,7 @@ pub async fn stream(
                 .into_response();
         }
     };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 

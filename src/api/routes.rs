@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,12 +13,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::admission::{self, Cost};
 use super::context::{Api, Services};
 use super::error::{ApiError, ErrorKind};
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
     admin, features, federate, labels, lifecycle, live, openapi, otlp, query, read, reply, rule_history,
-    rules, silences, status, targets, write,
+    rules, search, self_metrics, silences, status, targets, write,
 };
 
 /// A request as handlers of the table see it.
@@ -28,6 +30,8 @@ pub struct Call {
     pub services: Arc<Services>,
     /// URL and form parameters.
     pub params: Params,
+    /// Path of the URL, prefix included.
+    pub path: String,
     /// What the `{…}` of the path stood for.
     pub path_value: String,
     /// Method.
@@ -66,6 +70,20 @@ pub struct Route {
     pub serve: Serve,
     /// One line for the OpenAPI document.
     pub summary: &'static str,
+    /// Names of its parameters, `!` behind those that must be given; the OpenAPI document knows their types.
+    pub parameters: &'static [&'static str],
+    /// What it may cost.
+    pub cost: Cost,
+}
+
+impl Route {
+    const fn costs(self, cost: Cost) -> Self {
+        Self { cost, ..self }
+    }
+
+    const fn with(self, parameters: &'static [&'static str]) -> Self {
+        Self { parameters, ..self }
+    }
 }
 
 macro_rules! ready {
@@ -79,6 +97,9 @@ macro_rules! always {
     };
 }
 
+/// Longest time for a form to arrive.
+const FORM_DEADLINE: Duration = Duration::from_secs(30);
+
 const GET: &[&str] = &["GET"];
 const GET_POST: &[&str] = &["GET", "POST"];
 const POST: &[&str] = &["POST"];
@@ -90,49 +111,132 @@ const fn route(
     serve: Serve,
     summary: &'static str,
 ) -> Route {
-    Route { path, methods, serve, summary }
+    Route { path, methods, serve, summary, parameters: &[], cost: Cost::Free }
 }
 
 /// All routes but those of the user interface.
 pub const ROUTES: &[Route] = &[
-    route("/api/v1/query", GET_POST, ready!(query::instant), "Evaluate an instant query"),
-    route("/api/v1/query_range", GET_POST, ready!(query::range), "Evaluate a range query"),
+    route("/api/v1/query", GET_POST, ready!(query::instant), "Evaluate an instant query")
+        .costs(Cost::Query)
+        .with(&["query!", "time", "timeout", "limit", "lookback_delta", "stats"]),
+    route("/api/v1/query_range", GET_POST, ready!(query::range), "Evaluate a range query")
+        .costs(Cost::Query)
+        .with(&["query!", "start!", "end!", "step!", "timeout", "limit", "lookback_delta", "stats"]),
     route(
         "/api/v1/query_exemplars",
         GET_POST,
         ready!(query::exemplars),
         "Find exemplars of the series in a query",
-    ),
-    route("/api/v1/explain", GET_POST, ready!(query::explain), "Show what the parts of a query cost"),
-    route("/api/v1/format_query", GET_POST, ready!(query::format), "Format a query"),
-    route("/api/v1/parse_query", GET_POST, ready!(query::parse), "Parse a query into its tree"),
-    route("/api/v1/series", GET_POST, ready!(labels::series), "Find series by label matchers"),
-    route("/api/v1/labels", GET_POST, ready!(labels::names), "List label names"),
-    route("/api/v1/label/{name}/values", GET, ready!(labels::values), "List values of a label"),
-    route("/api/v1/metadata", GET, ready!(targets::metadata), "Metadata of metrics"),
-    route("/api/v1/targets", GET, ready!(targets::targets), "Targets, active and dropped"),
-    route("/api/v1/targets/metadata", GET, ready!(targets::target_metadata), "Metadata of metrics by target"),
+    )
+    .costs(Cost::Lookup)
+    .with(&["query!", "start", "end"]),
+    route("/api/v1/explain", GET_POST, ready!(query::explain), "Show what the parts of a query cost")
+        .costs(Cost::Query)
+        .with(&["query!", "time", "start", "end", "step", "timeout", "lookback_delta"]),
+    route("/api/v1/format_query", GET_POST, ready!(query::format), "Format a query").with(&["query!"]),
+    route("/api/v1/parse_query", GET_POST, ready!(query::parse), "Parse a query into its tree")
+        .with(&["query!"]),
+    route("/api/v1/series", GET_POST, ready!(labels::series), "Find series by label matchers")
+        .costs(Cost::Lookup)
+        .with(&["match[]!", "start", "end", "limit"]),
+    route("/api/v1/labels", GET_POST, ready!(labels::names), "List label names")
+        .costs(Cost::Lookup)
+        .with(&["match[]", "start", "end", "limit"]),
+    route("/api/v1/label/{name}/values", GET, ready!(labels::values), "List values of a label")
+        .costs(Cost::Lookup)
+        .with(&["match[]", "start", "end", "limit"]),
+    route("/api/v1/search/metric_names", GET_POST, ready!(search::metric_names), "Search metric names")
+        .costs(Cost::Lookup)
+        .with(&[
+            "search[]",
+            "match[]",
+            "fuzz_threshold",
+            "fuzz_alg",
+            "case_sensitive",
+            "sort_by",
+            "sort_dir",
+            "include_score",
+            "start",
+            "end",
+            "limit",
+            "batch_size",
+            "include_metadata",
+        ]),
+    route("/api/v1/search/label_names", GET_POST, ready!(search::label_names), "Search label names")
+        .costs(Cost::Lookup)
+        .with(&[
+            "search[]",
+            "match[]",
+            "fuzz_threshold",
+            "fuzz_alg",
+            "case_sensitive",
+            "sort_by",
+            "sort_dir",
+            "include_score",
+            "start",
+            "end",
+            "limit",
+            "batch_size",
+        ]),
+    route("/api/v1/search/label_values", GET_POST, ready!(search::label_values), "Search values of a label")
+        .costs(Cost::Lookup)
+        .with(&[
+            "label!",
+            "search[]",
+            "match[]",
+            "fuzz_threshold",
+            "fuzz_alg",
+            "case_sensitive",
+            "sort_by",
+            "sort_dir",
+            "include_score",
+            "start",
+            "end",
+            "limit",
+            "batch_size",
+        ]),
+    route("/api/v1/metadata", GET, ready!(targets::metadata), "Metadata of metrics")
+        .costs(Cost::Lookup)
+        .with(&["metric", "limit", "limit_per_metric"]),
+    route("/api/v1/targets", GET, ready!(targets::targets), "Targets, active and dropped")
+        .costs(Cost::Lookup)
+        .with(&["state", "scrapePool"]),
+    route("/api/v1/targets/metadata", GET, ready!(targets::target_metadata), "Metadata of metrics by target")
+        .costs(Cost::Lookup)
+        .with(&["match_target", "metric", "limit"]),
     route(
         "/api/v1/targets/relabel_steps",
         GET,
         ready!(targets::relabel_steps),
         "Relabelling of a target, rule by rule",
-    ),
+    )
+    .with(&["scrapePool!", "labels!"]),
     route("/api/v1/scrape_pools", GET, ready!(targets::scrape_pools), "Names of scrape jobs"),
     route(
         "/api/v1/scrape_pools/config",
         GET,
         ready!(targets::scrape_pool_config),
         "Configuration of a scrape job",
-    ),
-    route("/api/v1/rules", GET, ready!(rules::rules), "Rules with their state"),
+    )
+    .with(&["scrapePool!"]),
+    route("/api/v1/rules", GET, ready!(rules::rules), "Rules with their state").costs(Cost::Lookup).with(&[
+        "type",
+        "rule_name[]",
+        "rule_group[]",
+        "file[]",
+        "match[]",
+        "exclude_alerts",
+        "group_limit",
+        "group_next_token",
+    ]),
     route(
         "/api/v1/rules/backtest",
         GET_POST,
         ready!(rule_history::backtest),
         "When an alert would have been pending and firing",
-    ),
-    route("/api/v1/alerts", GET, ready!(rules::alerts), "Active alerts"),
+    )
+    .costs(Cost::Query),
+    route("/api/v1/alerts", GET, ready!(rules::alerts), "Active alerts").costs(Cost::Lookup),
     route("/api/v1/alertmanagers", GET, ready!(rules::alertmanagers), "Alertmanagers, active and dropped"),
     route(
         "/api/v1/alertmanagers/silences",
@@ -151,8 +255,18 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/status/flags", GET, ready!(status::flags), "Flags and their values"),
     route("/api/v1/status/buildinfo", GET, ready!(status::build_info), "What this program is"),
     route("/api/v1/status/runtimeinfo", GET, ready!(status::runtime_info), "How this process is"),
-    route("/api/v1/status/tsdb", GET, ready!(status::tsdb), "Statistics of storage"),
-    route("/api/v1/status/tsdb/blocks", GET, ready!(status::blocks), "Blocks of storage"),
+    route("/api/v1/status/tsdb", GET, ready!(status::tsdb), "Statistics of storage")
+        .costs(Cost::Lookup)
+        .with(&["limit"]),
+    route("/api/v1/status/tsdb/blocks", GET, ready!(status::blocks), "Blocks of storage").costs(Cost::Lookup),
+    route(
+        "/api/v1/status/self_metrics",
+        GET,
+        ready!(self_metrics::self_metrics),
+        "Metrics of this process as JSON",
+    )
+    .costs(Cost::Lookup)
+    .with(&["metric_name_pattern"]),
     route("/api/v1/status/walreplay", GET, always!(status::wal_replay), "Progress of replaying the log"),
     route("/api/v1/features", GET, ready!(features::features), "Capabilities of this server"),
     route("/api/v1/notifications", GET, always!(live::list), "Messages for the user interface"),
@@ -162,12 +276,15 @@ pub const ROUTES: &[Route] = &[
         always!(live::live),
         "Messages for the user interface as they come",
     ),
-    route("/api/v1/openapi.yaml", GET, always!(openapi::document), "This interface as an OpenAPI document"),
+    route("/api/v1/openapi.yaml", GET, always!(openapi::document), "This interface as an OpenAPI document")
+        .with(&["openapi_version"]),
     route("/api/v1/read", POST, ready!(read::read), "Answer remote read"),
     route("/api/v1/otlp/v1/metrics", POST, ready!(otlp::metrics), "Receive metrics of OpenTelemetry"),
     route("/api/v1/write", POST, ready!(write::write), "Receive remote write"),
-    route("/api/v1/admin/tsdb/snapshot", POST_PUT, ready!(admin::snapshot), "Take a snapshot of storage"),
-    route("/api/v1/admin/tsdb/delete_series", POST_PUT, ready!(admin::delete_series), "Delete series"),
+    route("/api/v1/admin/tsdb/snapshot", POST_PUT, ready!(admin::snapshot), "Take a snapshot of storage")
+        .with(&["skip_head"]),
+    route("/api/v1/admin/tsdb/delete_series", POST_PUT, ready!(admin::delete_series), "Delete series")
+        .with(&["match[]!", "start", "end"]),
     route(
         "/api/v1/admin/tsdb/clean_tombstones",
         POST_PUT,
@@ -186,7 +303,9 @@ pub const ROUTES: &[Route] = &[
         ready!(rule_history::cancel),
         "Stop a computation of recording rules over stored history",
     ),
-    route("/federate", GET, ready!(federate::federate), "Newest samples in the text format"),
+    route("/federate", GET, ready!(federate::federate), "Newest samples, for another server to scrape")
+        .costs(Cost::Lookup)
+        .with(&["match[]"]),
     route("/-/healthy", GET, always!(lifecycle::healthy), "Whether the process lives"),
     route("/-/ready", GET, always!(lifecycle::ready), "Whether queries are served"),
     route("/-/reload", POST_PUT, always!(lifecycle::reload), "Load the configuration again"),
@@ -195,10 +314,13 @@ pub const ROUTES: &[Route] = &[
     route("/version", GET, always!(lifecycle::version), "What this program is"),
 ];
 
-/// Paths of the API proper.
+/// Whether a request for a path of the table is there to change something: whatever cannot be asked for with GET, and
+/// administration by other methods.
 #[must_use]
-pub fn api_paths() -> Vec<&'static str> {
-    ROUTES.iter().map(|r| r.path).filter(|p| p.starts_with("/api/v1/")).collect()
+pub fn changes_something(path: &str, method: &Method) -> bool {
+    let reading = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    let only_changes = |route: &Route| !route.methods.contains(&"GET") || path.contains("/admin/");
+    !reading && ROUTES.iter().any(|route| route.path == path && only_changes(route))
 }
 
 /// The answer of ready-only routes while the process starts or stops.
@@ -224,15 +346,28 @@ async fn read_call(
     let (parts, body) = request.into_parts();
     let peer = write::peer_of(&parts.extensions);
     let (form, body) = if is_form(&parts.headers) && parts.method != Method::GET {
-        let bytes = axum::body::to_bytes(body, MAX_FORM_BYTES)
+        let reading = axum::body::to_bytes(body, MAX_FORM_BYTES);
+        let bytes = tokio::time::timeout(FORM_DEADLINE, reading)
             .await
+            .map_err(|_| ApiError::bad_data("error parsing form values: the body came too slowly"))?
             .map_err(|e| ApiError::bad_data(format!("error parsing form values: {e}")))?;
         (bytes, Body::empty())
     } else {
         (bytes::Bytes::new(), body)
     };
     let params = Params::parse(&form, parts.uri.query().unwrap_or(""))?;
-    Ok(Call { api, services, params, path_value, method: parts.method, headers: parts.headers, peer, body })
+    let path = parts.uri.path().to_owned();
+    Ok(Call {
+        api,
+        services,
+        params,
+        path,
+        path_value,
+        method: parts.method,
+        headers: parts.headers,
+        peer,
+        body,
+    })
 }
 
 /// Whether a path asks for what an agent does not have: samples, rules, alerts.
@@ -262,13 +397,25 @@ fn needs_queries(path: &str) -> bool {
         || path.ends_with("/federate")
 }
 
-async fn serve_ready(handler: Handler, api: Arc<Api>, path_value: String, request: Request) -> Response {
+async fn serve_ready(
+    handler: Handler,
+    cost: Cost,
+    api: Arc<Api>,
+    path_value: String,
+    request: Request,
+) -> Response {
     let Some(services) = api.ready_services() else { return not_ready(&api) };
     if api.options.agent && needs_queries(request.uri().path()) {
         return ApiError::new(ErrorKind::Execution, "unavailable with Prometheus Agent").into_response();
     }
-    match read_call(api, services, path_value, request).await {
-        Ok(call) => handler(call).await,
+    // The parameters come first: a slow sender must not hold a place.
+    let call = match read_call(Arc::clone(&api), Arc::clone(&services), path_value, request).await {
+        Ok(call) => call,
+        Err(error) => return error.into_response(),
+    };
+    let longest = services.engine.options().timeout;
+    match services.admission.enter(cost, longest).await {
+        Ok(permit) => admission::hold(permit, handler(call).await),
         Err(error) => error.into_response(),
     }
 }
@@ -300,12 +447,12 @@ pub fn router(api: Arc<Api>) -> Router {
             Serve::Ready(handler) if route.path.contains('{') => on(
                 methods(route.methods),
                 move |State(api): State<Arc<Api>>, Path(value): Path<String>, request: Request| {
-                    serve_ready(handler, api, value, request)
+                    serve_ready(handler, route.cost, api, value, request)
                 },
             ),
             Serve::Ready(handler) => {
                 on(methods(route.methods), move |State(api): State<Arc<Api>>, request: Request| {
-                    serve_ready(handler, api, String::new(), request)
+                    serve_ready(handler, route.cost, api, String::new(), request)
                 })
             }
         };

@@ -34,7 +34,10 @@ fn write_rule(out: &mut Vec<u8>, rule: &RuleView, exclude_alerts: bool) {
     if let Some(alerting) = &rule.alerting {
         object.float("duration", alerting.duration).float("keepFiringFor", alerting.keep_firing_for);
     }
-    json::labels(object.key("labels"), &rule.labels);
+    // Prometheus leaves them out of recording rules that have none.
+    if rule.alerting.is_some() || !rule.labels.is_empty() {
+        json::labels(object.key("labels"), &rule.labels);
+    }
     if let Some(alerting) = &rule.alerting {
         json::labels(object.key("annotations"), &alerting.annotations);
         if exclude_alerts {
@@ -111,15 +114,23 @@ impl Filter {
         let page = match params.first("group_limit") {
             "" if !token.is_empty() => {
                 return Err(ApiError::parameter(
-                    "group_limit",
+                    "group_next_token",
                     "group_limit needs to be present in order to paginate over the groups",
                 ));
             }
             "" => None,
-            text => match text.parse::<usize>() {
-                Ok(n) if n > 0 => Some((n, token.to_owned())),
-                _ => {
+            text => match text.parse::<i64>() {
+                Ok(n) if n > 0 => Some((usize::try_from(n).unwrap_or(usize::MAX), token.to_owned())),
+                Ok(_) => {
                     return Err(ApiError::parameter("group_limit", "group_limit needs to be greater than 0"));
+                }
+                Err(_) => {
+                    return Err(ApiError::parameter(
+                        "group_limit",
+                        format!(
+                            "group_limit needs to be a valid number: strconv.ParseInt: parsing {text:?}: invalid syntax"
+                        ),
+                    ));
                 }
             },
         };

@@ -5,22 +5,21 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::response::Response;
 use base64::Engine as _;
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use super::rate_limit::RateLimit;
 use super::reply;
-use crate::config::{ClientAuthType, FilePath, TlsServerConfig, TlsVersion, WebConfig};
+use super::tls::server_config;
+use crate::config::WebConfig;
 
 /// Passwords that are compared at the same time; each costs tens of milliseconds of a core.
 const MAX_COMPARISONS: usize = 4;
@@ -36,6 +35,7 @@ struct Settings {
     users: BTreeMap<String, String>,
     headers: Vec<(HeaderName, HeaderValue)>,
     files: Vec<PathBuf>,
+    rate_limit: Option<RateLimit>,
 }
 
 /// Identity of the content of a file: when it was changed and its length.
@@ -71,7 +71,13 @@ impl Security {
         let path = (!path.is_empty()).then(|| PathBuf::from(path));
         let settings = match &path {
             Some(path) => read(path)?,
-            None => Settings { tls: None, users: BTreeMap::new(), headers: Vec::new(), files: Vec::new() },
+            None => Settings {
+                tls: None,
+                users: BTreeMap::new(),
+                headers: Vec::new(),
+                files: Vec::new(),
+                rate_limit: None,
+            },
         };
         let dummy = if path.is_some() {
             bcrypt::hash("", DUMMY_COST).map_err(|e| format!("preparing password checks: {e}"))?
@@ -124,6 +130,11 @@ impl Security {
     /// Whether a request may pass; the answer to it if not.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<(), Box<Response>> {
         let settings = self.current();
+        if settings.rate_limit.as_ref().is_some_and(|limit| !limit.allow(Instant::now())) {
+            let mut response = reply::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests\n");
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            return Err(Box::new(response));
+        }
         if settings.users.is_empty() {
             return Ok(());
         }
@@ -183,9 +194,10 @@ fn read(path: &Path) -> Result<Settings, String> {
     let config = WebConfig::load(path).map_err(|e| e.to_string())?;
     let http2 = config.http_server_config.http2;
     let tls = config.tls_server_config.as_ref().map(|tls| server_config(tls, http2)).transpose()?;
-    if config.rate_limit.is_some() {
-        tracing::warn!("rate_limit of the web configuration has no effect in this version");
-    }
+    let rate_limit = config.rate_limit.as_ref().filter(|limit| limit.interval.0 > 0).map(|limit| {
+        let interval = Duration::from_millis(limit.interval.0.unsigned_abs());
+        RateLimit::new(interval, u32::try_from(limit.burst).unwrap_or(0), Instant::now())
+    });
     let mut headers = Vec::new();
     for (name, value) in config.http_server_config.headers.iter().filter(|(_, v)| !v.is_empty()) {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| format!("header {name:?}: {e}"))?;
@@ -199,68 +211,5 @@ fn read(path: &Path) -> Result<Settings, String> {
     }
     let users =
         config.basic_auth_users.iter().map(|(user, hash)| (user.clone(), hash.expose().to_owned())).collect();
-    Ok(Settings { tls, users, headers, files })
-}
-
-/// The bytes given in the file or read from the file it names.
-fn material(inline: &str, file: &FilePath, what: &str) -> Result<Vec<u8>, String> {
-    if !inline.is_empty() {
-        return Ok(inline.as_bytes().to_vec());
-    }
-    std::fs::read(file.as_path()).map_err(|e| format!("{what} {}: {e}", file.0))
-}
-
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let all = all.map_err(|e| format!("{what}: {e}"))?;
-    if all.is_empty() { Err(format!("{what}: no certificate found")) } else { Ok(all) }
-}
-
-fn server_config(tls: &TlsServerConfig, http2: bool) -> Result<Arc<ServerConfig>, String> {
-    crate::net::install_crypto_provider();
-    let chain = certificates(&material(&tls.cert, &tls.cert_file, "certificate")?, "certificate")?;
-    let key = material(tls.key.expose(), &tls.key_file, "private key")?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| format!("private key: {e}"))?;
-    let mut versions = Vec::new();
-    for (version, supported) in
-        [(TlsVersion::Tls12, &rustls::version::TLS12), (TlsVersion::Tls13, &rustls::version::TLS13)]
-    {
-        if tls.min_version <= version && version <= tls.max_version {
-            versions.push(supported);
-        }
-    }
-    if versions.is_empty() {
-        return Err("only TLS 1.2 and 1.3 are served; change min_version and max_version".into());
-    }
-    if !tls.client_allowed_sans.is_empty() {
-        return Err("client_allowed_sans is not available in this version".into());
-    }
-    if !tls.cipher_suites.is_empty() || !tls.curve_preferences.is_empty() {
-        tracing::warn!("cipher_suites and curve_preferences have no effect: only strong ones are served");
-    }
-    let builder = ServerConfig::builder_with_protocol_versions(&versions);
-    let verifier = || {
-        let mut roots = rustls::RootCertStore::empty();
-        for ca in certificates(&material(&tls.client_ca, &tls.client_ca_file, "client CA")?, "client CA")? {
-            roots.add(ca).map_err(|e| format!("client CA: {e}"))?;
-        }
-        Ok::<_, String>(WebPkiClientVerifier::builder(Arc::new(roots)))
-    };
-    let built = |e: rustls::server::VerifierBuilderError| format!("client CA: {e}");
-    let builder = match tls.client_auth_type {
-        ClientAuthType::NoClientCert => builder.with_no_client_auth(),
-        ClientAuthType::VerifyClientCertIfGiven => {
-            builder.with_client_cert_verifier(verifier()?.allow_unauthenticated().build().map_err(built)?)
-        }
-        ClientAuthType::RequireAndVerifyClientCert => {
-            builder.with_client_cert_verifier(verifier()?.build().map_err(built)?)
-        }
-        other => return Err(format!("client_auth_type {} is not available in this version", other.as_str())),
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| format!("certificate and key: {e}"))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    if http2 {
-        config.alpn_protocols.insert(0, b"h2".to_vec());
-    }
-    Ok(Arc::new(config))
+    Ok(Settings { tls, users, headers, files, rate_limit })
 }

@@ -64,6 +64,12 @@ pub fn of_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
     sets_of(params).map_err(|e| ApiError::parameter("match[]", e))
 }
 
+/// The same for federation, where any selector goes.
+pub fn of_federation(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let parse = |text| parse_metric_selector(text).map_err(|e| ApiError::bad_data(e.to_string()));
+    params.all("match[]").map(parse).collect()
+}
+
 /// The same for labels and their values, where Prometheus does not name the parameter in its errors.
 pub fn of_label_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
     sets_of(params).map_err(ApiError::bad_data)

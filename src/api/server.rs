@@ -11,19 +11,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
+use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::connections::Connections;
 use super::guarded::{ConnectionState, Guarded, InFlight};
+use super::lenient::Lenient;
 use super::security::Security;
+use crate::telemetry::{Counter, Registry};
 
 /// Longest wait for a request's headers once their first byte came.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,6 +37,37 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of request headers.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Connections, counted under the names of Prometheus.
+#[derive(Debug, Clone)]
+pub struct ServerMetrics {
+    accepted: Counter,
+    closed: Counter,
+}
+
+impl ServerMetrics {
+    /// Registers them.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        let labels = &[("listener_name", "http")];
+        let counter = |name: &str, help: &str| registry.counter(name, help, labels);
+        Self {
+            accepted: counter(
+                "net_conntrack_listener_conn_accepted_total",
+                "Total number of connections opened to the listener of a given name.",
+            ),
+            closed: counter(
+                "net_conntrack_listener_conn_closed_total",
+                "Total number of connections closed that were made to the listener of a given name.",
+            ),
+        }
+    }
+}
+
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 64;
+/// Most bytes of headers of one HTTP/2 request, counted uncompressed.
+const MAX_HEADER_LIST: u32 = 64 << 10;
 
 /// Settings of the server.
 #[derive(Clone)]
@@ -45,6 +80,8 @@ pub struct ServerOptions {
     pub security: Arc<Security>,
     /// How long requests in flight may go on after a stop was asked for.
     pub drain: Duration,
+    /// Counts connections.
+    pub metrics: ServerMetrics,
 }
 
 /// Listens on one address; the error says where and what may help.
@@ -71,15 +108,15 @@ pub async fn serve(
     options: ServerOptions,
     stop: CancellationToken,
 ) {
-    let permits = Arc::new(Semaphore::new(options.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let connections = Connections::new(options.max_connections);
     let graceful = Arc::new(GracefulShutdown::new());
     let mut loops = tokio::task::JoinSet::new();
     for listener in listeners {
-        let (app, permits, options, stop) =
-            (app.clone(), Arc::clone(&permits), options.clone(), stop.clone());
+        let (app, connections, options, stop) =
+            (app.clone(), Arc::clone(&connections), options.clone(), stop.clone());
         let watcher = Arc::clone(&graceful);
         loops.spawn(async move {
-            accept_loop(listener, app, permits, &options, &stop, watcher).await;
+            accept_loop(listener, app, connections, &options, &stop, watcher).await;
         });
     }
     while loops.join_next().await.is_some() {}
@@ -96,18 +133,12 @@ pub async fn serve(
 async fn accept_loop(
     listener: TcpListener,
     app: Router,
-    permits: Arc<Semaphore>,
+    connections: Arc<Connections>,
     options: &ServerOptions,
     stop: &CancellationToken,
     graceful: Arc<GracefulShutdown>,
 ) {
     loop {
-        // The permit comes first: above the cap, clients wait in the kernel's queue.
-        let permit = tokio::select! {
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-            () = stop.cancelled() => return,
-        };
-        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
@@ -120,25 +151,43 @@ async fn accept_loop(
                 continue;
             }
         };
+        // While there is no place at all, clients wait in the kernel's queue.
+        let place = tokio::select! {
+            place = connections.enter() => place,
+            () = stop.cancelled() => return,
+        };
+        options.metrics.accepted.inc();
+        let closed = options.metrics.closed.clone();
         // Without it small answers would wait for acknowledgements; failure costs only speed.
         let _ = stream.set_nodelay(true);
-        let state = ConnectionState::new();
+        let state = Arc::clone(&place.state);
         let guarded =
             Guarded::new(stream, Arc::clone(&state), HEADER_DEADLINE, options.read_timeout, WRITE_STALL);
-        let service = connection_service(app.clone(), peer, Arc::clone(&state));
+        let service = connection_service(app.clone(), peer, Arc::clone(&state), place.is_spare);
         let (tls, graceful) = (options.security.tls(), Arc::clone(&graceful));
         tokio::spawn(async move {
-            let ended = match tls {
-                None => serve_stream(guarded, service, &graceful).await,
-                Some(tls) => match encrypt(guarded, tls, &state).await {
-                    Ok(stream) => serve_stream(stream, service, &graceful).await,
-                    Err(e) => Err(e.into()),
-                },
+            let served = async {
+                match tls {
+                    None => serve_stream(Lenient::new(guarded, state), service, false, &graceful).await,
+                    Some(tls) => {
+                        let stream = encrypt(guarded, tls, &state).await?;
+                        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        serve_stream(Lenient::new(stream, state), service, http2, &graceful).await
+                    }
+                }
             };
-            if let Err(e) = ended {
-                tracing::debug!(%peer, err = %e, "connection ended early");
+            tokio::select! {
+                ended = served => {
+                    if let Err(e) = ended {
+                        tracing::debug!(%peer, err = %e, "connection ended early");
+                    }
+                }
+                () = place.leave.cancelled() => {
+                    tracing::debug!(%peer, "connection made room for another");
+                }
             }
-            drop(permit);
+            closed.inc();
+            drop(place);
         });
     }
 }
@@ -160,7 +209,12 @@ async fn encrypt(
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve_stream<S, V>(stream: S, service: V, graceful: &GracefulShutdown) -> Result<(), Failure>
+async fn serve_stream<S, V>(
+    stream: S,
+    service: V,
+    http2: bool,
+    graceful: &GracefulShutdown,
+) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     V: hyper::service::Service<
@@ -172,15 +226,35 @@ where
     V::Future: Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
+    if !http2 {
+        builder = builder.http1_only();
+    }
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEADER_BYTES)
+        // As Go writes them, for scripts that look for them with their eyes.
+        .title_case_headers(true);
+    builder.http2().max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEADER_LIST);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     graceful.watch(connection).await
+}
+
+/// The answer while all connections are busy.
+fn busy() -> Response {
+    let text = "Too many connections are busy (--web.max-connections); try again later.\n";
+    let mut response = super::reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn connection_service(
     app: Router,
     peer: SocketAddr,
     state: Arc<ConnectionState>,
+    is_spare: bool,
 ) -> impl hyper::service::Service<
     hyper::Request<hyper::body::Incoming>,
     Response = Response,
@@ -188,12 +262,20 @@ fn connection_service(
     Future = impl Future<Output = Result<Response, Infallible>> + Send + 'static,
 > + Clone {
     hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let in_flight = InFlight::begin(&state);
+        if request.version() == http::Version::HTTP_2 {
+            state.set_multiplexed();
+        }
+        let in_flight = InFlight::begin(&state, !hyper::body::Body::is_end_stream(request.body()));
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let app = app.clone();
         async move {
-            let response = app.oneshot(request).await?;
+            let necessary = ["/-/healthy", "/-/ready", "/metrics"];
+            let response = if is_spare && !necessary.iter().any(|path| request.uri().path().ends_with(path)) {
+                busy()
+            } else {
+                app.oneshot(request).await?
+            };
             // The request is in flight until its answer is written or thrown away.
             Ok(response.map(|body| in_flight.around(body)))
         }

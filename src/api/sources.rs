@@ -273,17 +273,6 @@ pub struct HeadStats {
     pub series_by_pair: Vec<NamedCount>,
 }
 
-/// Progress of replaying the write-ahead log, in segments.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ReplayProgress {
-    /// First segment.
-    pub min: i64,
-    /// Last segment.
-    pub max: i64,
-    /// The one being read.
-    pub current: i64,
-}
-
 /// What the status and admin endpoints ask of storage. All of it may block.
 pub trait StorageAdmin: Send + Sync {
     /// Statistics with lists of at most `limit` entries.

@@ -1,6 +1,7 @@
 //! The status endpoints: flags, configuration, build, process, storage.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -132,14 +133,14 @@ pub async fn blocks(call: Call) -> Response {
 
 /// `/api/v1/status/walreplay`
 pub async fn wal_replay(api: Arc<Api>, _request: Request) -> Response {
-    let progress = *api.replay.lock();
+    let number = |n: &AtomicU64| i64::try_from(n.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
     let state = if api.services.load().is_some() { "done" } else { "in progress" };
     success(|out| {
         let mut object = Object::open(out);
         object
-            .integer("min", progress.min)
-            .integer("max", progress.max)
-            .integer("current", progress.current)
+            .integer("min", number(&api.replay.min))
+            .integer("max", number(&api.replay.max))
+            .integer("current", number(&api.replay.current))
             .text("state", state);
         object.close();
     })

@@ -83,12 +83,16 @@ pub async fn targets(call: Call) -> Response {
                 out.flush_if_full();
             }
             out.raw("],\"droppedTargetCounts\":");
-            let counts = if dropped { source.dropped_counts() } else { Vec::new() };
-            let mut object = Object::open(&mut out.buf);
-            for (name, count) in counts.iter().filter(|(name, _)| pool.is_none_or(|p| p == name)) {
-                object.integer(name, i64::try_from(*count).unwrap_or(i64::MAX));
+            // All jobs are counted whichever was asked for, and nothing is when only active ones were.
+            if dropped {
+                let mut object = Object::open(&mut out.buf);
+                for (name, count) in &source.dropped_counts() {
+                    object.integer(name, i64::try_from(*count).unwrap_or(i64::MAX));
+                }
+                object.close();
+            } else {
+                out.raw("null");
             }
-            object.close();
             out.raw("}");
         });
         Ok(())

@@ -49,6 +49,11 @@ const PLACEHOLDER: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-
 <h1>Meerkat is running</h1><p>This binary was built without its user interface. The HTTP API is at \
 <code>api/v1/</code>, metrics of this process are at <a href=\"metrics\">metrics</a>.</p></html>";
 
+/// The default of `--web.page-title`: Prometheus's, for which the interface shows its own name.
+const DEFAULT_TITLE: &str = "Prometheus Time Series Collection and Processing Server";
+/// Largest file served from `--web.user-assets`, bytes.
+const MAX_USER_ASSET: u64 = 64 << 20;
+
 fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.binary_search_by(|asset| asset.path.cmp(path)).ok().map(|at| &ASSETS[at])
 }
@@ -118,6 +123,46 @@ fn redirect(api: &Api, to: &str, query: Option<&str>) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, target)]).into_response()
 }
 
+/// The document with the title that `--web.page-title` gives; the default keeps the built-in one.
+fn titled(api: &Api, headers: &HeaderMap) -> Response {
+    let title = &api.options.page_title;
+    let (Some(asset), false) = (find("index.html"), title == DEFAULT_TITLE) else { return document(headers) };
+    let html = String::from_utf8_lossy(asset.plain);
+    let (Some(from), Some(to)) = (html.find("<title>"), html.find("</title>")) else {
+        return document(headers);
+    };
+    let escaped = title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let body = format!("{}<title>{escaped}{}", &html[..from], &html[to..]);
+    let mut response = reply::text(StatusCode::OK, body);
+    let out = response.headers_mut();
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// A file below `--web.user-assets`. Parts of the path are plain names: no `..`, nothing hidden, no escapes.
+async fn user_asset(api: &Api, path: &str) -> Option<Response> {
+    let root = &api.options.user_assets;
+    if root.as_os_str().is_empty() {
+        return None;
+    }
+    let path = path.strip_prefix("/user/")?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| !c.is_control() && !matches!(c, '%' | '\\'))
+    };
+    if !path.split('/').all(plain) {
+        return None;
+    }
+    let file = root.join(path);
+    tokio::fs::metadata(&file).await.ok().filter(|m| m.is_file() && m.len() <= MAX_USER_ASSET)?;
+    let content = tokio::fs::read(&file).await.ok()?;
+    let mut response = Response::new(Body::from(content));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(path)));
+    Some(response)
+}
+
 /// Serves what no other route does: pages, files of the user interface, redirects, and 404.
 pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response {
     let path = request.uri().path();
@@ -129,11 +174,14 @@ pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response
             "/" if request.uri().query().is_some() => {
                 return redirect(&api, "/query", request.uri().query());
             }
-            "/" => return document(request.headers()),
+            "/" => return titled(&api, request.headers()),
             "/graph" => return redirect(&api, "/query", request.uri().query()),
             "/classic" | "/classic/graph" => return redirect(&api, "/query", None),
-            path if PAGES.contains(&path) => return document(request.headers()),
+            path if PAGES.contains(&path) => return titled(&api, request.headers()),
             _ => {}
+        }
+        if let Some(file) = user_asset(&api, path).await {
+            return file;
         }
         if let Some(asset) = path.strip_prefix('/').and_then(find) {
             return answer(asset, request.headers(), asset.path.starts_with("assets/"));

@@ -366,6 +366,26 @@ impl Flags {
             .collect()
     }
 
+    /// Fills in defaults that depend on other flags, so that `/api/v1/status/flags` shows what holds.
+    pub fn settle(&mut self) {
+        const DAY_MS: i64 = 86_400_000;
+        if !self.is_given("storage.tsdb.retention.time") && !self.is_given("storage.tsdb.retention.size") {
+            self.set("storage.tsdb.retention.time", format_duration_ms(15 * DAY_MS));
+        }
+        if !self.is_given("storage.tsdb.max-block-duration") {
+            let longest = match self.duration_ms("storage.tsdb.retention.time") {
+                0 => 31 * DAY_MS,
+                retention => (retention / 10).min(31 * DAY_MS),
+            };
+            self.set("storage.tsdb.max-block-duration", format_duration_ms(longest));
+        }
+        if !self.is_given("web.route-prefix") {
+            let path = url::Url::parse(self.text("web.external-url"))
+                .map_or_else(|_| "/".into(), |url| format!("/{}", url.path().trim_matches('/')));
+            self.set("web.route-prefix", path);
+        }
+    }
+
     /// Sets a value that the process worked out itself.
     pub fn set(&mut self, name: &'static str, value: String) {
         self.values.insert(name, vec![value]);
@@ -416,7 +436,11 @@ mod tests {
         assert!(flags.bool("web.enable-lifecycle") && !flags.bool("storage.tsdb.wal-compression"));
         assert_eq!(flags.list("web.listen-address"), [":9090", ":9091"]);
         assert!(flags.feature("search-api") && flags.feature("promql-per-step-stats"));
+        let mut flags = flags;
+        flags.settle();
         let map = flags.as_map();
+        assert_eq!(map["storage.tsdb.max-block-duration"], "1d12h");
+        assert_eq!(map["web.route-prefix"], "/");
         assert_eq!(map["query.timeout"], "1m30s");
         assert_eq!(map["storage.tsdb.min-block-duration"], "2h");
         assert_eq!(map["web.enable-admin-api"], "false");

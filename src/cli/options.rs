@@ -8,7 +8,7 @@ use super::flags::Flags;
 use crate::alert::{EvalPermits, NotifierOptions};
 use crate::api::WebOptions;
 use crate::api::security::Security;
-use crate::api::server::ServerOptions;
+use crate::api::server::{ServerMetrics, ServerOptions};
 use crate::config::Config;
 use crate::model::Labels;
 use crate::query::EngineOptions;
@@ -16,9 +16,10 @@ use crate::query::parse::ParseOptions;
 use crate::remote::otlp::translate::{DeltaMode, Settings as OtlpSettings};
 use crate::remote::read::server::ReadLimits;
 use crate::scrape::ScrapeOptions;
+use crate::telemetry::Registry;
 use crate::telemetry::memory::{MemoryBudget, default_limit};
 use crate::tsdb::head::JobLimits;
-use crate::tsdb::{AgentOptions, DbOptions};
+use crate::tsdb::{AgentOptions, DbOptions, ReplayWatch};
 
 /// How long requests in flight may go on after a stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -29,12 +30,13 @@ fn duration(flags: &Flags, name: &str) -> Duration {
 
 /// The HTTP server's.
 #[must_use]
-pub fn server(flags: &Flags, security: Arc<Security>) -> ServerOptions {
+pub fn server(flags: &Flags, security: Arc<Security>, registry: &Registry) -> ServerOptions {
     ServerOptions {
         max_connections: flags.number("web.max-connections"),
         read_timeout: duration(flags, "web.read-timeout"),
         security,
         drain: DRAIN,
+        metrics: ServerMetrics::new(registry),
     }
 }
 
@@ -50,6 +52,7 @@ pub fn engine(flags: &Flags, config: &Config) -> EngineOptions {
         default_subquery_step_ms: config.global.evaluation_interval.0,
         max_query_bytes: bytes("query.max-bytes"),
         max_total_bytes: bytes("query.max-total-bytes"),
+        result_cache_bytes: bytes("query.result-cache-bytes"),
         experimental_functions: flags.feature("promql-experimental-functions"),
         extended_range_selectors: flags.feature("promql-extended-range-selectors"),
         fill_modifiers: flags.feature("promql-binop-fill-modifiers"),
@@ -82,6 +85,7 @@ pub fn storage(
     flags: &Flags,
     (retention_ms, retention_bytes): (i64, u64),
     memory: Arc<MemoryBudget>,
+    replay: Arc<ReplayWatch>,
 ) -> Result<DbOptions, String> {
     let jobs = flags.list("storage.tsdb.max-series-per-job").iter().map(String::as_str);
     let mut options = DbOptions {
@@ -90,6 +94,7 @@ pub fn storage(
         retention_bytes,
         block_range_ms: flags.duration_ms("storage.tsdb.min-block-duration").max(1000),
         no_lockfile: flags.bool("storage.tsdb.no-lockfile"),
+        replay,
         max_held_log_bytes: flags.bytes("storage.remote.log-hold-size"),
         max_series: flags.number("storage.tsdb.max-series") as u64,
         max_series_per_job: JobLimits::parse(jobs)
@@ -213,8 +218,15 @@ pub fn web(flags: &Flags, port: u16) -> Result<WebOptions, String> {
         lifecycle: flags.bool("web.enable-lifecycle"),
         admin_api: flags.bool("web.enable-admin-api"),
         remote_write_receiver: flags.bool("web.enable-remote-write-receiver"),
-        otlp_receiver: flags.bool("web.enable-otlp-receiver"),
         accepted_messages: accepted,
+        otlp_receiver: flags.bool("web.enable-otlp-receiver"),
+        auto_reload: flags.bool("config.auto-reload") || flags.feature("auto-reload-config"),
+        allowed_hosts: match flags.list("web.allowed-host") {
+            [] => None,
+            [any] if any == "*" => None,
+            names => Some(names.to_vec()),
+        },
+        user_assets: PathBuf::from(flags.text("web.user-assets")),
         search_api: flags.feature("search-api"),
         search_max_limit: flags.number("web.search.max-limit"),
         per_step_stats: flags.feature("promql-per-step-stats"),

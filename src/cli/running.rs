@@ -12,10 +12,12 @@ use super::flags::{Flags, format_bytes};
 use super::notify::AlertDelivery;
 use crate::alert::load::load_groups;
 use crate::alert::{EngineEvaluator, ExternalContext, GroupContext, RuleManager};
+use crate::api::query_log::{FileQueryLog, QueryLogMetrics};
 use crate::config::{Config, LoadOptions, expand_pattern};
 use crate::model::Labels;
 use crate::model::duration::format_duration_ms;
 use crate::query::Engine;
+use crate::query::log::QueryLog;
 use crate::query::parse::ParseOptions;
 use crate::remote::otlp::OtlpReceiver;
 use crate::remote::read::Fanout;
@@ -222,6 +224,8 @@ pub struct Governed {
     pub resend_delay_ms: i64,
     /// Counts failed template expansions.
     pub template_failures: Counter,
+    /// Instruments of the query log.
+    pub query_log: QueryLogMetrics,
     /// Permits of the feature `concurrent-rule-eval`, `None` without it.
     pub concurrency: Option<Arc<crate::alert::EvalPermits>>,
     /// Recording rules over the past.
@@ -249,6 +253,21 @@ impl Governed {
         }
     }
 
+    /// Opens the query log anew, or closes it.
+    fn apply_query_log(&self, config: &Config) -> Result<(), String> {
+        let path = &config.global.query_log_file;
+        let opened = if path.is_empty() {
+            Ok(None)
+        } else {
+            let opened = FileQueryLog::open(path.as_path(), &self.query_log);
+            opened.map(|log| Some(Arc::new(log) as Arc<dyn QueryLog>))
+        };
+        let log = opened.map_err(|e| format!("opening the query log {}: {e}", path.0))?;
+        self.query_log.set_enabled(log.is_some());
+        self.engine.set_query_log(log);
+        Ok(())
+    }
+
     /// Takes over a configuration. What fails is reported, what does not is applied, as in Prometheus.
     pub async fn apply(&self, running: &RunningConfig, config: Config, first: bool) -> Result<(), String> {
         let config = Arc::new(config);
@@ -268,6 +287,7 @@ impl Governed {
         if let Some(exemplars) = &config.storage.exemplars {
             self.db.set_exemplar_capacity(usize::try_from(exemplars.max_exemplars).unwrap_or(0));
         }
+        self.engine.set_default_subquery_step(config.global.evaluation_interval.0);
         running.set(Arc::clone(&config));
         let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
         self.otlp.configure(&config.otlp);
@@ -284,6 +304,9 @@ impl Governed {
             errors.push(e.to_string());
         }
         if let Err(e) = self.delivery.apply(&config) {
+            errors.push(e);
+        }
+        if let Err(e) = self.apply_query_log(&config) {
             errors.push(e);
         }
         let (loading, parse) = (Arc::clone(&config), self.parse);

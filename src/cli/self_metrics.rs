@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::{Api, process};
+use crate::telemetry::Registry;
 
 /// Registers them; the figures are read when `/metrics` is asked for.
 pub fn register(api: &Arc<Api>) {
@@ -54,6 +55,18 @@ pub fn register(api: &Arc<Api>) {
     let max_fds = gauge("process_max_fds", "Maximum number of open file descriptors.");
     let start = gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.");
     let threads = gauge("process_threads", "Number of threads of the process.");
+    let virtual_max =
+        gauge("process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes.");
+    let network = |name: &str, help: &str| registry.counter(name, help, &[]);
+    let received = network(
+        "process_network_receive_bytes_total",
+        "Number of bytes received by the process over the network.",
+    );
+    let sent = network(
+        "process_network_transmit_bytes_total",
+        "Number of bytes sent by the process over the network.",
+    );
+    register_ahead(registry);
     let weak = Arc::downgrade(api);
     registry.on_collect(move || {
         if let Some(api) = weak.upgrade() {
@@ -70,5 +83,34 @@ pub fn register(api: &Arc<Api>) {
         max_fds.set(figures.max_fds as f64);
         start.set(figures.start_seconds);
         threads.set(figures.threads as f64);
+        virtual_max.set(figures.virtual_max_bytes as f64);
+        received.set_total(figures.received_bytes as f64);
+        sent.set_total(figures.sent_bytes as f64);
     });
+}
+
+/// Counters that their rooms create only when they are used first. Alerts compare them with what they were before, so
+/// they stand at zero from the start, as in Prometheus.
+fn register_ahead(registry: &Registry) {
+    for (name, help) in [
+        ("prometheus_sd_dns_lookup_failures_total", "The number of DNS-SD lookup failures."),
+        ("prometheus_sd_dns_lookups_total", "The number of DNS-SD lookups."),
+        ("prometheus_sd_file_read_errors_total", "The number of File-SD read errors."),
+        (
+            "prometheus_sd_file_watcher_errors_total",
+            "The number of File-SD errors caused by filesystem watch failures.",
+        ),
+        ("prometheus_sd_http_failures_total", "Number of HTTP service discovery refresh failures."),
+        ("prometheus_sd_kubernetes_failures_total", "The number of failed WATCH/LIST requests."),
+        (
+            "prometheus_web_federation_errors_total",
+            "Total number of errors that occurred while sending federation responses.",
+        ),
+        (
+            "prometheus_web_federation_warnings_total",
+            "Total number of warnings that occurred while sending federation responses.",
+        ),
+    ] {
+        registry.counter(name, help, &[]);
+    }
 }

@@ -34,6 +34,9 @@ use crate::tsdb::vfs::RealVfs;
 
 /// Exit code of a failure while running.
 pub const EXIT_FAILURE: u8 = 1;
+/// Threads for work that blocks: each connection of the default limit may hold one while its answer is read slowly,
+/// and as many are left for everything else.
+const MAX_BLOCKING_THREADS: usize = 1024;
 /// How long each part may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a process without configuration scrapes itself quickly, milliseconds.
@@ -73,9 +76,18 @@ pub fn run(mut flags: Flags) -> u8 {
     let without_config = !flags.is_given("config.file") && !Path::new(flags.text("config.file")).exists();
     if without_config && !flags.is_given("web.listen-address") {
         flags.set("web.listen-address", "127.0.0.1:9090".into());
+        if !flags.is_given("web.allowed-host") {
+            // Nobody runs a proxy in front of a server without configuration; a foreign name is an attack.
+            flags.set("web.allowed-host", "localhost".into());
+        }
     }
+    flags.settle();
     crate::net::tls::install_crypto_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
     };
@@ -146,7 +158,7 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
         Ok(security) => security,
         Err(e) => return fail(EXIT_USAGE, &format!("--web.config.file: {e}")),
     };
-    if let Err(e) = options::storage(&flags, (0, 0), MemoryBudget::unlimited()) {
+    if let Err(e) = options::storage(&flags, (0, 0), MemoryBudget::unlimited(), Arc::default()) {
         return fail(EXIT_USAGE, &e);
     }
     let mut listeners = Vec::new();
@@ -185,8 +197,8 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     }
     let stop_web = CancellationToken::new();
     let app = application(Arc::clone(&api), cors, Arc::clone(&security));
-    let web =
-        tokio::spawn(server::serve(listeners, app, options::server(&flags, security), stop_web.clone()));
+    let server_options = options::server(&flags, security, &api.registry);
+    let web = tokio::spawn(server::serve(listeners, app, server_options, stop_web.clone()));
 
     let started = tokio::select! {
         started = start(&flags, &api, &running, &clock) => started,
@@ -228,7 +240,8 @@ async fn start(
     let config = running.current();
     let memory = options::memory(flags);
     memory.register(registry);
-    let db_options = options::storage(flags, running.retention(&config), Arc::clone(&memory))?;
+    let db_options =
+        options::storage(flags, running.retention(&config), Arc::clone(&memory), Arc::clone(&api.replay))?;
     let path = db_options.path.clone();
     let (opening_clock, opening_registry) = (Arc::clone(clock), Arc::clone(registry));
     let begun = std::time::Instant::now();
@@ -314,10 +327,12 @@ async fn start(
         external_url: api.options.external_url.clone(),
         resend_delay_ms: flags.duration_ms("rules.alert.resend-delay"),
         template_failures,
+        query_log: crate::api::query_log::QueryLogMetrics::new(registry),
         concurrency,
         backfills: Arc::clone(&backfills),
     };
     api.set_ready(Services {
+        admission: crate::api::admission::Admission::new(engine.options().max_concurrency),
         engine,
         queryable: fanout,
         appendable: Arc::clone(&db) as _,

@@ -171,7 +171,7 @@ section! {
         /// Scopes to ask for.
         scopes: Vec<String>,
         /// Where to get the token.
-        token_url: String; always,
+        token_url: ConfigUrl; always,
         /// Further parameters of the request.
         endpoint_params: BTreeMap<String, String>,
         /// TLS of the connection to the token endpoint.

@@ -2,20 +2,50 @@
 //!
 //! The shortest digits that read back as the same double come from `zmij`; the layout is Go's.
 
-/// Shortest decimal digits and decimal exponent of a finite, positive number: `value = 0.d1d2… × 10^exponent`.
-fn shortest_digits(v: f64) -> (String, i32) {
-    let mut buffer = zmij::Buffer::new();
-    let text = buffer.format_finite(v);
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((m, e)) => (m, e.parse::<i32>().unwrap_or(0)),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = format!("{whole}{fraction}");
-    let leading = all.bytes().take_while(|b| *b == b'0').count();
-    let digits = all[leading..].trim_end_matches('0').to_owned();
-    let point = whole.len() as i32 + exponent - leading as i32;
-    (digits, point)
+/// The shortest decimal digits of a finite number that is not 0: `value = 0.d1d2… × 10^point`.
+struct Digits {
+    text: [u8; 24],
+    len: usize,
+    point: i32,
+}
+
+impl Digits {
+    fn of(v: f64) -> Self {
+        let mut buffer = zmij::Buffer::new();
+        let (mut text, mut len, mut point, mut behind_point) = ([0; 24], 0, 0, false);
+        let mut bytes = buffer.format_finite(v.abs()).bytes();
+        for byte in bytes.by_ref() {
+            match byte {
+                b'.' => behind_point = true,
+                b'e' | b'E' => break,
+                b'0' if len == 0 => point -= i32::from(behind_point),
+                digit => {
+                    // Digits that do not fit are zeros: a double has 17 at most.
+                    if len < text.len() {
+                        text[len] = digit;
+                        len += 1;
+                    }
+                    point += i32::from(!behind_point);
+                }
+            }
+        }
+        let (mut exponent, mut negative) = (0, false);
+        for byte in bytes {
+            match byte {
+                b'-' => negative = true,
+                b'0'..=b'9' => exponent = exponent * 10 + i32::from(byte - b'0'),
+                _ => {}
+            }
+        }
+        while len > 1 && text[len - 1] == b'0' {
+            len -= 1;
+        }
+        Self { text, len, point: if negative { point - exponent } else { point + exponent } }
+    }
+
+    fn digits(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
 }
 
 fn special(v: f64) -> Option<&'static str> {
@@ -32,52 +62,76 @@ fn special(v: f64) -> Option<&'static str> {
     }
 }
 
-fn plain(digits: &str, point: i32, out: &mut String) {
+fn plain(digits: &[u8], point: i32, out: &mut Vec<u8>) {
+    let zeros = |out: &mut Vec<u8>, n: usize| out.resize(out.len() + n, b'0');
     if point <= 0 {
-        out.push_str("0.");
-        out.extend(std::iter::repeat_n('0', (-point) as usize));
-        out.push_str(digits);
+        out.extend_from_slice(b"0.");
+        zeros(out, point.unsigned_abs() as usize);
+        out.extend_from_slice(digits);
     } else if (point as usize) >= digits.len() {
-        out.push_str(digits);
-        out.extend(std::iter::repeat_n('0', point as usize - digits.len()));
+        out.extend_from_slice(digits);
+        zeros(out, point as usize - digits.len());
     } else {
-        out.push_str(&digits[..point as usize]);
-        out.push('.');
-        out.push_str(&digits[point as usize..]);
+        let (whole, fraction) = digits.split_at(point as usize);
+        out.extend_from_slice(whole);
+        out.push(b'.');
+        out.extend_from_slice(fraction);
     }
 }
 
-fn scientific(digits: &str, point: i32, out: &mut String) {
-    out.push_str(&digits[..1]);
-    if digits.len() > 1 {
-        out.push('.');
-        out.push_str(&digits[1..]);
+fn scientific(digits: &[u8], point: i32, out: &mut Vec<u8>) {
+    if let Some((first, rest)) = digits.split_first() {
+        out.push(*first);
+        if !rest.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(rest);
+        }
     }
     let exponent = point - 1;
-    out.push('e');
-    out.push(if exponent < 0 { '-' } else { '+' });
+    out.push(b'e');
+    out.push(if exponent < 0 { b'-' } else { b'+' });
     let exponent = exponent.unsigned_abs();
     if exponent < 10 {
-        out.push('0');
+        out.push(b'0');
     }
-    out.push_str(&exponent.to_string());
+    write_integer(out, u64::from(exponent));
+}
+
+fn write(out: &mut Vec<u8>, v: f64, use_exponent: impl Fn(i32) -> bool) {
+    if let Some(text) = special(v) {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    let digits = Digits::of(v);
+    if v < 0.0 {
+        out.push(b'-');
+    }
+    if use_exponent(digits.point - 1) {
+        scientific(digits.digits(), digits.point, out);
+    } else {
+        plain(digits.digits(), digits.point, out);
+    }
 }
 
 fn layout(v: f64, use_exponent: impl Fn(i32) -> bool) -> String {
-    if let Some(text) = special(v) {
-        return text.to_owned();
+    let mut out = Vec::with_capacity(24);
+    write(&mut out, v, use_exponent);
+    // Nothing but ASCII was written.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Appends the decimal digits of a whole number.
+#[inline]
+pub fn write_integer(out: &mut Vec<u8>, mut v: u64) {
+    let (mut digits, mut at) = ([0; 20], 20);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (v % 10) as u8;
+        v /= 10;
+        if v == 0 {
+            break;
+        }
     }
-    let (digits, point) = shortest_digits(v.abs());
-    let mut out = String::with_capacity(24);
-    if v < 0.0 {
-        out.push('-');
-    }
-    if use_exponent(point - 1) {
-        scientific(&digits, point, &mut out);
-    } else {
-        plain(&digits, point, &mut out);
-    }
-    out
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Go's `strconv.FormatFloat(v, 'f', -1, 64)`: plain decimals always. PromQL printing and string values use it.
@@ -89,8 +143,32 @@ pub fn format_plain(v: f64) -> String {
 /// API sample values: plain decimals, exponents only below 1e-6 or from 1e21 on.
 #[must_use]
 pub fn format_api(v: f64) -> String {
+    let mut out = Vec::with_capacity(24);
+    write_api(&mut out, v);
+    // Nothing but ASCII was written.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Appends [`format_api`]; nothing is allocated.
+#[inline]
+pub fn write_api(out: &mut Vec<u8>, v: f64) {
     let magnitude = v.abs();
-    layout(v, |_| !(1e-6..1e21).contains(&magnitude))
+    // Whole numbers that every digit of is exact: counters, sizes, states.
+    if magnitude < 1e15 && magnitude >= 1.0 && v.trunc() == v {
+        if v < 0.0 {
+            out.push(b'-');
+        }
+        return write_integer(out, magnitude as u64);
+    }
+    if (1e-4..1e15).contains(&magnitude) {
+        // In this range both write plain decimals, if the library does.
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(v).as_bytes();
+        if memchr::memchr(b'e', text).is_none() {
+            return out.extend_from_slice(text.strip_suffix(b".0").unwrap_or(text));
+        }
+    }
+    write(out, v, |_| !(1e-6..1e21).contains(&magnitude));
 }
 
 /// Go's `FormatFloat(v, 'g', -1, 64)` and `%v`: the exponent form when the decimal exponent is below −4 or at
@@ -123,16 +201,17 @@ pub fn format_g_precision(v: f64, precision: usize) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let digits = mantissa.replace('.', "");
     let digits = digits.trim_end_matches('0');
-    let mut out = String::with_capacity(24);
+    let mut out = Vec::with_capacity(24);
     if v < 0.0 {
-        out.push('-');
+        out.push(b'-');
     }
     if exponent < -4 || exponent >= i32::try_from(precision).unwrap_or(i32::MAX) {
-        scientific(digits, exponent + 1, &mut out);
+        scientific(digits.as_bytes(), exponent + 1, &mut out);
     } else {
-        plain(digits, exponent + 1, &mut out);
+        plain(digits.as_bytes(), exponent + 1, &mut out);
     }
-    out
+    // Nothing but ASCII was written.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Go's `%.{precision}e`; without a precision the shortest digits.

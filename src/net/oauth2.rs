@@ -77,12 +77,10 @@ impl TokenSource {
         {
             return Ok(token.header.clone());
         }
-        let fresh = self.fetch(&secret).await.map_err(|reason| NetError::OAuth2 {
-            url: crate::config::ConfigUrl::parse(&self.config.token_url)
-                .map(|u| u.to_string())
-                .unwrap_or_default(),
-            reason,
-        })?;
+        let fresh = self
+            .fetch(&secret)
+            .await
+            .map_err(|reason| NetError::OAuth2 { url: self.config.token_url.to_string(), reason })?;
         let header = fresh.header.clone();
         *token = Some(fresh);
         Ok(header)
@@ -95,7 +93,7 @@ impl TokenSource {
 
     async fn fetch(&self, secret: &Secret) -> Result<Token, String> {
         let config = &self.config;
-        let mut request = self.client.post(&config.token_url).timeout(TOKEN_TIMEOUT);
+        let mut request = self.client.post(config.token_url.expose()).timeout(TOKEN_TIMEOUT);
         // The serializer cannot cross an await, so it lives in a block of its own.
         let body = {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
@@ -170,7 +168,8 @@ impl TokenSource {
         }
         let now = SystemClock.now_ms() / 1000;
         let issuer = if config.iss.is_empty() { &config.client_id } else { &config.iss };
-        let audience = if config.audience.is_empty() { &config.token_url } else { &config.audience };
+        let audience =
+            if config.audience.is_empty() { config.token_url.expose() } else { config.audience.as_str() };
         let mut nonce = [0u8; 16];
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| "no random numbers".to_owned())?;
         let mut claims = serde_json::json!({

@@ -74,6 +74,8 @@ pub struct EngineMetrics {
     sort: (Summary, Histogram),
     samples: Counter,
     samples_read: Counter,
+    steps: Counter,
+    steps_cached: Counter,
 }
 
 /// Counts a query as running until dropped.
@@ -129,6 +131,16 @@ impl EngineMetrics {
                 "The total number of samples read from storage by all queries.",
                 &[],
             ),
+            steps: registry.counter(
+                "meerkat_query_result_cache_steps_total",
+                "Steps of range queries that the result cache was asked for.",
+                &[],
+            ),
+            steps_cached: registry.counter(
+                "meerkat_query_result_cache_hit_steps_total",
+                "Steps of range queries that the result cache knew.",
+                &[],
+            ),
         }
     }
 
@@ -137,6 +149,12 @@ impl EngineMetrics {
     pub fn enter(&self) -> Active<'_> {
         self.active.add(1.0);
         Active(&self.active)
+    }
+
+    /// Counts the steps of a query that the result cache knew, and all of them.
+    pub fn count_cached(&self, known: usize, all: usize) {
+        self.steps.add(all as f64);
+        self.steps_cached.add(known as f64);
     }
 
     /// Counts a finished query.

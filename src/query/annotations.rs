@@ -17,6 +17,14 @@ pub struct Annotations {
     pub infos: Vec<String>,
 }
 
+impl Annotations {
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.warnings.is_empty() && self.infos.is_empty()
+    }
+}
+
 /// Weight of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {

@@ -1,24 +1,28 @@
 //! The door of PromQL: options, limits, errors, instant and range queries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::admission::{EngineMetrics, Gate};
 use super::annotations::Annotations;
+use super::cache::{CacheKey, ResultCache, join, missing, surroundings};
 use super::exec::answer::answer;
 use super::exec::build::Root;
 use super::exec::column::Axis;
 use super::exec::context::{Context, GlobalBudget, Limits, Rules};
 use super::explain::{Explanation, PlanNode, Profile, tree};
+use super::log::{LoggedQuery, QueryLog, QueryOrigin};
 use super::parse::ast::{Expr, ValueType};
 use super::parse::{ParseError, ParseOptions, parse_expr};
-use super::plan::{PlanOptions, plan, reach};
+use super::plan::{Plan, PlanOptions, plan, reach};
 use super::stack::{is_high, on_large_stack};
 use super::value::QueryValue;
+use parking_lot::RwLock;
+
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
-use crate::tsdb::{Queryable, StorageError};
+use crate::tsdb::{Changes, Queryable, StorageError};
 
 /// Settings of an engine that hold for all its queries.
 #[derive(Debug, Clone)]
@@ -31,12 +35,15 @@ pub struct EngineOptions {
     pub max_concurrency: usize,
     /// `--query.lookback-delta`, milliseconds.
     pub lookback_delta_ms: i64,
-    /// Default step of subqueries, milliseconds (`global.evaluation_interval`).
+    /// Default step of subqueries, milliseconds (`global.evaluation_interval`), until
+    /// [`Engine::set_default_subquery_step`] says otherwise.
     pub default_subquery_step_ms: i64,
     /// Bytes one query may hold.
     pub max_query_bytes: usize,
     /// Bytes all queries together may hold.
     pub max_total_bytes: usize,
+    /// Bytes of range queries' answers that are kept for the next time; 0 = none.
+    pub result_cache_bytes: usize,
     /// Feature `promql-experimental-functions`.
     pub experimental_functions: bool,
     /// Feature `promql-extended-range-selectors`.
@@ -63,6 +70,7 @@ impl Default for EngineOptions {
             default_subquery_step_ms: 60_000,
             max_query_bytes: 2 << 30,
             max_total_bytes: 4 << 30,
+            result_cache_bytes: 0,
             experimental_functions: false,
             extended_range_selectors: false,
             fill_modifiers: false,
@@ -85,6 +93,10 @@ pub struct QueryOptions {
     pub per_step_stats: bool,
     /// Lets the caller stop the query.
     pub cancel: CancelToken,
+    /// Who asks, for the query log.
+    pub origin: QueryOrigin,
+    /// Evaluate everything anew, and keep nothing of it.
+    pub no_cache: bool,
 }
 
 /// Stops a query from another thread; clones share one switch.
@@ -173,6 +185,9 @@ pub struct Engine {
     gate: Gate,
     memory: Arc<GlobalBudget>,
     metrics: EngineMetrics,
+    log: RwLock<Option<Arc<dyn QueryLog>>>,
+    subquery_step_ms: AtomicI64,
+    cache: ResultCache,
 }
 
 /// What is asked of a query.
@@ -191,7 +206,19 @@ impl Engine {
         let gate = Gate::new(options.max_concurrency);
         let memory = GlobalBudget::new(options.max_total_bytes, MemoryBudget::unlimited());
         let metrics = EngineMetrics::new(registry, options.max_concurrency);
-        Self { options, gate, memory, metrics }
+        let subquery_step_ms = AtomicI64::new(options.default_subquery_step_ms);
+        let cache = ResultCache::new(options.result_cache_bytes);
+        Self { options, gate, memory, metrics, log: RwLock::new(None), subquery_step_ms, cache }
+    }
+
+    /// Tells each query to `log` from now on, or to nobody.
+    pub fn set_query_log(&self, log: Option<Arc<dyn QueryLog>>) {
+        *self.log.write() = log;
+    }
+
+    /// From now on subqueries without a step take this one, milliseconds: the configuration was read again.
+    pub fn set_default_subquery_step(&self, step_ms: i64) {
+        self.subquery_step_ms.store(step_ms, Ordering::Relaxed);
     }
 
     /// The same engine in a process with a memory limit: heavy queries give way to it, and all queries together hold at
@@ -326,6 +353,19 @@ impl Engine {
         };
         stats.exec_total_time = began.elapsed().as_secs_f64();
         self.metrics.observe(&stats);
+        let log = self.log.read().clone();
+        if let Some(log) = log {
+            let steps = i64::try_from(times.axis.n.saturating_sub(1)).unwrap_or(i64::MAX);
+            log.log(&LoggedQuery {
+                query,
+                start_ms: times.axis.start,
+                end_ms: times.axis.start.saturating_add(times.step_ms.saturating_mul(steps)),
+                step_ms: times.step_ms,
+                error: result.as_ref().err(),
+                stats: &stats,
+                origin: &options.origin,
+            });
+        }
         let (value, annotations) = result?;
         Ok(QueryResult { value, annotations, stats })
     }
@@ -351,11 +391,12 @@ impl Job<'_> {
         let settings = &self.engine.options;
         let prepare = Instant::now();
         let axis = self.times.axis;
+        let default_subquery_step_ms = self.engine.subquery_step_ms.load(Ordering::Relaxed);
         let plan_options = PlanOptions {
             start_ms: axis.start,
             end_ms: axis.last(),
             step_ms: self.times.step_ms,
-            default_subquery_step_ms: settings.default_subquery_step_ms,
+            default_subquery_step_ms,
             type_and_unit_labels: settings.type_and_unit_labels,
         };
         let plan = plan(self.expr, &plan_options)?;
@@ -374,8 +415,13 @@ impl Job<'_> {
             cancel: self.options.cancel.clone(),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         };
-        let querier = self.storage.querier(min_t, max_t)?;
         let per_step = self.options.per_step_stats && settings.per_step_stats;
+        let keeping = if per_step || explained.is_some() {
+            None
+        } else {
+            self.keeping(&plan, lookback_ms, default_subquery_step_ms)
+        };
+        let querier = self.storage.querier(min_t, max_t)?;
         let ctx = Context::new(querier, self.query, rules, limits, Arc::clone(&self.engine.memory), per_step)
             .profiled(explained.is_some().then(Profile::default));
         let ctx = Arc::new(ctx);
@@ -387,7 +433,10 @@ impl Job<'_> {
             step_ms: self.times.step_ms,
             instant: self.times.instant,
         };
-        let value = answer(&ctx, &plan, axis, &root);
+        let value = match &keeping {
+            Some(keeping) => self.with_cache(keeping, &ctx, &plan, &root),
+            None => answer(&ctx, &plan, axis, &root),
+        };
         stats.inner_eval_time = inner.elapsed().as_secs_f64();
         let counts = ctx.counts();
         (stats.total_queryable_samples, stats.samples_read) = (counts.0, counts.1);
@@ -398,11 +447,80 @@ impl Job<'_> {
         }
         let mut value = value?;
         let sort = Instant::now();
-        if let QueryValue::Matrix(series) = &mut value {
-            series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        }
+        sort_matrix(&mut value);
         stats.result_sort_time = sort.elapsed().as_secs_f64();
         stats.eval_total_time = prepare.elapsed().as_secs_f64();
-        Ok((value, ctx.annotations()))
+        let annotations = ctx.annotations();
+        if let (Some(keeping), QueryValue::Matrix(series)) = (keeping, &value)
+            && annotations.is_empty()
+        {
+            self.engine.cache.keep(keeping.key, axis, keeping.as_of, series);
+        }
+        Ok((value, annotations))
+    }
+
+    /// What is needed to take a part of the answer from the cache and to keep it, unless the query is not of the kind.
+    /// Must be called before the view is opened.
+    fn keeping(&self, plan: &Plan, lookback_ms: i64, subquery_step_ms: i64) -> Option<Keeping> {
+        let axis = self.times.axis;
+        if self.times.instant || axis.n < 2 || self.options.no_cache || !self.engine.cache.is_on() {
+            return None;
+        }
+        let around = surroundings(plan, lookback_ms)?;
+        let changes = self.storage.changes()?;
+        let key = CacheKey {
+            storage: changes.id(),
+            query: self.query.to_owned(),
+            step_ms: axis.step,
+            phase_ms: axis.start.rem_euclid(axis.step),
+            lookback_ms,
+            subquery_step_ms,
+        };
+        Some(Keeping { key, around, as_of: changes.count(), changes })
+    }
+
+    /// Evaluates the steps that are not known.
+    fn with_cache(
+        &self,
+        keeping: &Keeping,
+        ctx: &Arc<Context>,
+        plan: &Plan,
+        root: &Root,
+    ) -> Result<QueryValue, QueryError> {
+        let axis = self.times.axis;
+        let hit = self.engine.cache.find(&keeping.key, axis, keeping.around, &keeping.changes);
+        self.engine.metrics.count_cached(hit.as_ref().map_or(0, |hit| hit.known.n), axis.n);
+        let Some(hit) = hit else { return answer(ctx, plan, axis, root) };
+        let (mut parts, mut known) = (Vec::new(), Some(hit.values()));
+        for part in missing(axis, hit.known) {
+            if part.start > hit.known.start {
+                parts.extend(known.take());
+            }
+            let mut value = answer(ctx, plan, part, root)?;
+            sort_matrix(&mut value);
+            match value {
+                QueryValue::Matrix(series) => parts.push(series),
+                // Range queries have no other value.
+                other => return Ok(other),
+            }
+        }
+        parts.extend(known);
+        Ok(QueryValue::Matrix(join(parts)))
+    }
+}
+
+/// How an answer may be found again.
+struct Keeping {
+    key: CacheKey,
+    /// How far around a step its value looks, milliseconds.
+    around: (i64, i64),
+    /// Changes that the view includes at least.
+    as_of: u64,
+    changes: Arc<Changes>,
+}
+
+fn sort_matrix(value: &mut QueryValue) {
+    if let QueryValue::Matrix(series) = value {
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
     }
 }

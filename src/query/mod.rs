@@ -8,6 +8,8 @@
 mod admission;
 /// Warnings and infos that accompany a result.
 pub mod annotations;
+/// Answers that are known already.
+pub mod cache;
 /// The door: options, limits, errors, instant and range queries.
 pub mod engine;
 /// Runs plans.
@@ -16,6 +18,8 @@ pub mod exec;
 pub mod explain;
 /// What the functions compute.
 pub mod functions;
+/// Who is told of each query.
+pub mod log;
 /// From text to a typed tree with positions.
 pub mod parse;
 /// From tree to plan.

@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::block::BlockMeta;
+use super::changes::Changes;
 use super::door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries, MetadataStore,
     Querier, Queryable, SeriesRef, StorageError,
 };
 use super::head::append::HeadAppender;
 use super::head::chunks::ChunkStore;
-use super::head::flush::{FlushRange, FlushSource, FlushView};
 use super::head::metrics::{HeadMetrics, register};
 use super::head::query::{HeadQuerier, HeadView};
-use super::head::replay::{Recovery, replay};
+use super::head::replay::{Recovery, ReplayWatch, replay};
 use super::head::truncate::{Cardinality, HeadStats};
 use super::head::{Head, JobLimits, Limits};
 use super::merge::MergedQuerier;
@@ -72,6 +72,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Refused series are logged at most this often.
 const TELL_REFUSED: Duration = Duration::from_secs(60);
 const COMPACT_THREAD: &str = "tsdb-compact";
+/// How much less urgent compaction is than the rest of the process.
+const COMPACT_NICE: i32 = 10;
 /// Longest time that closing waits for compaction.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -128,6 +130,8 @@ pub struct DbOptions {
     pub agent: Option<AgentOptions>,
     /// Do not take the lock file (network file systems without locks).
     pub no_lockfile: bool,
+    /// Told how far replay is.
+    pub replay: Arc<ReplayWatch>,
 }
 
 impl Default for DbOptions {
@@ -152,6 +156,7 @@ impl Default for DbOptions {
             memory: MemoryBudget::unlimited(),
             agent: None,
             no_lockfile: false,
+            replay: Arc::default(),
         }
     }
 }
@@ -184,7 +189,7 @@ pub struct Db {
     closed: AtomicBool,
     /// Held while a checkpoint is written.
     checkpointed: Mutex<Checkpointed>,
-    /// Missing where files are not the machine's own.
+    /// Missing in an agent, which has no blocks.
     stored: Option<Stored>,
     /// When an agent cut its log, and which segment it was in then, oldest first.
     cuts: Mutex<VecDeque<(Instant, u32)>>,
@@ -233,8 +238,23 @@ impl Db {
         let begun = Instant::now();
         let (dir, wal_dir, chunks_dir) =
             (options.path.clone(), options.path.join(WAL_DIR), options.path.join(CHUNKS_DIR));
+        let fresh = !vfs.exists(&dir);
         for dir in [&dir, &wal_dir, &chunks_dir] {
             vfs.create_dir_all(dir).map_err(|e| io_error("create directory", dir, &e))?;
+        }
+        // What is acknowledged in a directory whose own name is lost by a power cut is lost, too.
+        vfs.sync_dir(&dir).map_err(|e| io_error("sync directory", &dir, &e))?;
+        if fresh {
+            for parent in dir.ancestors().skip(1) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                match vfs.sync_dir(parent) {
+                    // Whoever made directories that are closed to us has to care for them.
+                    Err(e) if e.kind() != std::io::ErrorKind::PermissionDenied => {
+                        return Err(io_error("sync directory", parent, &e));
+                    }
+                    _ => {}
+                }
+            }
         }
         let lock_path = dir.join(LOCK_FILE);
         let lock = if options.no_lockfile {
@@ -282,14 +302,13 @@ impl Db {
             options.exemplar_capacity,
             HeadMetrics::new(registry),
         );
-        let recovery = replay(&head, &*vfs, &wal_dir)?;
+        let recovery = replay(&head, &*vfs, &wal_dir, &options.replay)?;
         wal.metrics().corruptions.add((recovery.damaged + recovery.unusable) as f64);
         register(&head, registry);
         let log_bytes = wal.metrics().bytes.get() as i64;
-        let stored = if vfs.is_machine() && options.agent.is_none() {
-            Some(Stored::open(&options, &head, registry)?)
-        } else {
-            None
+        let stored = match &options.agent {
+            None => Some(Stored::open(&options, &vfs, &head, registry)?),
+            Some(_) => None,
         };
         let took = begun.elapsed();
         let help = "Time taken to replay the data on disk.";
@@ -344,6 +363,13 @@ impl Db {
                     tracing::error!(%error, "compaction failed; it is tried again later");
                 }
             });
+            let compact = move || {
+                // Scrapes and queries go first, so that a range that is over is no cliff; on Linux this is the thread's alone.
+                if let Err(error) = rustix::process::nice(COMPACT_NICE) {
+                    tracing::debug!(%error, "compaction keeps the priority of the process");
+                }
+                compact();
+            };
             threads.extend(std::thread::Builder::new().name(COMPACT_THREAD.into()).spawn(compact).ok());
         }
     }
@@ -552,11 +578,16 @@ impl Db {
         min_t_ms: i64,
         max_t_ms: i64,
     ) -> Result<(), StorageError> {
-        let Some(stored) = &self.stored else { return self.head.delete(matchers, min_t_ms, max_t_ms) };
         // What is on its way from the head to a block must not escape.
-        let _guard = stored.at_rest();
-        self.head.delete(matchers, min_t_ms, max_t_ms)?;
-        stored.delete(matchers, min_t_ms, max_t_ms)
+        let _guard = self.stored.as_ref().map(Stored::at_rest);
+        let from_head = self.head.delete(matchers, min_t_ms, max_t_ms);
+        let deleted = from_head.and_then(|()| match &self.stored {
+            Some(stored) => stored.delete(matchers, min_t_ms, max_t_ms),
+            None => Ok(()),
+        });
+        // Also when it failed half way.
+        self.head.changes.note(min_t_ms, max_t_ms);
+        deleted
     }
 
     /// The head, for compaction.
@@ -569,21 +600,6 @@ impl Db {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
-    }
-}
-
-impl FlushSource for Db {
-    fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange> {
-        self.head.range_to_flush(now_ms)
-    }
-
-    fn flush_view(&self, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
-        self.head.flush_view(range)
-    }
-
-    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
-        self.head.forget_before(t_ms, &|| false)?;
-        self.checkpoint()
     }
 }
 
@@ -664,6 +680,10 @@ impl Queryable for Db {
         }
         sources.push(head);
         Ok(Box::new(MergedQuerier::new(sources)))
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        Some(Arc::clone(&self.head.changes))
     }
 }
 

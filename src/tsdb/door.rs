@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::changes::Changes;
 use crate::model::metadata::{Exemplar, Metadata};
 use crate::model::sample::HistogramValue;
 use crate::model::{Labels, Matcher, SampleBuffer};
@@ -244,6 +245,11 @@ pub struct LabelQueryHints {
 pub trait Queryable: Send + Sync {
     /// A view of `[min_t_ms, max_t_ms]`, both included, as of now.
     fn querier(&self, min_t_ms: i64, max_t_ms: i64) -> Result<Box<dyn Querier>, StorageError>;
+
+    /// What tells whether an answer of earlier still holds; `None` if nothing can: answers are not kept then.
+    fn changes(&self) -> Option<Arc<Changes>> {
+        None
+    }
 }
 
 /// A consistent view of the stored series. Holding it keeps files mapped, not the storage locked.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::changes::Changes;
 use super::door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, LabelQueryHints, Querier, Queryable,
     SelectHints, SeriesRef, SeriesSet, StorageError,
@@ -29,6 +30,7 @@ type Table = BTreeMap<Labels, Series>;
 pub struct MemoryStorage {
     /// Replaced on commit, so that open views keep what they saw.
     table: RwLock<Arc<Table>>,
+    changes: Arc<Changes>,
 }
 
 impl MemoryStorage {
@@ -41,6 +43,7 @@ impl MemoryStorage {
     /// Forgets everything.
     pub fn clear(&self) {
         *self.table.write() = Arc::default();
+        self.changes.note_all();
     }
 }
 
@@ -109,6 +112,8 @@ impl Appender for MemoryAppender<'_> {
     }
 
     fn commit(self: Box<Self>) -> Result<Commit, AppendError> {
+        let times = self.pending.iter().map(|(_, t_ms, _)| *t_ms);
+        let range = times.fold((i64::MAX, i64::MIN), |(min, max), t| (min.min(t), max.max(t)));
         let mut table = self.storage.table.write();
         let table = Arc::make_mut(&mut table);
         let (mut created, samples) = (0, self.pending.len() as u64);
@@ -119,6 +124,7 @@ impl Appender for MemoryAppender<'_> {
             });
             series.insert(t_ms, point);
         }
+        self.storage.changes.note(range.0, range.1);
         Ok(Commit::new(samples, created, None))
     }
 
@@ -134,6 +140,10 @@ struct MemoryQuerier {
 impl Queryable for MemoryStorage {
     fn querier(&self, min_t_ms: i64, max_t_ms: i64) -> Result<Box<dyn Querier>, StorageError> {
         Ok(Box::new(MemoryQuerier { table: Arc::clone(&self.table.read()), min_t_ms, max_t_ms }))
+    }
+
+    fn changes(&self) -> Option<Arc<Changes>> {
+        Some(Arc::clone(&self.changes))
     }
 }
 

@@ -1,8 +1,8 @@
 //! How do several sources (blocks, the head) look like one? Series are merged in order of labels, samples in order
 //! of time; where two sources have a sample of the same timestamp, the later source in the list wins.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use super::door::{LabelQueryHints, Querier, SelectHints, SeriesSet, StorageError};
 use crate::model::histogram::CounterResetHint;
@@ -94,19 +94,36 @@ struct MergedSet {
 
 impl MergedSet {
     fn new(sets: Vec<Box<dyn SeriesSet>>, warnings: Vec<String>) -> Self {
-        let mut heap = BinaryHeap::new();
-        for (s, set) in sets.iter().enumerate().filter(|(_, set)| !set.is_empty()) {
-            heap.push(Reverse((set.labels(0), s, 0)));
-        }
+        // The next labels of each set. There are a handful of sets and most have most of the series, so that looking
+        // at all heads costs fewer comparisons than a heap.
+        let mut heads: Vec<(Option<Labels>, usize)> =
+            sets.iter().map(|set| ((!set.is_empty()).then(|| set.labels(0)), 0)).collect();
         let (mut series, mut members): (Vec<(Labels, u32)>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
-        while let Some(Reverse((labels, s, i))) = heap.pop() {
-            if i + 1 < sets[s].len() {
-                heap.push(Reverse((sets[s].labels(i + 1), s, i + 1)));
+        let mut least: Vec<usize> = Vec::with_capacity(sets.len());
+        loop {
+            least.clear();
+            for (s, (labels, _)) in heads.iter().enumerate() {
+                let Some(labels) = labels else { continue };
+                let order = least.first().and_then(|m| heads[*m].0.as_ref()).map(|least| labels.cmp(least));
+                match order {
+                    Some(Ordering::Greater) => {}
+                    Some(Ordering::Equal) => least.push(s),
+                    Some(Ordering::Less) | None => {
+                        least.clear();
+                        least.push(s);
+                    }
+                }
             }
-            if series.last().is_none_or(|(last, _)| *last != labels) {
+            let Some(first) = least.first() else { break };
+            if let Some(labels) = heads[*first].0.clone() {
                 series.push((labels, members.len() as u32));
             }
-            members.push((s as u32, i as u32));
+            for s in &least {
+                let (labels, i) = &mut heads[*s];
+                members.push((*s as u32, *i as u32));
+                *i += 1;
+                *labels = (*i < sets[*s].len()).then(|| sets[*s].labels(*i));
+            }
         }
         Self { sets, series, members, warnings }
     }
@@ -135,6 +152,11 @@ impl SeriesSet for MergedSet {
         let (mut next, mut merged) = (SampleBuffer::default(), SampleBuffer::default());
         for (set, number) in rest {
             self.sets[*set as usize].samples(*number as usize, min_t_ms, max_t_ms, &mut next)?;
+            if last(out).zip(first(&next)).is_none_or(|(a, b)| a < b) {
+                // The usual case: one source ends before the next begins.
+                append(out, &mut next);
+                continue;
+            }
             merge_buffers(out, &next, &mut merged);
             std::mem::swap(out, &mut merged);
         }
@@ -158,6 +180,26 @@ fn first(b: &SampleBuffer) -> Option<i64> {
 
 fn last(b: &SampleBuffer) -> Option<i64> {
     b.timestamps.last().copied().into_iter().chain(b.histograms.last().map(|(t, _)| *t)).max()
+}
+
+/// Puts `later` behind `out`; nothing of it is older.
+fn append(out: &mut SampleBuffer, later: &mut SampleBuffer) {
+    if out.is_empty() {
+        return std::mem::swap(out, later);
+    }
+    let start_times = |mine: &mut Vec<i64>, len: usize, theirs: &[i64], more: usize| {
+        if !mine.is_empty() || !theirs.is_empty() {
+            mine.resize(len, 0);
+            mine.extend_from_slice(theirs);
+            mine.resize(len + more, 0);
+        }
+    };
+    start_times(&mut out.float_start_ts, out.values.len(), &later.float_start_ts, later.values.len());
+    let (len, more) = (out.histograms.len(), later.histograms.len());
+    start_times(&mut out.histogram_start_ts, len, &later.histogram_start_ts, more);
+    out.timestamps.extend_from_slice(&later.timestamps);
+    out.values.extend_from_slice(&later.values);
+    out.histograms.append(&mut later.histograms);
 }
 
 fn push_from(b: &SampleBuffer, float: bool, i: usize, apart: bool, out: &mut SampleBuffer) {

@@ -3,6 +3,8 @@
 
 /// Immutable blocks in the native format.
 pub mod block;
+/// Which times changed since when.
+pub mod changes;
 /// Encodings of young samples.
 pub mod chunk;
 /// How blocks are made, merged and dropped.
@@ -28,12 +30,14 @@ pub mod vfs;
 /// The write-ahead log.
 pub mod wal;
 
+pub use changes::Changes;
 pub use db::{AgentOptions, Db, DbOptions};
 pub use door::{
     AppendError, Appendable, Appender, BatchOptions, Commit, ExemplarQuerier, ExemplarSeries,
     LabelQueryHints, MetadataStore, Projection, Querier, Queryable, SelectHints, SeriesRef, SeriesSet,
     StorageError,
 };
+pub use head::replay::ReplayWatch;
 pub use tail::{LogPosition, LogTail, LogTails, TailBatch, TailMarks};
 
 /// Hash maps inside storage: fast, seeded at random so that nobody can aim at one bucket.

@@ -195,6 +195,12 @@ fn what_is_pushed_can_be_queried() {
     let url = format!("http://{}", closed.address);
     expect(&["push", "metrics", &url, metrics], 1, &["FAILED", "the server answered 404"]);
     expect(&["push", "metrics", "http://127.0.0.1:1", metrics], 1, &["FAILED"]);
+    let plan = ["SERIES", "aggregation sum: sum(pushed_total)", "selector: pushed_total", "samples read"];
+    expect(&["query", "explain", "--time", t, &url, "sum(pushed_total)"], 0, &plan);
+    let range = ["query", "explain", "--start", t, "--end", "1700000060", "--step", "30s", &url];
+    expect(&[&range[..], &["rate(pushed_total[1m])"]].concat(), 0, &["call rate", "range selector"]);
+    expect(&["query", "explain", "-o", "json", "--time", t, &url, "1"], 0, &["\"kind\":\"number\""]);
+    expect(&["query", "explain", "--time", t, "--step", "30s", &url, "1"], 2, &["--time"]);
     expect(&["query", "instant", "http://127.0.0.1:1", "up"], 1, &["query error"]);
 }
 
@@ -214,6 +220,7 @@ fn each_command_has_help() {
         &["query", "range"],
         &["query", "series"],
         &["query", "labels"],
+        &["query", "explain"],
         &["push", "metrics"],
         &["tsdb", "list"],
         &["promtool"],

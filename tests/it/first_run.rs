@@ -56,7 +56,7 @@ fn the_user_interface_is_served_whole() {
     assert_eq!(page.status, 200);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let policy = page.header("content-security-policy").expect("a content security policy");
-    assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
     let html = page.text();
     if html.contains("built without its user interface") {

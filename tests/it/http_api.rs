@@ -244,7 +244,7 @@ fn pages_live_below_the_route_prefix() {
     assert_eq!((root.status, root.header("location")), (302, Some("/mon/query?g0.expr=up")));
     let page = server.get("/mon/query");
     assert_eq!(page.status, 200);
-    assert!(page.header("content-security-policy").is_some_and(|p| p.contains("default-src 'self'")));
+    assert!(page.header("content-security-policy").is_some_and(|p| p.contains("default-src 'none'")));
 }
 
 #[test]

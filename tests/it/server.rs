@@ -42,8 +42,10 @@ impl Answer {
     }
 }
 
+/// The program under test: the one that was just built, or what `MEERKAT_BINARY` names.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meerkat"));
+    let named = std::env::var_os("MEERKAT_BINARY");
+    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_meerkat").into()));
     command.env_clear();
     command
 }
@@ -93,6 +95,15 @@ impl Server {
                 Err(e) => panic!("no line with {part:?} ({e}); the log was:\n{seen}"),
             }
         }
+    }
+
+    /// All further log lines until the process has ended.
+    pub fn rest_of_log(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            out.push(line);
+        }
+        out
     }
 
     /// Sends one request over a connection of its own.

@@ -438,7 +438,7 @@ fn a_damaged_head_chunk_costs_only_itself() {
 
 #[test]
 fn truncation_forgets_what_is_in_blocks_and_nothing_else() {
-    use meerkat::tsdb::head::flush::{FlushSource, RawSamples};
+    use meerkat::tsdb::head::flush::RawSamples;
     let vfs = CrashVfs::new();
     let hour = 3_600_000;
     let (db, _) = open_with(&vfs, DbOptions { out_of_order_window_ms: 10 * hour, ..options() }).unwrap();
@@ -451,10 +451,10 @@ fn truncation_forgets_what_is_in_blocks_and_nothing_else() {
             appender.commit().unwrap();
         }
     }
-    let range = db.range_to_flush(0).expect("four hours are more than one and a half block ranges");
+    let range = db.head().range_to_flush(0).expect("four hours are more than one and a half block ranges");
     assert_eq!((range.min_t_ms, range.max_t_ms), (0, 2 * hour - 1));
     let old = db.querier(0, 2 * hour).unwrap();
-    let view = db.flush_view(range).unwrap();
+    let view = db.head().flush_view(range).unwrap();
     assert_eq!(view.len(), 4);
     let mut raw = RawSamples::default();
     view.samples(0, &mut raw).unwrap();
@@ -462,14 +462,15 @@ fn truncation_forgets_what_is_in_blocks_and_nothing_else() {
     // Late samples: one that the view cannot have seen.
     commit(&db, 30_000).unwrap();
     drop((view, old));
-    db.truncate_before(range.max_t_ms + 1).unwrap();
+    db.head().forget_before(range.max_t_ms + 1, &|| false).unwrap();
+    db.checkpoint().unwrap();
     let mut want: BTreeSet<i64> = (120..240).map(|k| k * 60_000).collect();
     want.insert(30_000);
     assert_eq!(stored(&db), want);
     assert_eq!(db.head_stats().num_series, 3, "the series that ended is gone");
     assert_eq!(stored(&open(&vfs.kill())), want);
     assert!(matches!(
-        db.range_to_flush(0),
+        db.head().range_to_flush(0),
         None | Some(meerkat::tsdb::head::flush::FlushRange { min_t_ms: 0, .. })
     ));
     // The slot of the removed series is used again under another reference.

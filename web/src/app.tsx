@@ -210,7 +210,7 @@ export function App() {
         <button
           type="button"
           class="btn quiet seek"
-          aria-label="Go to anything"
+          aria-label="Search Ctrl K"
           aria-keyshortcuts="Control+K"
           onClick={() => setPalette(true)}
         >

@@ -5,8 +5,6 @@ import { applyTheme } from "./lib/prefs";
 import { startRouter } from "./lib/router";
 import "./styles/base.css";
 import "./styles/parts.css";
-import "./styles/pages.css";
-import "./styles/query.css";
 
 applyTheme();
 startRouter();

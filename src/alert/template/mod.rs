@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use exec::{ExpandError, QuerySource};
+pub use functions::names as function_names;
 pub use parse::{Template, TemplateError};
 pub use value::Value;
 

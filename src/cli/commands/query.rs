@@ -59,6 +59,14 @@ pub(super) fn command() -> Command {
                 .arg(value("step", "Distance of the points, a duration.")),
         )
         .subcommand(
+            base("explain", "Evaluate and show the plan with series, samples and time of each part")
+                .arg(expr())
+                .arg(time("time", "When; now by default.").conflicts_with_all(["start", "end", "step"]))
+                .arg(time("start", "First time of a range; five minutes before the end by default."))
+                .arg(time("end", "Last time of a range; now by default."))
+                .arg(value("step", "Distance of the points of a range, a duration.")),
+        )
+        .subcommand(
             base("series", "List series")
                 .arg(matchers().required(true))
                 .arg(time("start", "From when."))
@@ -80,6 +88,8 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
         }
         if text(matches, "format") == "json" {
             println!("{data}");
+        } else if name == "explain" {
+            print_plan(&data);
         } else {
             print_data(&data);
         }
@@ -101,6 +111,26 @@ fn seconds(matches: &ArgMatches, name: &str) -> Result<Option<f64>, String> {
     number.or_else(date).map(Some).ok_or_else(error)
 }
 
+/// Adds `start`, `end` and `step`.
+fn append_range(
+    matches: &ArgMatches,
+    form: &mut form_urlencoded::Serializer<'_, String>,
+) -> Result<(), String> {
+    let end = seconds(matches, "end")?.unwrap_or_else(now_seconds);
+    let start = seconds(matches, "start")?.unwrap_or(end - 300.0);
+    if end < start {
+        return Err("--end is before --start".into());
+    }
+    let step = match text(matches, "step") {
+        "" => ((end - start) / DEFAULT_POINTS).floor().max(1.0).to_string(),
+        step => step.to_owned(),
+    };
+    form.append_pair("start", &start.to_string());
+    form.append_pair("end", &end.to_string());
+    form.append_pair("step", &step);
+    Ok(())
+}
+
 fn ask(name: &str, matches: &ArgMatches) -> Result<(Value, Vec<String>), String> {
     let server = text(matches, "server").trim_end_matches('/');
     let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
@@ -114,20 +144,18 @@ fn ask(name: &str, matches: &ArgMatches) -> Result<(Value, Vec<String>), String>
             "/api/v1/query".to_owned()
         }
         "range" => {
-            let end = seconds(matches, "end")?.unwrap_or_else(now_seconds);
-            let start = seconds(matches, "start")?.unwrap_or(end - 300.0);
-            if end < start {
-                return Err("--end is before --start".into());
-            }
-            let step = match text(matches, "step") {
-                "" => ((end - start) / DEFAULT_POINTS).floor().max(1.0).to_string(),
-                step => step.to_owned(),
-            };
             form.append_pair("query", text(matches, "expr"));
-            form.append_pair("start", &start.to_string());
-            form.append_pair("end", &end.to_string());
-            form.append_pair("step", &step);
+            append_range(matches, &mut form)?;
             "/api/v1/query_range".to_owned()
+        }
+        "explain" => {
+            form.append_pair("query", text(matches, "expr"));
+            if ["start", "end", "step"].iter().any(|name| !text(matches, name).is_empty()) {
+                append_range(matches, &mut form)?;
+            } else if let Some(time) = seconds(matches, "time")? {
+                form.append_pair("time", &time.to_string());
+            }
+            "/api/v1/explain".to_owned()
         }
         _ => {
             for matcher in many(matches, "match") {
@@ -222,5 +250,55 @@ fn print_data(data: &Value) {
                 println!("{name} =>\n{}", points.join("\n"));
             }
         }
+    }
+}
+
+/// Longest text of a part that is shown.
+const PART_COLUMNS: usize = 60;
+
+/// The plan as a tree: what, its text, series, samples, milliseconds with and without the parts below.
+fn print_plan(data: &Value) {
+    let mut rows = vec![["SERIES", "SAMPLES", "MS", "OWN MS", "PART"].map(str::to_owned)];
+    plan_rows(&data["plan"], 0, &mut rows);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3)];
+    for [series, samples, ms, own, part] in &rows {
+        println!(
+            "{series:>0$}  {samples:>1$}  {ms:>2$}  {own:>3$}  {part}",
+            widths[0], widths[1], widths[2], widths[3]
+        );
+    }
+    let samples = &data["stats"]["samples"];
+    let number = |name: &str| samples[name].as_u64().unwrap_or(0);
+    let total = data["stats"]["timings"]["execTotalTime"].as_f64().unwrap_or(0.0);
+    println!(
+        "total {:.3} ms, {} samples read, at most {} held, {} bytes",
+        total * 1000.0,
+        number("samplesRead"),
+        number("peakSamples"),
+        number("peakBytes")
+    );
+}
+
+fn plan_rows(node: &Value, level: usize, rows: &mut Vec<[String; 5]>) {
+    let word = |field: &str| node[field].as_str().unwrap_or_default();
+    let mut text: String = word("text").split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((cut, _)) = text.char_indices().nth(PART_COLUMNS) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    let title = [word("kind"), word("name"), if node["constant"] == true { "(once)" } else { "" }];
+    let title = title.into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" ");
+    let ms = |field: &str| format!("{:.3}", node[field].as_f64().unwrap_or(0.0) * 1000.0);
+    let count = |field: &str| node[field].as_u64().unwrap_or(0).to_string();
+    rows.push([
+        count("series"),
+        count("samples"),
+        ms("seconds"),
+        ms("ownSeconds"),
+        format!("{}{title}: {text}", "  ".repeat(level)),
+    ]);
+    for child in node["children"].as_array().into_iter().flatten() {
+        plan_rows(child, level + 1, rows);
     }
 }

@@ -138,7 +138,7 @@ macro_rules! of_role {
 }
 
 impl AwsSdConfig {
-    /// The section of the role's own that means the same; none for roles that are not served.
+    /// The section of the role's own that means the same; none for a role that does not exist.
     #[must_use]
     pub fn of_role(&self) -> Option<super::SdConfig> {
         use super::SdConfig;
@@ -147,6 +147,8 @@ impl AwsSdConfig {
             "ecs" => SdConfig::Ecs(of_role!(self, EcsSdConfig { clusters })),
             "lightsail" => SdConfig::Lightsail(of_role!(self, LightsailSdConfig {})),
             "msk" => SdConfig::Msk(of_role!(self, MskSdConfig { clusters })),
+            "rds" => SdConfig::Rds(of_role!(self, RdsSdConfig { clusters, filters })),
+            "elasticache" => SdConfig::Elasticache(of_role!(self, ElasticacheSdConfig { clusters })),
             _ => return None,
         })
     }
@@ -291,6 +293,8 @@ section! {
         port: u16 = 80; always,
         /// How often to ask.
         refresh_interval: PromDuration = PromDuration::seconds(60),
+        /// Filters of instances.
+        filters: Vec<Ec2Filter>,
         /// Most requests at once.
         request_concurrency: i64 = 10,
         /// Authentication, TLS, proxy.

@@ -90,6 +90,12 @@ mechanisms! {
     "vultr_sd_configs" => Vultr(VultrSdConfig),
 }
 
+/// Names of all mechanisms, such as `file`, but for lists in the configuration itself.
+#[must_use]
+pub fn mechanisms() -> Vec<&'static str> {
+    KEYS.iter().filter_map(|key| key.strip_suffix("_sd_configs")).collect()
+}
+
 /// All discovery sections of a job or Alertmanager, in order of their keys.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SdConfigs(pub Vec<SdConfig>);

@@ -173,6 +173,17 @@ fn set_authorization(headers: &mut HeaderMap, value: &Secret) -> Result<(), NetE
     Ok(())
 }
 
+/// A signed assertion (RFC 7523) with the RSA key of a PEM text; `algorithm` is `RS256`, `RS384` or `RS512`.
+pub fn signed_assertion(
+    algorithm: &str,
+    pem: &[u8],
+    header: serde_json::Value,
+    claims: &serde_json::Value,
+) -> Result<String, String> {
+    let key = super::jwt::rsa_key(pem, "private key")?;
+    super::jwt::sign(algorithm, &key, header, claims)
+}
+
 /// The authenticator of a `remote_write`, `remote_read` or `alertmanagers` section, if it names a provider.
 pub fn authenticator_for(
     sigv4: Option<&crate::config::remote::SigV4Config>,

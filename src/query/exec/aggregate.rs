@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::build::Scalar;
 use super::column::{ABSENT, Axis, Column, Meta, is_absent};
-use super::context::Context;
+use super::context::{Context, Pace};
 use super::grouping::{Groups, KeyRule};
 use super::node::{BoxNode, Held, Materialised, Node};
 use super::parallel::each_column;
@@ -25,12 +25,14 @@ pub fn group_rule(grouping: &[Arc<str>], without: bool) -> KeyRule {
 }
 
 /// Groups of the series of a node: the group of each, and the labels of each group.
-pub fn groups_of(ctx: &Context, node: &dyn Node, rule: KeyRule) -> (Vec<u32>, Vec<Meta>) {
+pub fn groups_of(ctx: &Context, node: &dyn Node, rule: KeyRule) -> Result<(Vec<u32>, Vec<Meta>), QueryError> {
+    let mut pace = Pace::default();
     let delayed = ctx.rules.delayed_name_removal;
     let mut groups = Groups::new(rule, delayed);
     let mut metas: Vec<Meta> = Vec::new();
     let mut ids = Vec::with_capacity(node.metas().len());
     for meta in node.metas() {
+        pace.step(ctx, 256)?;
         let (id, new) = groups.id(meta);
         if new {
             metas.push(Meta::new(groups.rule().labels(meta, delayed)));
@@ -39,7 +41,7 @@ pub fn groups_of(ctx: &Context, node: &dyn Node, rule: KeyRule) -> (Vec<u32>, Ve
         metas[id as usize].drop_name |= meta.drop_name && delayed;
         ids.push(id);
     }
-    (ids, metas)
+    Ok((ids, metas))
 }
 
 /// Sum or mean of histograms at one step; without a value once they turned out not to go together.
@@ -96,7 +98,7 @@ impl Folding<'_> {
 
     /// Evaluates the aggregation of `input`.
     pub fn run(&self, input: &dyn Node, rule: KeyRule) -> Result<BoxNode, QueryError> {
-        let (ids, metas) = groups_of(self.ctx, input, rule);
+        let (ids, metas) = groups_of(self.ctx, input, rule)?;
         if let Some(param) = &self.param
             && !ids.is_empty()
         {

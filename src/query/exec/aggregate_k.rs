@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::aggregate::{group_rule, groups_of};
 use super::build::Scalar;
 use super::column::{Axis, Column, Meta, Point, is_absent};
-use super::context::Context;
+use super::context::{Context, Pace};
 use super::grouping::KeyRule;
 use super::node::{BoxNode, Held, Materialised, Node};
 use super::parallel::each_column;
@@ -133,7 +133,7 @@ impl Choosing<'_> {
             return Ok(Box::new(Materialised::new(Vec::new(), Vec::new(), Held::new(self.ctx))));
         }
         let top = self.op == AggregateOp::Topk;
-        let (ids, groups) = groups_of(self.ctx, input, rule);
+        let (ids, groups) = groups_of(self.ctx, input, rule)?;
         let n = self.axis.n;
         let mut held = Held::new(self.ctx);
         held.grow(groups.len() * n * 24, 0)?;
@@ -155,7 +155,9 @@ impl Choosing<'_> {
             held.grow(grown * 16, 0)
         })?;
         let mut outputs = Outputs::new(self.axis.n);
+        let mut pace = Pace::default();
         for (slot, mut heap) in best.into_iter().enumerate() {
+            pace.step(self.ctx, 64 * heap.0.len() + 1)?;
             if n == 1 {
                 heap.0.sort_by(|a, b| order(a.0, b.0, top));
             }
@@ -168,7 +170,7 @@ impl Choosing<'_> {
 
     fn limitk(&self, input: &dyn Node, rule: KeyRule) -> Result<BoxNode, QueryError> {
         let counts = self.counts(input.metas().len())?;
-        let (ids, groups) = groups_of(self.ctx, input, rule);
+        let (ids, groups) = groups_of(self.ctx, input, rule)?;
         let n = self.axis.n;
         let mut held = Held::new(self.ctx);
         held.grow(groups.len() * n * 4, 0)?;
@@ -303,11 +305,13 @@ pub fn count_values(
         return Err(QueryError::Execution(format!("invalid label name {written}")));
     }
     let rule = group_rule(grouping, without);
-    let (ids, groups) = groups_of(ctx, input, rule.clone());
+    let (ids, groups) = groups_of(ctx, input, rule)?;
     let (_, columns, mut held) = materialise_all(ctx, input, axis)?;
     let mut index: HashMap<(Labels, bool), usize, foldhash::fast::RandomState> = HashMap::default();
     let (mut metas, mut counts) = (Vec::<Meta>::new(), Vec::<Column>::new());
+    let mut pace = Pace::default();
     for (id, column) in ids.iter().zip(&columns) {
+        pace.step(ctx, axis.n * 64)?;
         let group = &groups[*id as usize];
         for step in 0..axis.n {
             let text = match column.point(step) {

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use super::build::Scalar;
 use super::column::{Axis, Column, Meta, is_absent};
-use super::context::Context;
+use super::context::{Context, Pace};
 use super::merge::materialise;
 use super::node::{Held, Node, Scratch};
 use crate::model::histogram::FloatHistogram;
@@ -75,7 +75,7 @@ impl BucketNode {
                 ctx.note(&Note::InvalidQuantile(phi), *span);
             }
         }
-        let distributions = group(ctx, &series, &columns, span);
+        let distributions = group(ctx, &series, &columns, span)?;
         let mut metas = Vec::new();
         for d in &distributions {
             match &ask {
@@ -125,7 +125,13 @@ impl BucketNode {
     }
 }
 
-fn group(ctx: &Context, series: &[Meta], columns: &[Column], span: Span) -> Vec<Distribution> {
+fn group(
+    ctx: &Context,
+    series: &[Meta],
+    columns: &[Column],
+    span: Span,
+) -> Result<Vec<Distribution>, QueryError> {
+    let mut pace = Pace::default();
     let delayed = ctx.rules.delayed_name_removal;
     let mut index: HashMap<Labels, usize, foldhash::fast::RandomState> = HashMap::default();
     let mut out: Vec<Distribution> = Vec::new();
@@ -153,8 +159,13 @@ fn group(ctx: &Context, series: &[Meta], columns: &[Column], span: Span) -> Vec<
             let at = find(seen, &mut out);
             out[at].native = Some(i);
         }
+        pace.step(ctx, 256)?;
     }
-    out
+    // Each step sorts its buckets: what is in order already takes one look.
+    for d in &mut out {
+        d.classic.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    Ok(out)
 }
 
 impl Node for BucketNode {
@@ -167,7 +178,9 @@ impl Node for BucketNode {
         let (d, which) = (&self.distributions[i / self.width()], i % self.width());
         let metric = d.labels.metric_name();
         let mut buckets: Vec<Bucket> = Vec::with_capacity(d.classic.len());
+        let mut pace = Pace::default();
         for step in 0..self.axis.n {
+            pace.step(&self.ctx, d.classic.len() * 8 + 1)?;
             buckets.clear();
             for (upper_bound, series) in &d.classic {
                 let count = self.columns[*series].values[step];

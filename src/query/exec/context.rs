@@ -60,6 +60,27 @@ pub struct Rules {
     pub type_and_unit_labels: bool,
 }
 
+/// Counts what a loop does and looks now and then whether the query should stop: often enough for a tenth of a
+/// second, rarely enough to cost nothing.
+#[derive(Debug, Default)]
+pub struct Pace(usize);
+
+impl Pace {
+    /// Looks at deadline and cancellation after this much work: well below a millisecond of simple steps.
+    const BETWEEN_CHECKS: usize = 1 << 16;
+
+    /// Counts `work` simple steps.
+    #[inline]
+    pub fn step(&mut self, ctx: &Context, work: usize) -> Result<(), QueryError> {
+        self.0 += work;
+        if self.0 < Self::BETWEEN_CHECKS {
+            return Ok(());
+        }
+        self.0 = 0;
+        ctx.check()
+    }
+}
+
 /// The shared state of one query.
 pub struct Context {
     querier: Box<dyn Querier>,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::column::Meta;
+use super::context::{Context, Pace};
 use crate::model::{Label, Labels, METRIC_NAME};
+use crate::query::QueryError;
 
 /// Whether a label goes away together with the metric name.
 #[inline]
@@ -104,6 +106,16 @@ impl Groups {
         let id = self.ids.len() as u32;
         self.ids.insert(self.key.as_slice().into(), id);
         (id, true)
+    }
+
+    /// The numbers of the groups of all series.
+    pub fn ids(&mut self, ctx: &Context, metas: &[Meta]) -> Result<Vec<u32>, QueryError> {
+        let mut pace = Pace::default();
+        let id = |meta| {
+            pace.step(ctx, 256)?;
+            Ok(self.id(meta).0)
+        };
+        metas.iter().map(id).collect()
     }
 
     /// Number of groups.

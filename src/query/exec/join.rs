@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::column::{Axis, Column, Meta, Point, is_absent};
-use super::context::Context;
+use super::context::{Context, Pace};
 use super::grouping::{Groups, KeyRule, drop_reserved};
 use super::merge::{materialise, same_labelset};
 use super::node::{BoxNode, Held, Materialised, Node, Scratch};
@@ -106,11 +106,11 @@ impl Join<'_> {
     pub fn run(self, left: BoxNode, right: BoxNode) -> Result<BoxNode, QueryError> {
         let (left, right) = if self.swapped() { (right, left) } else { (left, right) };
         let mut groups = Groups::new(match_rule(self.matching), self.delayed());
-        let right_ids: Vec<u32> = right.metas().iter().map(|m| groups.id(m).0).collect();
-        let left_ids: Vec<u32> = left.metas().iter().map(|m| groups.id(m).0).collect();
+        let right_ids = groups.ids(self.ctx, right.metas())?;
+        let left_ids = groups.ids(self.ctx, left.metas())?;
         if self.matching.fill_left.is_none()
             && self.matching.fill_right.is_none()
-            && let Some(pairs) = self.plain_pairs(&*left, &*right, &left_ids, &right_ids, groups.len())
+            && let Some(pairs) = self.plain_pairs(&*left, &*right, &left_ids, &right_ids, groups.len())?
         {
             return self.lazy(left, right, pairs);
         }
@@ -127,34 +127,36 @@ impl Join<'_> {
         left_ids: &[u32],
         right_ids: &[u32],
         groups: usize,
-    ) -> Option<Vec<(u32, u32, Meta)>> {
+    ) -> Result<Option<Vec<(u32, u32, Meta)>>, QueryError> {
         const NONE: u32 = u32::MAX;
         let mut one = vec![NONE; groups];
         for (i, id) in right_ids.iter().enumerate() {
             let slot = &mut one[*id as usize];
             if *slot != NONE {
-                return None;
+                return Ok(None);
             }
             *slot = i as u32;
         }
         let mut taken = vec![false; groups];
         let mut results: hashbrown::HashSet<Labels, foldhash::fast::RandomState> = Default::default();
         let mut pairs = Vec::new();
+        let mut pace = Pace::default();
         for (i, id) in left_ids.iter().enumerate() {
+            pace.step(self.ctx, 1024)?;
             let r = one[*id as usize];
             if r == NONE {
                 continue;
             }
             if self.one_to_one() && std::mem::replace(&mut taken[*id as usize], true) {
-                return None;
+                return Ok(None);
             }
             let meta = self.result(Some(&left.metas()[i]), Some(&right.metas()[r as usize]));
             if !results.insert(meta.labels.clone()) {
-                return None;
+                return Ok(None);
             }
             pairs.push((i as u32, r, meta));
         }
-        Some(pairs)
+        Ok(Some(pairs))
     }
 
     fn lazy(
@@ -199,8 +201,9 @@ impl Join<'_> {
         let (left_metas, left_columns, _left_held) = materialise(self.ctx, left, self.axis)?;
         let (right_metas, right_columns, _right_held) = materialise(self.ctx, right, self.axis)?;
         let mut groups = Groups::new(match_rule(self.matching), self.delayed());
-        let right_ids: Vec<usize> = right_metas.iter().map(|m| groups.id(m).0 as usize).collect();
-        let left_ids: Vec<usize> = left_metas.iter().map(|m| groups.id(m).0 as usize).collect();
+        let wide = |ids: Vec<u32>| ids.into_iter().map(|id| id as usize).collect::<Vec<_>>();
+        let right_ids = wide(groups.ids(self.ctx, &right_metas)?);
+        let left_ids = wide(groups.ids(self.ctx, &left_metas)?);
         let mut walk = Walk {
             join: &self,
             left: Side { metas: left_metas, columns: left_columns, ids: left_ids },
@@ -212,10 +215,10 @@ impl Join<'_> {
             columns: Vec::new(),
             last_step: Vec::new(),
         };
+        let (mut pace, work) =
+            (Pace::default(), 16 * (walk.left.ids.len() + walk.right.ids.len()) + walk.groups);
         for step in 0..self.axis.n {
-            if step % 64 == 0 {
-                self.ctx.check()?;
-            }
+            pace.step(self.ctx, work)?;
             walk.step(step)?;
         }
         let mut held = Held::new(self.ctx);

@@ -22,6 +22,8 @@ pub mod grouping;
 pub mod info;
 /// Binary operations between vectors.
 pub mod join;
+/// Functions that look at every sample of every window.
+mod lanes;
 /// Functions of one series at a time.
 pub mod map;
 /// Series that have to be told apart anew after their labels changed.

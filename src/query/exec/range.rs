@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::build::{Scalar, Value, build};
 use super::column::{Axis, Column, Meta, Point};
-use super::context::Context;
+use super::context::{Context, Pace};
 use super::node::{BoxNode, Node, Scratch};
 use super::selector::select;
 use super::slide;
@@ -55,9 +55,6 @@ pub fn subquery_axis(axis: Axis, shift: Shift, range_ms: i64, step_ms: i64) -> A
     let n = if to < start { 0 } else { ((to - start) / step_ms + 1) as usize };
     Axis { start, step: step_ms, n }
 }
-
-/// Windows that are computed between two looks at deadline and cancellation; one may hold many samples.
-const STEPS_BETWEEN_CHECKS: usize = 64;
 
 /// Steps a subquery may have: more do not fit any sensible memory.
 const MAX_SUBQUERY_STEPS: usize = 50_000_000;
@@ -148,6 +145,12 @@ impl Windows {
         }
         let meta = &self.metas[i];
         if meta.drop_name && !self.ctx.rules.delayed_name_removal { "" } else { meta.labels.metric_name() }
+    }
+
+    /// The query.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.ctx
     }
 
     /// Loads series `i` without stale markers.
@@ -355,11 +358,9 @@ impl RangeNode {
         out: &mut Column,
     ) -> Result<u64, QueryError> {
         let (mut f, mut h) = (0..0, 0..0);
-        let mut looked_at = 0u64;
+        let (mut looked_at, mut pace) = (0u64, Pace::default());
         for step in 0..self.windows.axis.n {
-            if step % STEPS_BETWEEN_CHECKS == 0 {
-                self.windows.ctx.check()?;
-            }
+            pace.step(&self.windows.ctx, 4 * f.len() + 64 * h.len() + 16)?;
             let (start, end, from, to) = self.windows.edges(step);
             let advance = |range: &mut std::ops::Range<usize>, len: usize, t: &dyn Fn(usize) -> i64| {
                 while range.end < len && t(range.end) <= to {
@@ -439,10 +440,15 @@ impl Node for RangeNode {
                 && self.windows.extension == RangeExtension::None
                 && (buffer.float_start_ts.is_empty() || !env.use_start_timestamps)
                 && !ctx.counts_steps();
-            let fast = if floats_alone { slide::fast(self.func, &self.windows, &buffer, out) } else { None };
+            let fast = if floats_alone {
+                slide::fast(self.func, &self.params, &self.windows, &buffer, out)
+            } else {
+                Ok(None)
+            };
             let looked_at = match fast {
-                Some(looked_at) => Ok(looked_at),
-                None => self.slide(&buffer, &mut scratch.floats, &env, out),
+                Ok(None) => self.slide(&buffer, &mut scratch.floats, &env, out),
+                Ok(Some(looked_at)) => Ok(looked_at),
+                Err(error) => Err(error),
             };
             result = looked_at.map(|looked_at| ctx.count_samples(0, looked_at));
         }

@@ -19,7 +19,7 @@ fn presence(
     axis: Axis,
     groups: &mut Groups,
 ) -> Result<Vec<StepSet>, QueryError> {
-    let ids: Vec<u32> = node.metas().iter().map(|m| groups.id(m).0).collect();
+    let ids = groups.ids(ctx, node.metas())?;
     let mut sets = vec![StepSet::empty(axis.n); groups.len()];
     each_column(ctx, node, axis, |i, column| {
         sets[ids[i] as usize].add_column(column);
@@ -45,7 +45,7 @@ pub fn set_operation(
     drop(right);
     let (mut metas, mut columns) = (Vec::new(), Vec::new());
     let mut held = Held::new(ctx);
-    let ids: Vec<u32> = left.metas().iter().map(|m| groups.id(m).0).collect();
+    let ids = groups.ids(ctx, left.metas())?;
     each_column(ctx, &*left, axis, |i, column| {
         match (sets.get(ids[i] as usize), op) {
             (Some(set), BinaryOp::And) => column.retain(set),
@@ -83,12 +83,12 @@ fn union(
     mut groups: Groups,
 ) -> Result<BoxNode, QueryError> {
     let (mut metas, mut columns, mut held) = materialise(ctx, &*left, axis)?;
-    let ids: Vec<u32> = metas.iter().map(|m| groups.id(m).0).collect();
+    let ids = groups.ids(ctx, &metas)?;
     let mut sets = vec![StepSet::empty(axis.n); groups.len()];
     for (id, column) in ids.iter().zip(&columns) {
         sets[*id as usize].add_column(column);
     }
-    let right_ids: Vec<u32> = right.metas().iter().map(|m| groups.id(m).0).collect();
+    let right_ids = groups.ids(ctx, right.metas())?;
     each_column(ctx, right, axis, |i, column| {
         if let Some(set) = sets.get(right_ids[i] as usize) {
             column.retain(&set.complement(axis.n));

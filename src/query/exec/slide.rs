@@ -1,51 +1,95 @@
-//! Windows over floats alone, at O(samples + steps) where a function allows it.
+//! Windows over floats alone, at O(samples + steps) where a function allows it without another result.
 //!
 //! - `rate`, `increase`, `delta`: the places of counter resets are found once; a window needs its ends and the
 //!   resets inside, added in the order in which a scan would add them, so the result is the same to the last bit.
 //! - `min_over_time`, `max_over_time`: a monotonic deque.
 //! - `changes`, `resets`: prefix counts, exact in integers.
-//! - `sum_over_time`, `avg_over_time`: two stacks of compensated partial sums when windows overlap much; nothing
-//!   is ever subtracted, so nothing drifts. Windows with infinities or an overflow are summed one by one.
+//! - `sum_over_time`, `avg_over_time`: compensated partial sums to both sides of a border when a window holds many
+//!   samples. Borders lie at multiples of the window's length, so that a window crosses one at most and its result
+//!   does not depend on where the query begins. Nothing is ever subtracted, so nothing drifts. Windows with
+//!   infinities or an overflow are summed one by one.
+//! - `quantile_over_time`, `mad_over_time`: the samples of the window are kept sorted; each sample is put in and taken
+//!   out once, which moves at most the window's length of memory.
+//! - `stddev_over_time`, `stdvar_over_time`, `deriv`, `predict_linear`: every window anew ([`super::lanes`]). A sum that
+//!   is taken over from the window before would round differently from Prometheus's arithmetic, and where values are
+//!   large against their spread (timestamps, memory sizes) that is visible in the sixth digit.
 
 use std::collections::VecDeque;
 
+use super::build::Scalar;
 use super::column::Column;
+use super::context::Pace;
+use super::lanes;
 use super::range::Windows;
 use crate::model::SampleBuffer;
+use crate::query::QueryError;
+use crate::query::functions::quantile::{interpolate, nan_first};
 use crate::query::functions::rate::{RateKind, Stretch};
 use crate::query::functions::{Func, kahan};
 
 /// Windows with fewer samples are summed from scratch.
-const WORTH_STACKS: usize = 24;
+const WORTH_BORDERS: usize = 24;
 
 /// Computes the column if there is a way that beats looking at each window; answers how many samples the windows
 /// hold together.
-pub fn fast(func: Func, windows: &Windows, buffer: &SampleBuffer, out: &mut Column) -> Option<u64> {
+pub fn fast(
+    func: Func,
+    params: &[Scalar],
+    windows: &Windows,
+    buffer: &SampleBuffer,
+    out: &mut Column,
+) -> Result<Option<u64>, QueryError> {
     let (t, v) = (&buffer.timestamps[..], &buffer.values[..]);
     let values = &mut out.values[..];
     let kind = |counter, per_second| RateKind { counter, per_second };
-    Some(match func {
+    let seconds = |ms: i64| ms as f64 / 1000.0;
+    let seen = match func {
         Func::Rate => rate(windows, t, v, kind(true, true), values),
         Func::Increase => rate(windows, t, v, kind(true, false), values),
         Func::Delta => rate(windows, t, v, kind(false, false), values),
+        Func::Irate => last_pair(windows, t, |step, a, b| {
+            let difference = if v[b] < v[a] { v[b] } else { v[b] - v[a] };
+            values[step] = difference / seconds(t[b] - t[a]);
+        }),
+        Func::Idelta => last_pair(windows, t, |step, a, b| values[step] = v[b] - v[a]),
         Func::MinOverTime => extreme(windows, t, v, |a, b| a > b, values),
         Func::MaxOverTime => extreme(windows, t, v, |a, b| a < b, values),
-        Func::CountOverTime => walk(windows, t, |step, lo, hi| values[step] = (hi - lo) as f64),
-        Func::PresentOverTime | Func::AbsentOverTime => walk(windows, t, |step, _, _| values[step] = 1.0),
-        Func::LastOverTime => walk(windows, t, |step, _, hi| values[step] = v[hi - 1]),
-        Func::FirstOverTime => walk(windows, t, |step, lo, _| values[step] = v[lo]),
+        Func::CountOverTime => walk(windows, t, 1, |step, lo, hi| values[step] = (hi - lo) as f64),
+        Func::PresentOverTime | Func::AbsentOverTime => walk(windows, t, 1, |step, _, _| values[step] = 1.0),
+        Func::LastOverTime => walk(windows, t, 1, |step, _, hi| values[step] = v[hi - 1]),
+        Func::FirstOverTime => walk(windows, t, 1, |step, lo, _| values[step] = v[lo]),
+        Func::TsOfFirstOverTime => walk(windows, t, 1, |step, lo, _| values[step] = seconds(t[lo])),
+        Func::TsOfLastOverTime => walk(windows, t, 1, |step, _, hi| values[step] = seconds(t[hi - 1])),
         Func::Changes => pairs(windows, t, v, |a, b| a != b && !(a.is_nan() && b.is_nan()), values),
         Func::Resets => pairs(windows, t, v, |a, b| b < a, values),
         Func::SumOverTime => sums(windows, t, v, false, values),
         Func::AvgOverTime => sums(windows, t, v, true, values),
-        _ => return None,
-    })
+        Func::StddevOverTime => lanes::variance(windows, t, v, true, values),
+        Func::StdvarOverTime => lanes::variance(windows, t, v, false, values),
+        Func::Deriv => lanes::lines(windows, t, v, None, values),
+        Func::PredictLinear => lanes::lines(windows, t, v, params.first(), values),
+        Func::QuantileOverTime => {
+            let Some(phi) = params.first() else { return Ok(None) };
+            sorted(windows, t, v, values, |step, window| {
+                interpolate(phi.at(step), window.len(), |i| window[i])
+            })
+        }
+        Func::MadOverTime => sorted(windows, t, v, values, |_, window| mad(window)),
+        _ => return Ok(None),
+    };
+    seen.map(Some)
 }
 
-/// Calls `visit(step, lo, hi)` for every window that is not empty.
+/// Calls `visit(step, lo, hi)` for every window that is not empty. `weight` is 1 if a visit costs the same for windows
+/// of any length, and 0 if it looks at all samples.
 #[inline]
-fn walk(windows: &Windows, t: &[i64], mut visit: impl FnMut(usize, usize, usize)) -> u64 {
-    let (mut lo, mut hi, mut seen) = (0, 0, 0);
+pub fn walk(
+    windows: &Windows,
+    t: &[i64],
+    weight: usize,
+    mut visit: impl FnMut(usize, usize, usize),
+) -> Result<u64, QueryError> {
+    let (mut lo, mut hi, mut seen, mut pace) = (0, 0, 0, Pace::default());
     for step in 0..windows.axis.n {
         let end = windows.shift.apply(windows.axis.time(step));
         let start = end.saturating_sub(windows.range_ms);
@@ -55,20 +99,34 @@ fn walk(windows: &Windows, t: &[i64], mut visit: impl FnMut(usize, usize, usize)
         while lo < hi && t[lo] <= start {
             lo += 1;
         }
+        pace.step(windows.context(), if weight == 0 { hi - lo + 1 } else { weight })?;
         if lo < hi {
             seen += (hi - lo) as u64;
             visit(step, lo, hi);
         }
     }
-    seen
+    Ok(seen)
 }
 
-fn rate(windows: &Windows, t: &[i64], v: &[f64], kind: RateKind, out: &mut [f64]) -> u64 {
+/// Calls `visit(step, a, b)` with the last two samples of every window that has two.
+fn last_pair(
+    windows: &Windows,
+    t: &[i64],
+    mut visit: impl FnMut(usize, usize, usize),
+) -> Result<u64, QueryError> {
+    walk(windows, t, 1, |step, lo, hi| {
+        if hi - lo >= 2 && t[hi - 1] != t[hi - 2] {
+            visit(step, hi - 2, hi - 1);
+        }
+    })
+}
+
+fn rate(windows: &Windows, t: &[i64], v: &[f64], kind: RateKind, out: &mut [f64]) -> Result<u64, QueryError> {
     let resets: Vec<usize> =
         if kind.counter { (1..v.len()).filter(|i| v[*i] < v[*i - 1]).collect() } else { Vec::new() };
     let range_s = windows.range_ms as f64 / 1000.0;
     let mut first_reset = 0;
-    walk(windows, t, |step, lo, hi| {
+    walk(windows, t, 1, |step, lo, hi| {
         if hi - lo < 2 {
             return;
         }
@@ -99,11 +157,11 @@ fn extreme(
     v: &[f64],
     beaten: impl Fn(f64, f64) -> bool,
     out: &mut [f64],
-) -> u64 {
+) -> Result<u64, QueryError> {
     // Indices whose values are ever less extreme; equal ones stay, so that the earliest wins.
     let mut deque: VecDeque<usize> = VecDeque::new();
     let mut next = 0;
-    walk(windows, t, |step, lo, hi| {
+    walk(windows, t, 1, |step, lo, hi| {
         next = next.max(lo);
         while next < hi {
             if !v[next].is_nan() {
@@ -121,7 +179,13 @@ fn extreme(
     })
 }
 
-fn pairs(windows: &Windows, t: &[i64], v: &[f64], counts: impl Fn(f64, f64) -> bool, out: &mut [f64]) -> u64 {
+fn pairs(
+    windows: &Windows,
+    t: &[i64],
+    v: &[f64],
+    counts: impl Fn(f64, f64) -> bool,
+    out: &mut [f64],
+) -> Result<u64, QueryError> {
     // before[i]: pairs that count among the samples 0..=i.
     let mut before = Vec::with_capacity(v.len());
     let mut total = 0u64;
@@ -129,7 +193,7 @@ fn pairs(windows: &Windows, t: &[i64], v: &[f64], counts: impl Fn(f64, f64) -> b
         total += u64::from(i > 0 && counts(v[i - 1], v[i]));
         before.push(total);
     }
-    walk(windows, t, |step, lo, hi| out[step] = (before[hi - 1] - before[lo]) as f64)
+    walk(windows, t, 1, |step, lo, hi| out[step] = (before[hi - 1] - before[lo]) as f64)
 }
 
 /// A compensated partial sum.
@@ -149,30 +213,36 @@ fn one_by_one(v: &[f64], mean: bool) -> f64 {
     acc.get()
 }
 
-fn sums(windows: &Windows, t: &[i64], v: &[f64], mean: bool, out: &mut [f64]) -> u64 {
-    // front[i − base]: sum of the samples i..middle; back: sum of middle..hi.
-    let (mut front, mut base, mut middle): (Vec<Partial>, usize, usize) = (Vec::new(), 0, 0);
-    let (mut back, mut back_end): (Partial, usize) = ((0.0, 0.0), 0);
-    walk(windows, t, |step, lo, hi| {
-        if hi - lo < WORTH_STACKS {
+fn sums(windows: &Windows, t: &[i64], v: &[f64], mean: bool, out: &mut [f64]) -> Result<u64, QueryError> {
+    // behind[k]: sum of the k + 1 samples before the border; ahead: sum of middle..ahead_end.
+    let (mut behind, mut border, mut middle): (Vec<Partial>, Option<i64>, usize) = (Vec::new(), None, 0);
+    let (mut ahead, mut ahead_end): (Partial, usize) = ((0.0, 0.0), 0);
+    walk(windows, t, 1, |step, lo, hi| {
+        if hi - lo < WORTH_BORDERS {
             out[step] = one_by_one(&v[lo..hi], mean);
             return;
         }
-        if lo >= middle {
-            (base, middle, back, back_end) = (lo, hi, (0.0, 0.0), hi);
-            front.clear();
+        let end = windows.shift.apply(windows.axis.time(step));
+        let at = end.div_euclid(windows.range_ms);
+        if border != Some(at) {
+            border = Some(at);
+            middle = lo + t[lo..hi].partition_point(|t| *t <= at.saturating_mul(windows.range_ms));
+            (ahead, ahead_end) = ((0.0, 0.0), middle);
+            behind.clear();
             let mut acc = (0.0, 0.0);
-            for v in v[lo..hi].iter().rev() {
+            for v in v[lo..middle].iter().rev() {
                 acc = kahan::add(*v, acc.0, acc.1);
-                front.push(acc);
+                behind.push(acc);
             }
-            front.reverse();
         }
-        for v in &v[back_end..hi] {
-            back = kahan::add(*v, back.0, back.1);
+        for v in &v[ahead_end..hi] {
+            ahead = kahan::add(*v, ahead.0, ahead.1);
         }
-        back_end = hi;
-        let (sum, c) = join(front[lo - base], back);
+        ahead_end = hi;
+        let (sum, c) = match middle.checked_sub(lo + 1) {
+            Some(k) => join(behind[k], ahead),
+            None => ahead,
+        };
         out[step] = if !sum.is_finite() || !c.is_finite() {
             one_by_one(&v[lo..hi], mean)
         } else if mean {
@@ -182,4 +252,47 @@ fn sums(windows: &Windows, t: &[i64], v: &[f64], mean: bool, out: &mut [f64]) ->
             sum + c
         };
     })
+}
+
+/// Keeps the samples of the window sorted, NaN first, and hands them to `answer`.
+fn sorted(
+    windows: &Windows,
+    t: &[i64],
+    v: &[f64],
+    out: &mut [f64],
+    answer: impl Fn(usize, &[f64]) -> f64,
+) -> Result<u64, QueryError> {
+    let (mut window, mut from, mut to): (Vec<f64>, usize, usize) = (Vec::new(), 0, 0);
+    walk(windows, t, 0, |step, lo, hi| {
+        // When most of the window is new, sorting beats putting in one by one.
+        if lo >= to || (lo - from) + (hi - to) > (hi - lo) / 4 {
+            window.clear();
+            window.extend_from_slice(&v[lo..hi]);
+            window.sort_unstable_by(nan_first);
+        } else {
+            for gone in &v[from..lo] {
+                // Values that are equal here may differ in sign or payload: take out the very one.
+                let at = window.partition_point(|w| nan_first(w, gone).is_lt());
+                let same = window[at..].iter().position(|w| w.to_bits() == gone.to_bits());
+                window.remove(at + same.unwrap_or(0));
+            }
+            for new in &v[to..hi] {
+                let at = window.partition_point(|w| nan_first(w, new).is_le());
+                window.insert(at, *new);
+            }
+        }
+        (from, to) = (lo, hi);
+        out[step] = answer(step, &window);
+    })
+}
+
+/// The median distance from the median of sorted values.
+fn mad(window: &[f64]) -> f64 {
+    // NaN sorts first.
+    if window.first().is_none_or(|v| v.is_nan()) {
+        return f64::NAN;
+    }
+    let median = interpolate(0.5, window.len(), |i| window[i]);
+    let mut distances: Vec<f64> = window.iter().map(|v| (v - median).abs()).collect();
+    crate::query::functions::quantile::quantile(0.5, &mut distances)
 }

@@ -233,31 +233,62 @@ pub fn resets(view: &View<'_>, env: &Env<'_>) -> Point {
     Point::Float(count as f64)
 }
 
+/// The sums of least squares over samples in order of time.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    first: f64,
+    intercept_t: i64,
+    constant: bool,
+    n: f64,
+    x: (f64, f64),
+    y: (f64, f64),
+    xy: (f64, f64),
+    xx: (f64, f64),
+}
+
+impl Line {
+    /// No samples yet; `first` is the value of the first one, `intercept_t` where the line is to be known.
+    #[inline]
+    #[must_use]
+    pub fn new(first: f64, intercept_t: i64) -> Self {
+        let zero = (0.0, 0.0);
+        Self { first, intercept_t, constant: true, n: 0.0, x: zero, y: zero, xy: zero, xx: zero }
+    }
+
+    /// Adds a sample.
+    #[inline(always)]
+    pub fn add(&mut self, t: i64, y: f64) {
+        self.constant &= y == self.first || self.n == 0.0;
+        self.n += 1.0;
+        let x = (t - self.intercept_t) as f64 / 1e3;
+        self.x = kahan::add(x, self.x.0, self.x.1);
+        self.y = kahan::add(y, self.y.0, self.y.1);
+        self.xy = kahan::add(x * y, self.xy.0, self.xy.1);
+        self.xx = kahan::add(x * x, self.xx.0, self.xx.1);
+    }
+
+    /// Slope per second and value at the intercept.
+    #[must_use]
+    pub fn solve(&self) -> (f64, f64) {
+        if self.constant {
+            return if self.first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, self.first) };
+        }
+        let n = self.n;
+        let (x_sum, y_sum) = (self.x.0 + self.x.1, self.y.0 + self.y.1);
+        let (xy_sum, xx_sum) = (self.xy.0 + self.xy.1, self.xx.0 + self.xx.1);
+        let covariance = xy_sum - x_sum * y_sum / n;
+        let variance = xx_sum - x_sum * x_sum / n;
+        let slope = covariance / variance;
+        (slope, y_sum / n - slope * x_sum / n)
+    }
+}
+
 /// Least squares: slope per second and value at `intercept_t`.
 #[must_use]
 pub fn regression(t: &[i64], v: &[f64], intercept_t: i64) -> (f64, f64) {
-    let (mut n, first) = (0.0, v[0]);
-    let mut constant = true;
-    let (mut x_sum, mut x_c, mut y_sum, mut y_c) = (0.0, 0.0, 0.0, 0.0);
-    let (mut xy_sum, mut xy_c, mut xx_sum, mut xx_c) = (0.0, 0.0, 0.0, 0.0);
-    for (t, y) in t.iter().zip(v) {
-        constant &= *y == first || n == 0.0;
-        n += 1.0;
-        let x = (t - intercept_t) as f64 / 1e3;
-        (x_sum, x_c) = kahan::add(x, x_sum, x_c);
-        (y_sum, y_c) = kahan::add(*y, y_sum, y_c);
-        (xy_sum, xy_c) = kahan::add(x * y, xy_sum, xy_c);
-        (xx_sum, xx_c) = kahan::add(x * x, xx_sum, xx_c);
-    }
-    if constant {
-        return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
-    }
-    let (x_sum, y_sum) = (x_sum + x_c, y_sum + y_c);
-    let (xy_sum, xx_sum) = (xy_sum + xy_c, xx_sum + xx_c);
-    let covariance = xy_sum - x_sum * y_sum / n;
-    let variance = xx_sum - x_sum * x_sum / n;
-    let slope = covariance / variance;
-    (slope, y_sum / n - slope * x_sum / n)
+    let mut line = Line::new(v[0], intercept_t);
+    t.iter().zip(v).for_each(|(t, v)| line.add(*t, *v));
+    line.solve()
 }
 
 fn enough_for_a_line(view: &View<'_>, env: &Env<'_>) -> bool {

@@ -13,23 +13,39 @@ pub fn nan_first(a: &f64, b: &f64) -> Ordering {
     }
 }
 
+/// The φ-quantile of `n` sorted values. NaN of nothing; ±Inf for φ outside [0, 1].
+#[must_use]
+pub fn interpolate(phi: f64, n: usize, mut sorted: impl FnMut(usize) -> f64) -> f64 {
+    match place(phi, n) {
+        Err(outside) => outside,
+        Ok((lower, upper, weight)) => sorted(lower) * (1.0 - weight) + sorted(upper) * weight,
+    }
+}
+
+/// The two neighbours of the φ-quantile of `n` values and the weight of the upper one, or what stands for it.
+fn place(phi: f64, n: usize) -> Result<(usize, usize, f64), f64> {
+    if n == 0 || phi.is_nan() {
+        return Err(f64::NAN);
+    }
+    if phi < 0.0 {
+        return Err(f64::NEG_INFINITY);
+    }
+    if phi > 1.0 {
+        return Err(f64::INFINITY);
+    }
+    let rank = phi * (n as f64 - 1.0);
+    let lower = rank.floor().max(0.0);
+    let upper = (n as f64 - 1.0).min(lower + 1.0);
+    Ok((lower as usize, upper as usize, rank - rank.floor()))
+}
+
 /// The φ-quantile of `values`, which are sorted on the way. NaN of nothing; ±Inf for φ outside [0, 1].
 #[must_use]
 pub fn quantile(phi: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || phi.is_nan() {
-        return f64::NAN;
-    }
-    if phi < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if phi > 1.0 {
-        return f64::INFINITY;
-    }
-    let rank = phi * (values.len() as f64 - 1.0);
-    let lower = rank.floor().max(0.0);
-    let upper = (values.len() as f64 - 1.0).min(lower + 1.0);
-    let weight = rank - rank.floor();
-    let (lower, upper) = (lower as usize, upper as usize);
+    let (lower, upper, weight) = match place(phi, values.len()) {
+        Ok(place) => place,
+        Err(outside) => return outside,
+    };
     // Selection instead of a full sort: the two neighbours are all that counts.
     let (_, low, above) = values.select_nth_unstable_by(lower, nan_first);
     let low = *low;

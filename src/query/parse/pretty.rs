@@ -8,6 +8,10 @@ use super::print::{sign, write_aggregate_head, write_operator, write_subquery_su
 
 const MAX_COLUMNS: usize = 100;
 
+/// Deeper levels are indented no further: in a chain of thousands of operators each would be a level of its own, and
+/// the blanks would make megabytes out of kilobytes.
+const MAX_INDENT: usize = 200;
+
 /// Formats a tree for people.
 #[must_use]
 pub fn pretty(expr: &Expr) -> String {
@@ -32,7 +36,7 @@ fn fits(expr: &Expr) -> bool {
 }
 
 fn indent(out: &mut String, level: usize) {
-    out.extend(std::iter::repeat_n("  ", level));
+    out.extend(std::iter::repeat_n("  ", level.min(MAX_INDENT)));
 }
 
 fn write_pretty(out: &mut String, expr: &Expr, level: usize) -> fmt::Result {
@@ -104,4 +108,19 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize) -> fmt::Result {
     indent(out, level);
     out.push(')');
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::parse::{ParseOptions, parse_expr};
+
+    #[test]
+    fn long_chains_grow_in_proportion_to_their_text() {
+        let size = |links: usize| {
+            let text = vec!["some_metric"; links].join(" + ");
+            pretty(&parse_expr(&text, &ParseOptions::default()).unwrap()).len()
+        };
+        assert!(size(3_000) < 3 * size(1_000) + 1_000, "{} {}", size(1_000), size(3_000));
+    }
 }

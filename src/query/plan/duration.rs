@@ -40,6 +40,25 @@ fn seconds(expr: &DurationExpr, options: &PlanOptions) -> Result<f64, QueryError
     })
 }
 
+/// Milliseconds of a duration that does not depend on the query it stands in, if they can be told.
+#[must_use]
+pub fn constant(value: &DurationValue) -> Option<i64> {
+    fn fixed(expr: &DurationExpr) -> bool {
+        match expr {
+            DurationExpr::Number(_) => true,
+            DurationExpr::Step(_) | DurationExpr::Range(_) => false,
+            DurationExpr::Unary(_, e, _) | DurationExpr::Paren(e, _) => fixed(e),
+            DurationExpr::Binary(_, a, b, _)
+            | DurationExpr::MinOf(a, b, _)
+            | DurationExpr::MaxOf(a, b, _) => fixed(a) && fixed(b),
+        }
+    }
+    if matches!(value, DurationValue::Expr(expr) if !fixed(expr)) {
+        return None;
+    }
+    resolve(value, &PlanOptions::default()).ok()
+}
+
 /// Milliseconds of a duration.
 pub fn resolve(value: &DurationValue, options: &PlanOptions) -> Result<i64, QueryError> {
     match value {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::duration::{resolve, resolve_positive};
+use super::narrow::narrow;
 use super::{Aggregate, Binary, Call, Kind, Plan, Selector, Shift, Source, Window};
 use crate::query::QueryError;
 use crate::query::functions::Func;
 use crate::query::parse::ast::{
-    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Expr, RangeExtension, SubqueryExpr,
-    VectorSelector,
+    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, Expr, RangeExtension, SubqueryExpr, VectorSelector,
 };
 use crate::tsdb::Projection;
 
 /// What a plan depends on besides the tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct PlanOptions {
     /// First step of the query, milliseconds.
     pub start_ms: i64,
@@ -44,7 +44,9 @@ impl Around {
 /// Lowers a whole query.
 pub fn plan(expr: &Expr, options: &PlanOptions) -> Result<Plan, QueryError> {
     let (plan, invariant) = lower(expr, options, &Around::default())?;
-    Ok(wrap(plan, invariant))
+    let mut plan = wrap(plan, invariant);
+    narrow(&mut plan);
+    Ok(plan)
 }
 
 /// Marks a part that is the same at every step; constants and windows take care of themselves.
@@ -79,7 +81,7 @@ fn lower(expr: &Expr, options: &PlanOptions, around: &Around) -> Result<(Plan, b
             };
             (node(kind), invariant)
         }
-        Expr::Binary(b) => lower_binary(b, options, around)?,
+        Expr::Binary(b) => lower_binary(b, options)?,
         Expr::Aggregate(a) => lower_aggregate(a, options, around)?,
         Expr::Call(c) => {
             let Some(func) = Func::from_name(c.func) else {
@@ -162,9 +164,9 @@ fn needs_buckets(func: Func) -> bool {
     )
 }
 
-fn lower_binary(b: &BinaryExpr, options: &PlanOptions, around: &Around) -> Result<(Plan, bool), QueryError> {
-    let arithmetic = matches!(b.op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div);
-    let around = Around { skip_buckets: around.skip_buckets && arithmetic, ..Around::default() };
+fn lower_binary(b: &BinaryExpr, options: &PlanOptions) -> Result<(Plan, bool), QueryError> {
+    // Between histograms even `histogram_count` needs the buckets: what does not go together is remarked on.
+    let around = Around::default();
     let (lhs, left_invariant) = lower(&b.lhs, options, &around)?;
     let (rhs, right_invariant) = lower(&b.rhs, options, &around)?;
     let invariant = left_invariant && right_invariant;

@@ -5,9 +5,12 @@
 mod duration;
 /// Tree to plan.
 mod lower;
+/// Conditions that a join carries from one side to the other.
+mod narrow;
 /// Which time a plan reads.
 mod reach;
 
+pub use duration::constant;
 pub use lower::{PlanOptions, aggregate_name, plan};
 pub use reach::reach;
 

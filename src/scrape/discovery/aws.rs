@@ -152,11 +152,19 @@ fn reason(answer: &[u8]) -> String {
     }
 }
 
-/// An XML answer as JSON: elements with nothing but `item` or `member` in them become lists, others objects, those
-/// without children texts.
+/// An XML answer as JSON: elements with nothing but items in them become lists, others objects, those without children
+/// texts.
 fn xml(text: &str) -> Result<Value, String> {
     let document = Document::parse(text).map_err(|e| format!("cannot decode the answer: {e}"))?;
     convert(document.root_element(), 0)
+}
+
+/// Whether a child is an item of a list: `item` and `member` always are, as `Tag` in `TagList` and `CacheNode` in
+/// `CacheNodes`.
+fn is_item(parent: &str, child: &str) -> bool {
+    matches!(child, "item" | "member")
+        || parent.strip_suffix('s') == Some(child)
+        || parent.strip_suffix("List") == Some(child)
 }
 
 fn convert(node: Node<'_, '_>, depth: usize) -> Result<Value, String> {
@@ -167,7 +175,8 @@ fn convert(node: Node<'_, '_>, depth: usize) -> Result<Value, String> {
     if children.is_empty() {
         return Ok(node.text().map_or(Value::Null, Value::from));
     }
-    if children.iter().all(|child| matches!(child.tag_name().name(), "item" | "member")) {
+    let name = node.tag_name().name();
+    if children.iter().all(|child| is_item(name, child.tag_name().name())) {
         return children
             .into_iter()
             .map(|c| convert(c, depth + 1))
@@ -187,6 +196,36 @@ pub(super) fn tags(of: Fields<'_>, list: &str, key: &str, value: &str) -> Vec<(S
     of.items(list).filter_map(pair).collect()
 }
 
+/// `CacheNodeType` as `cache_node_type`.
+fn snake_case(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let mut out = String::with_capacity(name.len() + 8);
+    for (i, letter) in letters.iter().enumerate() {
+        let before_lower = letters.get(i + 1).is_some_and(|c| c.is_lowercase());
+        let after_lower = i > 0 && !letters[i - 1].is_uppercase();
+        if letter.is_uppercase() && i > 0 && (after_lower || before_lower) {
+            out.push('_');
+        }
+        out.extend(letter.to_lowercase());
+    }
+    out
+}
+
+/// All plain members of an object as pairs of label and value: names in small letters with underscores unless `renamed`
+/// says otherwise, times without fractions of a second.
+pub(super) fn plain_members<'a>(
+    of: Fields<'a>,
+    renamed: &'a [(&'a str, &'a str)],
+) -> impl Iterator<Item = (String, String)> + use<'a> {
+    of.members("").filter_map(move |(name, value)| {
+        let value = value.some("").filter(|v| !v.is_empty())?;
+        let other = renamed.iter().find(|(from, _)| *from == name);
+        let label = other.map_or_else(|| snake_case(name), |(_, to)| (*to).to_owned());
+        let whole = value.split_once('.').filter(|(start, end)| start.contains('T') && end.ends_with('Z'));
+        Some((label, whole.map_or(value.clone(), |(start, _)| format!("{start}Z"))))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,13 +233,27 @@ mod tests {
     #[test]
     fn answers_in_xml_become_json() {
         let text = "<R xmlns='x'><reservationSet><item><id>1</id><instancesSet><item><tagSet/></item></instancesSet></item>\
-                    </reservationSet><tags><member><Key>k</Key></member></tags><nextToken>n</nextToken></R>";
+                    </reservationSet><TagList><Tag><Key>k</Key></Tag></TagList><nextToken>n</nextToken></R>";
         let value = xml(text).expect("valid");
         let fields = Fields(&value);
         assert_eq!(fields.items("/reservationSet").count(), 1);
         assert_eq!(fields.text("/reservationSet/0/id"), "1");
         assert_eq!(fields.items("/reservationSet/0/instancesSet").count(), 1);
-        assert_eq!(tags(fields, "/tags", "/Key", "/Value"), [("k".to_owned(), String::new())]);
+        assert_eq!(tags(fields, "/TagList", "/Key", "/Value"), [("k".to_owned(), String::new())]);
         assert_eq!(fields.text("/nextToken"), "n");
+    }
+
+    #[test]
+    fn names_are_split_at_capitals() {
+        for (name, want) in [
+            ("CacheNodeType", "cache_node_type"),
+            ("DBInstanceClass", "db_instance_class"),
+            ("PerformanceInsightsKMSKeyId", "performance_insights_kms_key_id"),
+            ("ServerlessV2PlatformVersion", "serverless_v2_platform_version"),
+            ("MultiAZ", "multi_az"),
+            ("ARN", "arn"),
+        ] {
+            assert_eq!(snake_case(name), want);
+        }
     }
 }

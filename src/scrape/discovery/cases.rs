@@ -123,12 +123,22 @@ async fn rounds(mut discovery: impl Refresher, rounds: usize) -> Result<Vec<Targ
 
 async fn run(config: &SdConfig, address: &str, n: usize) -> Result<Vec<TargetGroup>, String> {
     let registry = Registry::new();
-    match config {
+    let of_role = match config {
+        SdConfig::Aws(aws) => aws.of_role(),
+        _ => None,
+    };
+    match of_role.as_ref().unwrap_or(config) {
         SdConfig::DockerSwarm(c) => rounds(super::swarm::SwarmDiscovery::new(c)?, n).await,
         SdConfig::Ec2(c) => rounds(super::ec2::Ec2Discovery::new(c)?, n).await,
         SdConfig::Lightsail(c) => rounds(super::ec2::LightsailDiscovery::new(c)?, n).await,
         SdConfig::Ecs(c) => rounds(super::ecs::EcsDiscovery::at(c, address)?, n).await,
         SdConfig::Msk(c) => rounds(super::msk::MskDiscovery::new(c)?, n).await,
+        SdConfig::Rds(c) => rounds(super::rds::RdsDiscovery::new(c)?, n).await,
+        SdConfig::Elasticache(c) => rounds(super::elasticache::ElasticacheDiscovery::new(c)?, n).await,
+        SdConfig::Stackit(c) => {
+            let token = format!("{address}/token");
+            rounds(super::stackit::StackitDiscovery::at(c, &token)?, n).await
+        }
         SdConfig::Azure(c) => {
             rounds(super::azure::AzureDiscovery::with(c, address, None, &registry)?, n).await
         }

@@ -205,6 +205,11 @@ impl Inner {
             SdConfig::Lightsail(c) => ask!("lightsail", c, super::ec2::LightsailDiscovery::new(c)?),
             SdConfig::Ecs(c) => ask!("ecs", c, super::ecs::EcsDiscovery::new(c)?),
             SdConfig::Msk(c) => ask!("msk", c, super::msk::MskDiscovery::new(c)?),
+            SdConfig::Rds(c) => ask!("rds", c, super::rds::RdsDiscovery::new(c)?),
+            SdConfig::Elasticache(c) => {
+                ask!("elasticache", c, super::elasticache::ElasticacheDiscovery::new(c)?);
+            }
+            SdConfig::Stackit(c) => ask!("stackit", c, super::stackit::StackitDiscovery::new(c)?),
             SdConfig::Aws(c) => match c.of_role() {
                 Some(role) => return self.start(&role, set, index, updates, cancel),
                 None => return Err(format!("aws_sd_configs: role {:?} is not implemented", c.role)),

@@ -1,19 +1,20 @@
 //! What does `meta.json` say? Prometheus's fields, so that its tools can list our blocks, and our format version.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::tsdb::StorageError;
+use crate::tsdb::vfs::Place;
 
-use super::files;
+use super::format::{Footer, VERSION};
 
 /// Name of the file.
 pub const META_FILE: &str = "meta.json";
 /// Value of `format` in native blocks.
 pub const BLOCK_FORMAT: &str = "meerkat";
 const MAX_META: u64 = 16 << 20;
+/// Field with the checksum of the others, in native blocks.
+const CHECKSUM: &str = "meerkatChecksum";
 
 /// Counts of a block.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +141,20 @@ impl BlockMeta {
         }
     }
 
+    /// Sets what the footer of a native block says.
+    pub(super) fn describe(&mut self, footer: &Footer) {
+        self.version = 1;
+        self.format = BLOCK_FORMAT.to_owned();
+        self.format_version = VERSION;
+        self.min_time = self.min_time.min(footer.min_t_ms);
+        self.max_time = self.max_time.max(footer.max_t_ms.saturating_add(1));
+        self.stats.num_series = u64::from(footer.series);
+        self.stats.num_chunks = footer.chunks;
+        self.stats.num_float_samples = footer.float_samples;
+        self.stats.num_histogram_samples = footer.histogram_samples;
+        self.stats.num_samples = footer.float_samples + footer.histogram_samples;
+    }
+
     /// Whether the block is in the native format.
     #[must_use]
     pub fn is_native(&self) -> bool {
@@ -147,13 +162,17 @@ impl BlockMeta {
     }
 
     /// Reads the file of a block directory.
-    pub fn read(dir: &Path) -> Result<Self, StorageError> {
-        let path = dir.join(META_FILE);
+    pub fn read(dir: impl Into<Place>) -> Result<Self, StorageError> {
+        let path = dir.into().join(META_FILE);
         let corrupt =
             |message: String| StorageError::Corrupt { path: path.display().to_string(), offset: 0, message };
-        let bytes =
-            files::read_small(&path, MAX_META)?.ok_or_else(|| corrupt("the file is missing".into()))?;
-        let meta: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        let bytes = path.read_small(MAX_META)?.ok_or_else(|| corrupt("the file is missing".into()))?;
+        let mut meta: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        if let Some(checksum) = meta.other.remove(CHECKSUM)
+            && checksum.as_u64() != meta.checksum().map(u64::from)
+        {
+            return Err(corrupt("checksum does not match".into()));
+        }
         if meta.version != 1 {
             return Err(corrupt(format!("unexpected meta file version {}", meta.version)));
         }
@@ -163,16 +182,25 @@ impl BlockMeta {
         Ok(meta)
     }
 
+    /// CRC-32 of all fields as compact JSON.
+    fn checksum(&self) -> Option<u32> {
+        serde_json::to_vec(self).ok().map(|text| crc32fast::hash(&text))
+    }
+
     /// Writes the file of a block directory, durably.
-    pub fn write(&self, dir: &Path) -> Result<(), StorageError> {
-        let path = dir.join(META_FILE);
-        let mut text = serde_json::to_vec_pretty(self).map_err(|e| StorageError::Corrupt {
+    pub fn write(&self, dir: impl Into<Place>) -> Result<(), StorageError> {
+        let path = dir.into().join(META_FILE);
+        let mut meta = self.clone();
+        if let Some(checksum) = self.checksum().filter(|_| self.is_native()) {
+            meta.other.insert(CHECKSUM.into(), checksum.into());
+        }
+        let mut text = serde_json::to_vec_pretty(&meta).map_err(|e| StorageError::Corrupt {
             path: path.display().to_string(),
             offset: 0,
             message: e.to_string(),
         })?;
         text.push(b'\n');
-        files::write_atomically(&path, &text)
+        path.write_atomically(&text)
     }
 }
 

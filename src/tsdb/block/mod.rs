@@ -9,16 +9,12 @@ pub mod bits;
 pub mod bytes;
 /// Chunks: samples to bytes and back.
 pub mod chunk;
-/// File operations with errors that say where.
-pub(crate) mod files;
 /// Footer, directories, references.
 pub mod format;
 /// Histogram columns.
 pub mod histograms;
 /// Integer columns.
 pub mod ints;
-/// Memory maps.
-pub(crate) mod mapping;
 /// `meta.json`.
 pub mod meta;
 /// Pages of series.

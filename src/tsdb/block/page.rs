@@ -1,6 +1,8 @@
 //! How are the labels and chunk references of up to 32 neighbouring series stored? As differences to the series
 //! before, then compressed if that helps. Bytes: `docs/format/block-index.md`.
 
+use std::cell::RefCell;
+
 use super::bytes::{DecodeError, Input, Result, put_varint, put_zigzag, unzigzag, varint_len, zigzag};
 use super::format::{ChunkKind, ChunkRef, MAX_PAGE, PAGE_SERIES};
 
@@ -68,6 +70,23 @@ fn read_chunks(
         *offset = offset.checked_add(len).ok_or(DecodeError("chunk lies outside its page"))?;
     }
     Ok(())
+}
+
+thread_local! {
+    /// Making a context costs more than unpacking a page.
+    static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn decompress(packed: &[u8], len: usize) -> std::io::Result<Vec<u8>> {
+    UNPACKER.with_borrow_mut(|unpacker| {
+        if unpacker.is_none() {
+            *unpacker = Some(zstd::bulk::Decompressor::new()?);
+        }
+        match unpacker {
+            Some(unpacker) => unpacker.decompress(packed, len),
+            None => zstd::bulk::decompress(packed, len),
+        }
+    })
 }
 
 /// Builds a page.
@@ -144,8 +163,8 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<PageSeries>> {
         0 => {}
         1 => {
             let len = input.count(MAX_PAGE)?;
-            plain = zstd::bulk::decompress(input.rest(), len)
-                .map_err(|_| DecodeError("series page does not decompress"))?;
+            plain =
+                decompress(input.rest(), len).map_err(|_| DecodeError("series page does not decompress"))?;
             input = Input::new(&plain);
         }
         _ => return Err(DecodeError("unknown compression of a series page")),

@@ -1,12 +1,14 @@
 //! How do queries see one block? As a [`Querier`] over the index and a [`SeriesSet`] that decodes only the
 //! chunks it is asked for.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::model::{Labels, Matcher, SampleBuffer};
+use crate::tsdb::Map;
 use crate::tsdb::door::{LabelQueryHints, Querier, SelectHints, SeriesSet, StorageError};
 
 use super::reader::{Block, SeriesEntry};
@@ -15,6 +17,11 @@ use super::tombstones::Tombstones;
 
 /// Most warnings of one selection; more say nothing new.
 const MAX_WARNINGS: usize = 20;
+
+thread_local! {
+    /// Room for the samples of one series, used again for the next.
+    static COLUMNS: RefCell<SeriesColumns> = RefCell::default();
+}
 
 /// A view of one block in a time range.
 #[derive(Debug)]
@@ -57,7 +64,7 @@ impl Querier for BlockQuerier {
             return Ok(Box::new(set));
         }
         let ids = self.block.select_ids(matchers)?;
-        let mut texts = HashMap::new();
+        let mut texts = Map::default();
         let mut rest = &ids[..];
         while let Some(first) = rest.first() {
             let page = self.block.page_of(*first)?;
@@ -153,7 +160,7 @@ impl SeriesSet for BlockSeriesSet {
         out.clear();
         let Some(series) = self.series.get(i) else { return Ok(()) };
         let (min, max) = (min_t_ms.max(self.min_t_ms), max_t_ms.min(self.max_t_ms));
-        let mut columns = SeriesColumns::default();
+        let mut columns = COLUMNS.take();
         let mut warnings = Vec::new();
         self.block.read_columns(series, min, max, &mut columns, &mut warnings);
         if !warnings.is_empty() {
@@ -164,6 +171,7 @@ impl SeriesSet for BlockSeriesSet {
         }
         hide(&mut columns, &self.tombstones.ranges(&series.labels));
         columns.copy_into(min, max, out);
+        COLUMNS.set(columns);
         Ok(())
     }
 
@@ -186,7 +194,7 @@ pub struct BlockSource {
     tombstones: Arc<Tombstones>,
     page: u32,
     queue: std::vec::IntoIter<SeriesEntry>,
-    texts: HashMap<u32, Arc<str>>,
+    texts: Map<u32, Arc<str>>,
     /// What was left out because it is damaged.
     pub warnings: Vec<String>,
 }
@@ -197,7 +205,7 @@ impl BlockSource {
     pub fn new(block: Arc<Block>) -> Self {
         let tombstones = block.tombstones();
         let queue = Vec::new().into_iter();
-        Self { block, tombstones, page: 0, queue, texts: HashMap::new(), warnings: Vec::new() }
+        Self { block, tombstones, page: 0, queue, texts: Map::default(), warnings: Vec::new() }
     }
 }
 

@@ -1,22 +1,23 @@
 //! How is a block read? Opening checks the footer only; every other part is checked against its checksum when it
 //! is touched for the first time. What is damaged is left out and named in a warning; nothing else is affected.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use ulid::Ulid;
 
 use crate::model::{Labels, Matcher};
-use crate::tsdb::StorageError;
+use crate::tsdb::vfs::{FileBytes, Place};
+use crate::tsdb::{Map, StorageError};
 
 use super::bytes::{DecodeError, Input};
 use super::chunk::Decoded;
 use super::format::{
     BLOCK_FILE, ChunkKind, ChunkRef, Footer, PAGE_ENTRY_LEN, PART_NAMES, PARTS, PageEntry, Part,
 };
-use super::mapping::Mapping;
 use super::meta::BlockMeta;
 use super::source::SeriesColumns;
 use super::symbols::Symbols;
@@ -29,13 +30,18 @@ const BAD: u8 = 2;
 /// Decoded timestamp columns kept by an open block.
 const CACHED_COLUMNS: usize = 512;
 
+thread_local! {
+    /// Room for the content of one chunk, used again for the next.
+    static DECODED: RefCell<Decoded> = RefCell::default();
+}
+
 /// An open block. Shared by all queriers; dropping the last reference unmaps the file.
 #[derive(Debug)]
 pub struct Block {
-    dir: PathBuf,
-    path: PathBuf,
+    dir: Place,
+    path: Place,
     meta: BlockMeta,
-    map: Mapping,
+    bytes: FileBytes,
     footer: Footer,
     /// Whether whole parts and pages of samples were checked, and how that ended.
     parts: [AtomicU8; PARTS],
@@ -59,22 +65,37 @@ pub struct SeriesEntry {
 
 impl Block {
     /// Opens the block in `dir`.
-    pub fn open(dir: &Path) -> Result<Arc<Self>, StorageError> {
-        let meta = BlockMeta::read(dir)?;
+    pub fn open(dir: impl Into<Place>) -> Result<Arc<Self>, StorageError> {
+        let dir = dir.into();
+        let meta = BlockMeta::read(&dir)?;
+        Self::open_as(dir, |_| meta)
+    }
+
+    /// Opens the native block in `dir` whose `meta.json` is damaged; what it said comes from the footer as far as it
+    /// can.
+    pub fn open_without_meta(dir: impl Into<Place>, ulid: Ulid) -> Result<Arc<Self>, StorageError> {
+        Self::open_as(dir.into(), |footer| {
+            let mut meta = BlockMeta::new(ulid, i64::MAX, i64::MIN);
+            meta.describe(footer);
+            meta
+        })
+    }
+
+    fn open_as(dir: Place, meta: impl FnOnce(&Footer) -> BlockMeta) -> Result<Arc<Self>, StorageError> {
         let path = dir.join(BLOCK_FILE);
-        let map = Mapping::open(&path)?;
-        let footer = Footer::read(map.bytes()).map_err(|e| StorageError::Corrupt {
+        let bytes = path.map()?;
+        let footer = Footer::read(&bytes).map_err(|e| StorageError::Corrupt {
             path: path.display().to_string(),
-            offset: map.bytes().len() as u64,
+            offset: bytes.len() as u64,
             message: e.to_string(),
         })?;
         let pages = footer.parts[Part::Pages as usize].len as usize / PAGE_ENTRY_LEN;
-        let tombstones = Tombstones::read(dir)?;
+        let tombstones = Tombstones::read(&dir)?;
         Ok(Arc::new(Self {
-            dir: dir.to_owned(),
+            dir,
             path,
-            meta,
-            map,
+            meta: meta(&footer),
+            bytes,
             footer,
             parts: Default::default(),
             data_pages: (0..pages).map(|_| AtomicU8::new(UNKNOWN)).collect(),
@@ -85,7 +106,7 @@ impl Block {
 
     /// Its directory.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Place {
         &self.dir
     }
 
@@ -104,7 +125,7 @@ impl Block {
     /// Bytes of the block file.
     #[must_use]
     pub fn file_len(&self) -> u64 {
-        self.map.bytes().len() as u64
+        self.bytes.len() as u64
     }
 
     /// The deletions as of now.
@@ -136,7 +157,7 @@ impl Block {
     pub(super) fn raw_part(&self, part: Part) -> &[u8] {
         let extent = self.footer.parts[part as usize];
         let start = extent.offset as usize;
-        self.map.bytes().get(start..start + extent.len as usize).unwrap_or_default()
+        self.bytes.get(start..start + extent.len as usize).unwrap_or_default()
     }
 
     /// The bytes of a part after its checksum was compared, which happens once.
@@ -184,7 +205,7 @@ impl Block {
         &self,
         number: u32,
         wanted: Option<&[u32]>,
-        texts: &mut HashMap<u32, Arc<str>>,
+        texts: &mut Map<u32, Arc<str>>,
         out: &mut Vec<SeriesEntry>,
     ) -> Result<(), StorageError> {
         let entry = self.page(number)?;
@@ -265,12 +286,13 @@ impl Block {
         warnings: &mut Vec<String>,
     ) {
         out.clear();
-        let mut decoded = Decoded::default();
+        let mut decoded = DECODED.take();
         for chunk in &series.chunks {
             if let Err(e) = self.read_chunk(series.page, chunk, (min_t_ms, max_t_ms), &mut decoded, out) {
                 warnings.push(format!("samples of {} were left out: {e}", series.labels));
             }
         }
+        DECODED.set(decoded);
     }
 
     fn read_chunk(
@@ -327,7 +349,7 @@ impl Block {
     pub fn verify(&self) -> Result<(), StorageError> {
         let footer = &self.footer;
         for (part, extent) in footer.parts.iter().enumerate() {
-            let bytes = slice_of(self.map.bytes(), extent.offset, extent.len).unwrap_or_default();
+            let bytes = slice_of(&self.bytes, extent.offset, extent.len).unwrap_or_default();
             if bytes.len() as u64 != extent.len || crc32fast::hash(bytes) != extent.crc {
                 return Err(StorageError::Corrupt {
                     path: self.path.display().to_string(),
@@ -345,13 +367,12 @@ fn slice_of<T>(all: &[T], offset: u64, len: u64) -> Option<&[T]> {
     all.get(start..start.checked_add(len)?)
 }
 
-/// Reads back a file that was just written: footer, every checksum, and that directories, series pages and
+/// Reads back a block that was just written: footer, every checksum, and that directories, series pages and
 /// timestamp columns decode.
-pub(super) fn verify_file(path: &Path) -> Result<(), StorageError> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+pub(super) fn verify_dir(dir: &Place) -> Result<(), StorageError> {
     let block = Block::open(dir)?;
     block.verify()?;
-    let mut texts = HashMap::new();
+    let mut texts = Map::default();
     let (mut series, mut count) = (Vec::new(), 0u64);
     for number in 0..block.page_count() {
         series.clear();

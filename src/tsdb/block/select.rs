@@ -49,41 +49,6 @@ impl ValueTable<'_> {
     }
 }
 
-/// The texts that a pattern can match, as far as its letters tell.
-#[derive(Debug, PartialEq, Eq)]
-enum Narrowed<'a> {
-    /// Exactly these.
-    Texts(Vec<&'a str>),
-    /// Only texts that begin like this.
-    Prefix(&'a str),
-}
-
-fn is_plain(c: char) -> bool {
-    c.is_alphanumeric()
-        || matches!(
-            c,
-            '_' | '-' | ':' | '/' | ' ' | ',' | '=' | '@' | '%' | '~' | '"' | '\'' | '<' | '>' | ';' | '!'
-        )
-}
-
-fn narrow(pattern: &str) -> Narrowed<'_> {
-    if pattern.split('|').all(|part| part.chars().all(is_plain)) {
-        return Narrowed::Texts(pattern.split('|').collect());
-    }
-    if pattern.contains('|') || pattern.contains("(?") {
-        return Narrowed::Prefix("");
-    }
-    let end = pattern.find(|c| !is_plain(c)).unwrap_or(pattern.len());
-    let (plain, rest) = pattern.split_at(end);
-    // A repetition takes the letter before it away from the prefix.
-    let end = if rest.starts_with(['*', '?', '{']) {
-        plain.char_indices().next_back().map_or(0, |(i, _)| i)
-    } else {
-        end
-    };
-    Narrowed::Prefix(&pattern[..end])
-}
-
 impl Block {
     fn value_table(&self, name_symbol: u32) -> Result<Option<ValueTable<'_>>, StorageError> {
         let names = self.part(Part::Names)?;
@@ -144,25 +109,18 @@ impl Block {
         let named = wanted == matches!(matcher.op, MatchOp::Equal | MatchOp::Regex);
         let mut range = 0..table.len();
         if named {
-            match (matcher.op, narrow(&matcher.value)) {
-                (MatchOp::Equal | MatchOp::NotEqual, _) => {
-                    exact(&matcher.value)?;
-                    return Ok(out);
+            let Some(regex) = matcher.regex() else {
+                exact(&matcher.value)?;
+                return Ok(out);
+            };
+            if let Some(texts) = regex.literal_set() {
+                for text in texts {
+                    exact(text)?;
                 }
-                (_, Narrowed::Texts(texts)) => {
-                    let mut texts = texts;
-                    texts.sort_unstable();
-                    texts.dedup();
-                    for text in texts {
-                        exact(text)?;
-                    }
-                    return Ok(out);
-                }
-                (_, Narrowed::Prefix(prefix)) => {
-                    let within = symbols.with_prefix(prefix).map_err(read)?;
-                    range = table.lower_bound(within.start)..table.lower_bound(within.end);
-                }
+                return Ok(out);
             }
+            let within = symbols.with_prefix(regex.prefix()).map_err(read)?;
+            range = table.lower_bound(within.start)..table.lower_bound(within.end);
         }
         self.each_value(symbols, table, range, |text, reference| {
             if matcher.matches(text) == wanted {
@@ -239,16 +197,20 @@ impl Block {
     }
 
     fn union(&self, references: &[u32]) -> Result<RoaringBitmap, StorageError> {
-        let mut all = RoaringBitmap::new();
+        // One sort of all numbers costs far less than thousands of unions of small sets.
         let mut ids = Vec::new();
         for reference in references {
-            ids.clear();
+            let from = ids.len();
             self.add_postings(*reference, &mut ids)?;
             // Lists are ascending; one that is not is damaged in a way no checksum can show.
-            all |= RoaringBitmap::from_sorted_iter(ids.iter().copied())
-                .map_err(|_| self.corrupt(Part::Postings, DecodeError("posting list is not ascending")))?;
+            if !ids[from..].is_sorted_by(|a, b| a < b) {
+                return Err(self.corrupt(Part::Postings, DecodeError("posting list is not ascending")));
+            }
         }
-        Ok(all)
+        ids.sort_unstable();
+        ids.dedup();
+        RoaringBitmap::from_sorted_iter(ids)
+            .map_err(|_| self.corrupt(Part::Postings, DecodeError("posting list is not ascending")))
     }
 
     fn intersect(&self, sets: &[Vec<u32>]) -> Result<Vec<u32>, StorageError> {
@@ -342,22 +304,123 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, LazyLock};
+
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::model::Labels;
+    use crate::tsdb::block::{BlockMeta, SeriesColumns, new_ulid, write_block};
+
+    /// Values that the patterns below are about; the series without a value comes first.
+    const VALUES: [&str; 24] = [
+        "", "\n", "$", "(?i)a", ".", "A", "AB", "\\Qa\\E", "^", "a", "a\n", "a\nb", "a$", "a.b", "aXb", "aa",
+        "ab", "ab|b", "abab", "b", "ba", "x", "é", "éa",
+    ];
+
+    fn labels(i: usize) -> Labels {
+        let own = [("__name__", "m".to_owned()), ("n", format!("{i:02}")), ("v", VALUES[i].to_owned())];
+        Labels::from_pairs(own.into_iter().filter(|(_, v)| !v.is_empty()))
+    }
+
+    static BLOCK: LazyLock<(tempfile::TempDir, Arc<Block>)> = LazyLock::new(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut all: Vec<Labels> = (0..VALUES.len()).map(labels).collect();
+        all.sort();
+        let mut columns = SeriesColumns::default();
+        columns.push_float(1, 0, 1.0);
+        let mut source = all.into_iter().map(|labels| (labels, columns.clone()));
+        let meta = BlockMeta::new(new_ulid(1), 0, 10);
+        let (block, ..) = write_block(dir.path(), meta, &mut source, &|| false).unwrap().unwrap();
+        let block = Block::open(block).unwrap();
+        (dir, block)
+    });
+
+    /// The narrowed search against a look at every series.
+    fn check(pattern: &str) {
+        for op in [MatchOp::Regex, MatchOp::NotRegex, MatchOp::Equal, MatchOp::NotEqual] {
+            let Ok(matcher) = Matcher::new("v", op, pattern) else { continue };
+            let mut want: Vec<Labels> =
+                (0..VALUES.len()).filter(|i| matcher.matches(VALUES[*i])).map(labels).collect();
+            want.sort();
+            let mut found = Vec::new();
+            let ids = BLOCK.1.select_ids(std::slice::from_ref(&matcher)).unwrap();
+            let mut texts = std::collections::HashMap::new();
+            BLOCK.1.series_of_page(0, Some(&ids), &mut texts, &mut found).unwrap();
+            let found: Vec<Labels> = found.into_iter().map(|s| s.labels).collect();
+            assert_eq!(found, want, "{matcher}");
+        }
+    }
 
     #[test]
-    fn patterns_narrow_the_search() {
-        for (pattern, want) in [
-            ("a|b", Narrowed::Texts(vec!["a", "b"])),
-            ("", Narrowed::Texts(vec![""])),
-            ("api-.*", Narrowed::Prefix("api-")),
-            ("colou?r", Narrowed::Prefix("colo")),
-            ("a.b|c", Narrowed::Prefix("")),
-            ("(?i)abc", Narrowed::Prefix("")),
-            ("x*", Narrowed::Prefix("")),
-            ("node_.+|up", Narrowed::Prefix("")),
-            ("é{2}", Narrowed::Prefix("")),
+    fn go_patterns_find_what_they_match() {
+        for pattern in [
+            "",
+            "a",
+            "a|b",
+            "a|",
+            "|",
+            "(|a)b",
+            "a||b",
+            r"\Qa.b\E",
+            r"\Qa\E|b",
+            r"\Qa|b",
+            r"\Q(?i)a\E",
+            "(?i)ab",
+            "(?i:a)b",
+            "a(?i)b",
+            "(?s)a.b",
+            "(?-s)a.b",
+            "(?U)a.*",
+            "a$",
+            "^a",
+            "^a$|b",
+            "a$b",
+            r"a\z",
+            r"\Aa",
+            r"a\$",
+            r"\.",
+            "a.b",
+            "a.*",
+            ".*b",
+            ".+",
+            ".*",
+            "a?b",
+            "a*b",
+            "ab{0}",
+            "a{2}",
+            "a{,2}",
+            "(ab)+",
+            "(ab)*",
+            "[aA]b?",
+            "[^a]",
+            "x*",
+            "é.*",
+            r"\x61",
+            r"\x{e9}a?",
+            r"\pL",
+            r"(?P<n>a)b",
+            "(?:a|b)a",
+            r"a\nb",
+            "(?m)a$",
+            r"a\b",
         ] {
-            assert_eq!(narrow(pattern), want, "{pattern}");
+            check(pattern);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn narrowing_changes_no_answer(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "a", "b", "ab", "x", "é", "A", ".", "|", "(", ")", "?", "*", "+", "{2}", "{0,1}", "$", "^", r"\Q", r"\E",
+                    "(?i)", "(?s)", "(?-s)", "(?:", "(?i:", "[ab]", "[^a]", r"\.", r"\n", r"\$", r"\z", r"\b", ".*", ".+",
+                ]),
+                0..7,
+            )
+        ) {
+            check(&parts.concat());
         }
     }
 }

@@ -153,8 +153,14 @@ impl SeriesColumns {
     pub fn copy_into(&self, min_t_ms: i64, max_t_ms: i64, out: &mut SampleBuffer) {
         let from = self.timestamps.partition_point(|t| *t < min_t_ms);
         let to = self.timestamps.partition_point(|t| *t <= max_t_ms);
-        for i in from..to {
-            out.push_float_with_start(self.timestamps[i], start_at(&self.float_start_ts, i), self.values[i]);
+        if self.float_start_ts.is_empty() && out.float_start_ts.is_empty() {
+            out.timestamps.extend_from_slice(&self.timestamps[from..to]);
+            out.values.extend_from_slice(&self.values[from..to]);
+        } else {
+            for i in from..to {
+                let start = start_at(&self.float_start_ts, i);
+                out.push_float_with_start(self.timestamps[i], start, self.values[i]);
+            }
         }
         let from = self.histograms.partition_point(|(t, _)| *t < min_t_ms);
         let to = self.histograms.partition_point(|(t, _)| *t <= max_t_ms);

@@ -1,13 +1,11 @@
 //! What was deleted from a block? Time ranges with matchers, honoured by every reader from the moment they are
 //! written. Bytes: `docs/format/tombstones.md`.
 
-use std::path::Path;
-
 use crate::model::{Labels, MatchOp, Matcher};
 use crate::tsdb::StorageError;
+use crate::tsdb::vfs::Place;
 
 use super::bytes::{DecodeError, Input, Result as Decode, put_varint, put_zigzag};
-use super::files;
 
 /// Name of the file.
 pub const TOMBSTONES_FILE: &str = "deletions.mkt";
@@ -69,9 +67,9 @@ impl Tombstones {
     }
 
     /// Reads the file of a block directory; no file, no deletions.
-    pub fn read(dir: &Path) -> Result<Self, StorageError> {
+    pub fn read(dir: &Place) -> Result<Self, StorageError> {
         let path = dir.join(TOMBSTONES_FILE);
-        let Some(bytes) = files::read_small(&path, MAX_FILE)? else { return Ok(Self::default()) };
+        let Some(bytes) = path.read_small(MAX_FILE)? else { return Ok(Self::default()) };
         Self::decode(&bytes).map_err(|e| StorageError::Corrupt {
             path: path.display().to_string(),
             offset: 0,
@@ -80,8 +78,8 @@ impl Tombstones {
     }
 
     /// Writes the file of a block directory, durably and at once.
-    pub fn write(&self, dir: &Path) -> Result<(), StorageError> {
-        files::write_atomically(&dir.join(TOMBSTONES_FILE), &self.encode())
+    pub fn write(&self, dir: &Place) -> Result<(), StorageError> {
+        dir.join(TOMBSTONES_FILE).write_atomically(&self.encode())
     }
 
     fn encode(&self) -> Vec<u8> {

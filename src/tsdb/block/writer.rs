@@ -4,12 +4,11 @@
 //! written.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
 
 use crate::model::Labels;
 use crate::tsdb::StorageError;
+use crate::tsdb::vfs::Place;
+use crate::tsdb::vfs::place::NewFile;
 
 use super::bytes::{Input, put_varint};
 use super::chunk::{self, Decoded};
@@ -17,11 +16,11 @@ use super::format::{
     BLOCK_FILE, CHUNK_SAMPLES, ChunkKind, ChunkRef, Extent, FOOT_MAGIC, Footer, HEAD_MAGIC, HEADER_LEN,
     PAGE_BYTES, PAGE_ENTRY_LEN, PAGE_SERIES, PageEntry, Part, TRAILER_LEN, VERSION,
 };
-use super::meta::{BLOCK_FORMAT, BlockMeta};
+use super::meta::BlockMeta;
 use super::source::{SeriesColumns, SeriesSource};
 use super::times::TimeWriter;
 use super::values::Codec;
-use super::{files, histograms, page, postings, symbols};
+use super::{histograms, page, postings, symbols};
 
 /// Directories with this end are unfinished blocks; they are removed at start.
 pub const TEMP_SUFFIX: &str = ".tmp-for-creation";
@@ -44,14 +43,15 @@ pub type Cancelled<'a> = &'a (dyn Fn() -> bool + Sync);
 /// was read back. `meta` gives ULID, sources and level; times and counts are filled in. Returns the finished
 /// directory, or `None` when the source had no sample (nothing is left behind then).
 pub fn write_block(
-    data_dir: &Path,
+    data_dir: impl Into<Place>,
     mut meta: BlockMeta,
     source: &mut dyn SeriesSource,
     cancelled: Cancelled<'_>,
-) -> Result<Option<(PathBuf, BlockMeta, WriteReport)>, StorageError> {
+) -> Result<Option<(Place, BlockMeta, WriteReport)>, StorageError> {
+    let data_dir = data_dir.into();
     let name = meta.ulid.to_string();
     let temp = data_dir.join(format!("{name}{TEMP_SUFFIX}"));
-    let guard = files::TempDir::create(&temp)?;
+    let guard = temp.temporary_dir()?;
     let path = temp.join(BLOCK_FILE);
     let report = {
         let mut writer = BlockWriter::create(&path)?;
@@ -67,24 +67,14 @@ pub fn write_block(
         }
         writer.finish()?
     };
-    let footer = &report.footer;
-    meta.version = 1;
-    meta.format = BLOCK_FORMAT.to_owned();
-    meta.format_version = VERSION;
-    meta.min_time = meta.min_time.min(footer.min_t_ms);
-    meta.max_time = meta.max_time.max(footer.max_t_ms.saturating_add(1));
-    meta.stats.num_series = u64::from(footer.series);
-    meta.stats.num_chunks = footer.chunks;
-    meta.stats.num_float_samples = footer.float_samples;
-    meta.stats.num_histogram_samples = footer.histogram_samples;
-    meta.stats.num_samples = footer.float_samples + footer.histogram_samples;
+    meta.describe(&report.footer);
     meta.write(&temp)?;
-    files::sync_dir(&temp)?;
-    super::reader::verify_file(&path)?;
+    temp.sync_dir()?;
+    super::reader::verify_dir(&temp)?;
     let finished = data_dir.join(&name);
-    files::rename(&temp, &finished)?;
+    temp.rename(&finished)?;
     guard.keep();
-    files::sync_dir(data_dir)?;
+    data_dir.sync_dir()?;
     Ok(Some((finished, meta, report)))
 }
 
@@ -117,8 +107,8 @@ impl Growing {
 
 /// Writes the file of a block.
 struct BlockWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
+    path: Place,
+    file: NewFile,
     written: u64,
     crc: crc32fast::Hasher,
     footer: Footer,
@@ -140,11 +130,10 @@ struct BlockWriter {
 }
 
 impl BlockWriter {
-    fn create(path: &Path) -> Result<Self, StorageError> {
-        let file = File::create_new(path).map_err(|e| files::io_error("create", path, &e))?;
+    fn create(path: &Place) -> Result<Self, StorageError> {
         let mut this = Self {
-            path: path.to_owned(),
-            file: BufWriter::with_capacity(256 << 10, file),
+            path: path.clone(),
+            file: path.create()?,
             written: 0,
             crc: crc32fast::Hasher::new(),
             footer: Footer { min_t_ms: i64::MAX, max_t_ms: i64::MIN, ..Footer::default() },
@@ -171,7 +160,7 @@ impl BlockWriter {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        self.file.write_all(bytes).map_err(|e| files::io_error("write", &self.path, &e))?;
+        self.file.put(bytes)?;
         self.crc.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -367,8 +356,7 @@ impl BlockWriter {
         self.footer.write(&mut footer);
         debug_assert!(footer.len() > TRAILER_LEN && footer.ends_with(FOOT_MAGIC));
         self.put(&footer)?;
-        let file = self.file.into_inner().map_err(|e| files::io_error("write", &self.path, e.error()))?;
-        file.sync_all().map_err(|e| files::io_error("sync", &self.path, &e))?;
+        self.file.finish()?;
         Ok(WriteReport { footer: self.footer, file_len: self.written, by_codec: self.by_codec })
     }
 

@@ -91,6 +91,20 @@ impl<'a> BitReader<'a> {
         Ok(out)
     }
 
+    /// Skips zero bits, at most `most`, and tells how many; looks no further than what one load brings, so there may be
+    /// more.
+    #[inline]
+    pub fn zeros(&mut self, most: u32) -> u32 {
+        if self.have == 0 {
+            self.refill();
+        }
+        let run = self.word.leading_zeros().min(self.have).min(most);
+        // A shift by 64 would be undefined; `have` is at most 63, so `run` is below.
+        self.word <<= run;
+        self.have -= run;
+        run
+    }
+
     /// The next bit.
     #[inline]
     pub fn bit(&mut self) -> Result<bool, Damaged> {
@@ -116,6 +130,27 @@ mod tests {
                 prop_assert_eq!(reader.bits(*count).unwrap(), want);
             }
             prop_assert!(reader.bits(8).is_err());
+        }
+
+        #[test]
+        fn zeros_are_skipped_up_to_the_next_one(runs in prop::collection::vec(0u32..200, 1..20)) {
+            let (mut buf, mut free) = (Vec::new(), 0);
+            for run in &runs {
+                for _ in 0..*run {
+                    put_bits(&mut buf, &mut free, 0, 1);
+                }
+                put_bits(&mut buf, &mut free, 1, 1);
+            }
+            let mut reader = BitReader::new(&buf);
+            for run in &runs {
+                let mut skipped = 0;
+                while skipped < *run {
+                    let more = reader.zeros(*run - skipped);
+                    prop_assert!(more > 0);
+                    skipped += more;
+                }
+                prop_assert_eq!(reader.bits(1).unwrap(), 1);
+            }
         }
     }
 }

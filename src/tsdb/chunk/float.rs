@@ -5,7 +5,7 @@
 use super::Damaged;
 use super::bits::{BitReader, put_bits};
 use super::bytes::{Cursor, put_ivarint, put_uvarint, unzigzag, zigzag};
-use crate::model::STALE_NAN_BITS;
+use crate::model::{STALE_NAN_BITS, SampleBuffer};
 
 /// Marks that no XOR window is known yet.
 const NO_WINDOW: u8 = 0xff;
@@ -334,6 +334,50 @@ impl<'a> FloatDecoder<'a> {
     }
 }
 
+impl FloatDecoder<'_> {
+    /// Appends the samples with timestamps from `from` to `to` to `out`; what comes later is not decoded. Repetitions
+    /// on the beat, one zero bit each, are taken in runs.
+    pub fn read(mut self, from: i64, to: i64, out: &mut SampleBuffer) -> Result<(), Damaged> {
+        let plain = |d: &Self, out: &SampleBuffer| d.start == 0 && out.float_start_ts.is_empty();
+        while self.left > 0 {
+            let run = if self.first { 0 } else { self.bits.zeros(u32::from(self.left)) };
+            if run > 0 {
+                self.left -= run as u16;
+                let value = f64::from_bits(self.value);
+                for _ in 0..run {
+                    self.t = self.t.wrapping_add(self.delta);
+                    if self.t > to {
+                        return Ok(());
+                    }
+                    if self.t >= from {
+                        if plain(&self, out) {
+                            out.timestamps.push(self.t);
+                            out.values.push(value);
+                        } else {
+                            out.push_float_with_start(self.t, self.start, value);
+                        }
+                    }
+                }
+                continue;
+            }
+            self.left -= 1;
+            let sample = self.step()?;
+            if sample.t_ms > to {
+                return Ok(());
+            }
+            if sample.t_ms >= from {
+                if plain(&self, out) {
+                    out.timestamps.push(sample.t_ms);
+                    out.values.push(sample.value);
+                } else {
+                    out.push_float_with_start(sample.t_ms, sample.start_ms, sample.value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Iterator for FloatDecoder<'_> {
     type Item = Result<FloatSample, Damaged>;
 
@@ -383,6 +427,14 @@ mod tests {
                 .map(|s| s.map(|s| (s.t_ms, s.start_ms, s.value.to_bits())))
                 .collect::<Result<_, _>>().unwrap();
             prop_assert_eq!(&got, &want);
+            let (from, to) = (want[want.len() / 4].0, want[want.len() - 1 - want.len() / 5].0);
+            let mut part = SampleBuffer::default();
+            FloatDecoder::new(encoder.bytes(), encoder.count()).read(from, to, &mut part).unwrap();
+            let inside: Vec<_> = want.iter().filter(|s| (from..=to).contains(&s.0)).copied().collect();
+            let start = |i: usize| part.float_start_ts.get(i).copied().unwrap_or(0);
+            let got: Vec<_> =
+                (0..part.values.len()).map(|i| (part.timestamps[i], start(i), part.values[i].to_bits())).collect();
+            prop_assert_eq!(got, inside);
             let mut saved = Vec::new();
             encoder.save(&mut saved);
             let mut restored = FloatEncoder::restore(&mut Cursor::new(&saved)).unwrap();

@@ -1,24 +1,27 @@
 //! Which blocks does a data directory hold? Opens them all, native and Prometheus's, cleans up what a crash left,
 //! sets damaged ones aside, and swaps the list in one step when compaction or retention changes it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
 use crate::model::Matcher;
-use crate::tsdb::block::files::{io_error, rename, sync_dir};
+use crate::tsdb::block::meta::META_FILE;
 use crate::tsdb::block::tombstones::Tombstone;
 use crate::tsdb::block::{Block, BlockMeta, BlockQuerier, BlockSource, SeriesSource, writer::TEMP_SUFFIX};
 use crate::tsdb::door::{Querier, StorageError};
 use crate::tsdb::prometheus::{PrometheusBlock, PrometheusQuerier, PrometheusSource};
+use crate::tsdb::vfs::{Entry, Place};
 
 /// Directories with this end are being deleted; they are removed at start.
 pub const DELETED_SUFFIX: &str = ".tmp-for-deletion";
 /// Directories with this end are damaged and kept for a person to look at.
 pub const QUARANTINE_SUFFIX: &str = ".quarantine";
+
+/// What was the `meta.json` of a block before it was damaged.
+const DAMAGED_META_FILE: &str = "meta.json.damaged";
 
 /// A block of either format.
 #[derive(Debug, Clone)]
@@ -31,8 +34,9 @@ pub enum AnyBlock {
 
 impl AnyBlock {
     /// Opens the block in `dir`, whichever format it has.
-    pub fn open(dir: &Path) -> Result<Self, StorageError> {
-        if BlockMeta::read(dir)?.is_native() {
+    pub fn open(dir: impl Into<Place>) -> Result<Self, StorageError> {
+        let dir = dir.into();
+        if BlockMeta::read(&dir)?.is_native() {
             Block::open(dir).map(Self::Native)
         } else {
             PrometheusBlock::open(dir).map(Self::Prometheus)
@@ -50,7 +54,7 @@ impl AnyBlock {
 
     /// Its directory.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Place {
         match self {
             Self::Native(b) => b.dir(),
             Self::Prometheus(b) => b.dir(),
@@ -147,16 +151,25 @@ impl SeriesSource for BlockWalk {
     }
 }
 
-fn dir_size(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => dir_size(&entry.path()),
-            Ok(meta) => meta.len(),
-            Err(_) => 0,
-        })
-        .sum()
+fn dir_size(dir: &Place) -> u64 {
+    // What cannot be listed counts as nothing: the size is needed again in a minute.
+    let entries = dir.list().unwrap_or_default();
+    entries.into_iter().map(|e| if e.is_dir { dir_size(&dir.join(e.name)) } else { e.len }).sum()
+}
+
+/// A native block whose `meta.json` alone is damaged. That is kept beside a new one made from the block's footer.
+fn without_meta(dir: &Place, ulid: Ulid) -> Option<AnyBlock> {
+    let Err(StorageError::Corrupt { .. }) = BlockMeta::read(dir) else { return None };
+    let block = Block::open_without_meta(dir, ulid).ok()?;
+    let file = dir.join(META_FILE);
+    // A damaged file that cannot be replaced now is found damaged again at the next start.
+    if file.exists_here() && file.rename(&dir.join(DAMAGED_META_FILE)).is_err() {
+        return Some(AnyBlock::Native(block));
+    }
+    if let Err(error) = block.meta().write(dir) {
+        tracing::warn!(block = %ulid, %error, "the description of a block cannot be written");
+    }
+    Some(AnyBlock::Native(block))
 }
 
 /// What opening or reloading found besides sound blocks.
@@ -166,14 +179,24 @@ pub struct BlockSetReport {
     pub cleaned: Vec<PathBuf>,
     /// Damaged blocks, under their new names, with the reason.
     pub quarantined: Vec<(PathBuf, String)>,
+    /// Blocks whose `meta.json` was damaged and was written again from what the block itself says, with the reason.
+    pub repaired: Vec<(PathBuf, String)>,
     /// Blocks that could not be opened for another reason and are not shown; they stay where they are.
     pub unreadable: Vec<(PathBuf, String)>,
+}
+
+impl BlockSetReport {
+    /// How many files of blocks were found damaged.
+    #[must_use]
+    pub fn damaged(&self) -> usize {
+        self.quarantined.len() + self.repaired.len()
+    }
 }
 
 /// The blocks of a data directory.
 #[derive(Debug)]
 pub struct BlockSet {
-    dir: PathBuf,
+    dir: Place,
     /// Sorted by range.
     blocks: RwLock<Arc<Vec<AnyBlock>>>,
     /// Held while the directory is changed.
@@ -182,28 +205,28 @@ pub struct BlockSet {
 
 impl BlockSet {
     /// Opens all blocks below `dir`, which must exist. Damage never fails it.
-    pub fn open(dir: &Path) -> Result<(Self, BlockSetReport), StorageError> {
-        let this = Self { dir: dir.to_owned(), blocks: RwLock::default(), changing: Mutex::new(()) };
+    pub fn open(dir: impl Into<Place>) -> Result<(Self, BlockSetReport), StorageError> {
+        let this = Self { dir: dir.into(), blocks: RwLock::default(), changing: Mutex::new(()) };
         let mut report = BlockSetReport::default();
-        for entry in fs::read_dir(dir).map_err(|e| io_error("list", dir, &e))?.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
+        for Entry { name, .. } in this.dir.list()? {
             let left_over = [TEMP_SUFFIX, DELETED_SUFFIX]
                 .iter()
                 .any(|suffix| name.strip_suffix(suffix).is_some_and(|ulid| Ulid::from_string(ulid).is_ok()));
-            if left_over && fs::remove_dir_all(entry.path()).is_ok() {
-                report.cleaned.push(entry.path());
+            let path = this.dir.join(&name);
+            if left_over && path.remove_dir_all().is_ok() {
+                report.cleaned.push(path.to_path_buf());
             }
         }
         let found = this.reload()?;
         report.quarantined = found.quarantined;
+        report.repaired = found.repaired;
         report.unreadable = found.unreadable;
         Ok((this, report))
     }
 
     /// The data directory.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Place {
         &self.dir
     }
 
@@ -235,13 +258,9 @@ impl BlockSet {
         let mut report = BlockSetReport::default();
         let known = self.blocks();
         let mut blocks: Vec<AnyBlock> = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(|e| io_error("list", &self.dir, &e))?.flatten() {
-            let path = entry.path();
-            let name = entry.file_name();
-            let Some(ulid) = name.to_str().and_then(|n| Ulid::from_string(n).ok()) else { continue };
-            if !path.is_dir() {
-                continue;
-            }
+        for entry in self.dir.list()?.into_iter().filter(|e| e.is_dir) {
+            let Ok(ulid) = Ulid::from_string(&entry.name) else { continue };
+            let path = self.dir.join(&entry.name);
             if let Some(block) = known.iter().find(|b| b.meta().ulid == ulid) {
                 blocks.push(block.clone());
                 continue;
@@ -249,18 +268,24 @@ impl BlockSet {
             match AnyBlock::open(&path) {
                 Ok(block) => blocks.push(block),
                 Err(e @ StorageError::Corrupt { .. }) => {
-                    let aside = self.dir.join(format!("{}{QUARANTINE_SUFFIX}", name.to_string_lossy()));
-                    match fs::rename(&path, &aside) {
+                    if let Some(block) = without_meta(&path, ulid) {
+                        tracing::error!(block = %ulid, err = %e, "damaged description of a block written again");
+                        report.repaired.push((path.to_path_buf(), e.to_string()));
+                        blocks.push(block);
+                        continue;
+                    }
+                    let aside = self.dir.join(format!("{}{QUARANTINE_SUFFIX}", entry.name));
+                    match path.rename(&aside) {
                         Ok(()) => {
                             tracing::error!(block = %ulid, err = %e, "damaged block set aside");
-                            report.quarantined.push((aside, e.to_string()));
+                            report.quarantined.push((aside.to_path_buf(), e.to_string()));
                         }
-                        Err(_) => report.unreadable.push((path, e.to_string())),
+                        Err(_) => report.unreadable.push((path.to_path_buf(), e.to_string())),
                     }
                 }
                 Err(e) => {
                     tracing::error!(block = %ulid, err = %e, "block cannot be opened");
-                    report.unreadable.push((path, e.to_string()));
+                    report.unreadable.push((path.to_path_buf(), e.to_string()));
                 }
             }
         }
@@ -295,9 +320,9 @@ impl BlockSet {
     fn remove_dirs(&self, blocks: &[AnyBlock]) -> Result<(), StorageError> {
         for block in blocks {
             let doomed = self.dir.join(format!("{}{DELETED_SUFFIX}", block.meta().ulid));
-            rename(block.dir(), &doomed)?;
-            sync_dir(&self.dir)?;
-            fs::remove_dir_all(&doomed).map_err(|e| io_error("remove", &doomed, &e))?;
+            block.dir().rename(&doomed)?;
+            self.dir.sync_dir()?;
+            doomed.remove_dir_all()?;
         }
         Ok(())
     }

@@ -14,5 +14,5 @@ pub mod sources;
 mod tests;
 
 pub use block_set::{AnyBlock, BlockSet, BlockSetReport};
-pub use plan::{Retention, compaction_ranges};
+pub use plan::Retention;
 pub use run::{Compactor, CompactorOptions, Step};

@@ -4,27 +4,6 @@ use ulid::Ulid;
 
 use crate::tsdb::block::BlockMeta;
 
-/// Range of a block that leaves the head, milliseconds.
-pub const FIRST_RANGE_MS: i64 = 2 * 3_600_000;
-const MAX_RANGE_MS: i64 = 31 * 24 * 3_600_000;
-
-/// Block ranges from 2 hours up, each three times the one before, at most 31 days and a tenth of the retention
-/// (0 = no limit by time).
-#[must_use]
-pub fn compaction_ranges(retention_ms: i64) -> Vec<i64> {
-    let mut limit = MAX_RANGE_MS;
-    if retention_ms > 0 {
-        limit = limit.min(retention_ms / 10);
-    }
-    let mut ranges = vec![FIRST_RANGE_MS];
-    let mut next = FIRST_RANGE_MS * 3;
-    while next <= limit {
-        ranges.push(next);
-        next *= 3;
-    }
-    ranges
-}
-
 /// What there is to do next: blocks to merge into one (a single one is rewritten without what was deleted).
 /// `skip` says which blocks must be left alone. Blocks may come in any order.
 #[must_use]
@@ -124,21 +103,14 @@ mod tests {
     use super::*;
 
     const H: i64 = 3_600_000;
+    const RANGES: [i64; 3] = [2 * H, 6 * H, 18 * H];
 
     fn block(id: u128, from: i64, to: i64) -> BlockMeta {
         BlockMeta::new(Ulid(id), from * H, to * H)
     }
 
     fn plan(blocks: &[BlockMeta]) -> Vec<u128> {
-        next_merge(blocks, &compaction_ranges(0), |_| false).iter().map(|u| u.0).collect()
-    }
-
-    #[test]
-    fn ranges_grow_by_three() {
-        let hours = |r: Vec<i64>| r.into_iter().map(|r| r / H).collect::<Vec<_>>();
-        assert_eq!(hours(compaction_ranges(15 * 24 * H)), [2, 6, 18]);
-        assert_eq!(hours(compaction_ranges(0)), [2, 6, 18, 54, 162, 486]);
-        assert_eq!(hours(compaction_ranges(H)), [2]);
+        next_merge(blocks, &RANGES, |_| false).iter().map(|u| u.0).collect()
     }
 
     #[test]
@@ -157,7 +129,7 @@ mod tests {
         // Next level.
         let level2 = [block(1, 0, 6), block(2, 6, 12), block(3, 12, 18), block(4, 18, 20)];
         assert_eq!(plan(&level2), [1, 2, 3]);
-        let skipped = next_merge(&level2, &compaction_ranges(0), |u| u.0 == 2);
+        let skipped = next_merge(&level2, &RANGES, |u| u.0 == 2);
         assert!(skipped.is_empty());
     }
 

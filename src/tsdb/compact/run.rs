@@ -1,7 +1,6 @@
-//! What does compaction do next, and how is it given up? One [`Compactor::step`] is one block written: a range of
-//! the head, a merge, a rewrite without deletions. The caller repeats until nothing is left.
+//! How do several blocks become one, or one smaller? A merge or a rewrite without deletions writes one block, and can
+//! be given up at each series.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -10,11 +9,10 @@ use ulid::Ulid;
 use crate::tsdb::block::meta::BlockDesc;
 use crate::tsdb::block::{BlockMeta, Cancelled, SeriesSource, new_ulid, write_block};
 use crate::tsdb::door::StorageError;
-use crate::tsdb::head::flush::{FlushRange, FlushSource};
 
 use super::block_set::{AnyBlock, BlockSet, BlockWalk};
-use super::plan::{Retention, compaction_ranges, next_merge};
-use super::sources::{FlushSeries, MergedSource};
+use super::plan::Retention;
+use super::sources::MergedSource;
 
 /// How blocks grow and go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,11 +24,9 @@ pub struct CompactorOptions {
 /// What a step did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A range of the head is in this block now; `None` when the range held nothing.
-    Flushed(FlushRange, Option<Ulid>),
     /// These blocks became one; `None` when nothing was left of them.
     Merged(Vec<Ulid>, Option<Ulid>),
-    /// A block could not be read whole; it stays as it is and is not tried again by this process.
+    /// These blocks cannot be read whole, for this reason; they stay as they are.
     Refused(Vec<Ulid>, String),
 }
 
@@ -39,63 +35,18 @@ pub enum Step {
 pub struct Compactor {
     blocks: Arc<BlockSet>,
     options: Mutex<CompactorOptions>,
-    /// Blocks that cannot be read whole: merging them would make the loss final.
-    refused: Mutex<HashSet<Ulid>>,
 }
 
 impl Compactor {
     /// A compactor for a set of blocks.
     #[must_use]
     pub fn new(blocks: Arc<BlockSet>, options: CompactorOptions) -> Self {
-        Self { blocks, options: Mutex::new(options), refused: Mutex::default() }
+        Self { blocks, options: Mutex::new(options) }
     }
 
     /// Changes the options from the next step on.
     pub fn set_options(&self, options: CompactorOptions) {
         *self.options.lock() = options;
-    }
-
-    /// Does the most urgent thing, if there is one: flush a range of the head, else merge blocks. `cancelled` is
-    /// asked once for each series.
-    pub fn step(
-        &self,
-        head: Option<&dyn FlushSource>,
-        now_ms: i64,
-        cancelled: Cancelled<'_>,
-    ) -> Result<Option<Step>, StorageError> {
-        if let Some(head) = head
-            && let Some(range) = head.range_to_flush(now_ms)
-        {
-            let ulid = self.flush(head, range, now_ms, cancelled)?;
-            return Ok(Some(Step::Flushed(range, ulid)));
-        }
-        let blocks = self.blocks.blocks();
-        let metas: Vec<BlockMeta> = blocks.iter().map(|b| b.meta().clone()).collect();
-        let ranges = compaction_ranges(self.options.lock().retention.time_ms);
-        let group = next_merge(&metas, &ranges, |ulid| self.refused.lock().contains(ulid));
-        if group.is_empty() { Ok(None) } else { self.merge(&group, now_ms, cancelled).map(Some) }
-    }
-
-    fn flush(
-        &self,
-        head: &dyn FlushSource,
-        range: FlushRange,
-        now_ms: i64,
-        cancelled: Cancelled<'_>,
-    ) -> Result<Option<Ulid>, StorageError> {
-        let view = head.flush_view(range)?;
-        let meta = BlockMeta::new(new_ulid(now_ms), range.min_t_ms, range.max_t_ms.saturating_add(1));
-        let written = write_block(self.blocks.dir(), meta, &mut FlushSeries::new(&*view), cancelled)?;
-        drop(view);
-        let ulid = match written {
-            None => None,
-            Some((dir, meta, _)) => {
-                self.blocks.publish(Some(AnyBlock::open(&dir)?), &[])?;
-                Some(meta.ulid)
-            }
-        };
-        head.truncate_before(range.max_t_ms.saturating_add(1))?;
-        Ok(ulid)
     }
 
     /// Merges blocks (or rewrites one) into one without what was deleted from them.
@@ -116,12 +67,10 @@ impl Compactor {
         if let Some((_, reason)) = damaged.first() {
             // The sources stay: what is readable in them stays readable, and a person may repair the rest.
             if let Some((dir, ..)) = &written {
-                std::fs::remove_dir_all(dir)
-                    .map_err(|e| crate::tsdb::block::files::io_error("remove", dir, &e))?;
+                dir.remove_dir_all()?;
             }
             let reason = reason.clone();
             let ulids: Vec<Ulid> = damaged.into_iter().map(|(ulid, _)| ulid).collect();
-            self.refused.lock().extend(ulids.iter().copied());
             return Ok(Step::Refused(ulids, reason));
         }
         let retired: Vec<Ulid> = parents.iter().map(|b| b.meta().ulid).collect();

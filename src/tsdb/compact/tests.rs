@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::{Labels, Matcher, SampleBuffer};
 use crate::tsdb::block::{BlockMeta, SeriesColumns, new_ulid, write_block};
-use crate::tsdb::door::{Querier as _, SelectHints, StorageError};
-use crate::tsdb::head::flush::{FlushRange, FlushSource, FlushView, RawSamples};
+use crate::tsdb::door::{Querier as _, SelectHints};
 use crate::tsdb::merge::MergedQuerier;
 use crate::tsdb::prometheus::write_prometheus_block;
 
@@ -55,6 +54,12 @@ fn read(set: &BlockSet, min: i64, max: i64) -> BTreeMap<Labels, Vec<(i64, f64)>>
         .collect()
 }
 
+fn merge_next(set: &BlockSet, compactor: &Compactor) -> Option<Step> {
+    let metas: Vec<BlockMeta> = set.blocks().iter().map(|b| b.meta().clone()).collect();
+    let group = plan::next_merge(&metas, &[2 * H, 6 * H, 18 * H], |_| false);
+    (!group.is_empty()).then(|| compactor.merge(&group, 1, &|| false).unwrap())
+}
+
 #[test]
 fn merging_keeps_every_sample() {
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +75,7 @@ fn merging_keeps_every_sample() {
     let set = Arc::new(set);
     let compactor = Compactor::new(Arc::clone(&set), CompactorOptions::default());
     let mut steps = 0;
-    while let Some(step) = compactor.step(None, 1, &|| false).unwrap() {
+    while let Some(step) = merge_next(&set, &compactor) {
         assert!(matches!(step, Step::Merged(_, Some(_))), "{step:?}");
         steps += 1;
         assert!(steps < 10);
@@ -152,64 +157,10 @@ fn a_damaged_block_is_not_merged_away() {
     std::fs::write(&file, &bytes).unwrap();
     let set = Arc::new(BlockSet::open(dir.path()).unwrap().0);
     let compactor = Compactor::new(Arc::clone(&set), CompactorOptions::default());
-    let step = compactor.step(None, 1, &|| false).unwrap();
+    let step = merge_next(&set, &compactor);
     assert!(matches!(&step, Some(Step::Refused(bad, _)) if *bad == [ulids[1]]), "{step:?}");
     assert_eq!(set.blocks().len(), 4);
-    assert_eq!(compactor.step(None, 1, &|| false).unwrap(), None);
     assert_eq!(BlockSet::open(dir.path()).unwrap().0.blocks().len(), 4);
-}
-
-struct FakeHead(parking_lot::Mutex<Naive>);
-
-impl FlushView for Naive {
-    fn range(&self) -> FlushRange {
-        FlushRange { min_t_ms: 0, max_t_ms: 2 * H - 1 }
-    }
-    fn len(&self) -> usize {
-        BTreeMap::len(self)
-    }
-    fn labels(&self, i: usize) -> Labels {
-        self.keys().nth(i).cloned().unwrap_or_default()
-    }
-    fn samples(&self, i: usize, out: &mut RawSamples) -> Result<(), StorageError> {
-        out.clear();
-        if let Some(columns) = self.values().nth(i) {
-            for (t, v) in columns.timestamps.iter().zip(&columns.values).filter(|(t, _)| **t < 2 * H) {
-                out.push_float(*t, 0, *v);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl FlushSource for FakeHead {
-    fn range_to_flush(&self, _: i64) -> Option<FlushRange> {
-        let due = self.0.lock().values().any(|c| c.timestamps.first().is_some_and(|t| *t < 2 * H));
-        due.then_some(FlushRange { min_t_ms: 0, max_t_ms: 2 * H - 1 })
-    }
-    fn flush_view(&self, _: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
-        Ok(Box::new(self.0.lock().clone()))
-    }
-    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError> {
-        self.0.lock().values_mut().for_each(|c| c.retain(|t| t >= t_ms));
-        Ok(())
-    }
-}
-
-#[test]
-fn a_range_leaves_the_head() {
-    let dir = tempfile::tempdir().unwrap();
-    let set = Arc::new(BlockSet::open(dir.path()).unwrap().0);
-    let compactor = Compactor::new(Arc::clone(&set), CompactorOptions::default());
-    let head = FakeHead(parking_lot::Mutex::new(data(0, 3 * H, 0)));
-    assert!(compactor.step(Some(&head), 1, &|| true).is_err(), "given up");
-    assert!(head.range_to_flush(1).is_some(), "the head keeps what was not stored");
-    let step = compactor.step(Some(&head), 1, &|| false).unwrap();
-    assert!(matches!(step, Some(Step::Flushed(_, Some(_)))), "{step:?}");
-    assert_eq!(compactor.step(Some(&head), 1, &|| false).unwrap(), None);
-    let block = &set.blocks()[0];
-    assert_eq!((block.meta().min_time, block.meta().max_time, block.meta().compaction.level), (0, 2 * H, 1));
-    assert!(read(&set, i64::MIN, i64::MAX).values().all(|v| v.len() == 120));
 }
 
 #[test]

@@ -25,10 +25,12 @@ impl Db {
             return Err(StorageError::NotReady("the storage is closed".into()));
         }
         let meta = BlockMeta::new(new_ulid(self.clock.now_ms()), min_t_ms, max_t_ms.saturating_add(1));
-        let Some((dir, meta, _)) = write_block(stored.dir(), meta, source, cancelled)? else {
+        let Some((dir, meta, _)) = write_block(stored.blocks.dir(), meta, source, cancelled)? else {
             return Ok(None);
         };
         stored.blocks.publish(Some(AnyBlock::open(&dir)?), &[])?;
+        self.head.changes.note(min_t_ms, max_t_ms);
+        self.head.changes.note(min_t_ms, max_t_ms);
         tracing::info!(ulid = %meta.ulid, samples = meta.stats.num_samples, "a block of backfilled samples was added");
         Ok(Some(meta))
     }

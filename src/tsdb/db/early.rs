@@ -6,7 +6,7 @@ use super::super::block::{BlockMeta, new_ulid, write_block};
 use super::super::compact::AnyBlock;
 use super::super::compact::sources::FlushSeries;
 use super::super::door::StorageError;
-use super::super::head::leave::{FROM_OUT_OF_ORDER, FROM_STALE_SERIES, LeavePolicy, Leaving};
+use super::super::head::leave::{FROM_OUT_OF_ORDER, FROM_STALE_SERIES, LeavePolicy, Leaving, MAX_SERIES};
 use super::stored::Stored;
 use super::{Db, DbOptions};
 use crate::telemetry::memory::Pressure;
@@ -77,7 +77,8 @@ impl Stored {
         let mut leaving = db.head.late_samples(&policy)?;
         if leaving.is_none() && self.early.is_due(now_ms, pressed) {
             leaving = db.head.ended_series(&policy)?;
-            if leaving.is_some() {
+            // With more to come, the next step goes on at once.
+            if leaving.as_ref().is_some_and(|leaving| leaving.series() < MAX_SERIES) {
                 self.early.last_ms.store(now_ms, Ordering::Relaxed);
             }
         }

@@ -33,6 +33,8 @@ pub struct StoredMetrics {
     pub limit_percentage: Gauge,
     /// Limit, seconds.
     pub limit_seconds: Gauge,
+    /// Blocks set aside, and files of blocks written anew, because they are damaged.
+    pub damaged: Counter,
     /// Seconds that removing deleted samples took.
     pub tombstone_cleanup: Histogram,
 }
@@ -91,6 +93,10 @@ impl StoredMetrics {
             limit_seconds: gauge(
                 "prometheus_tsdb_retention_limit_seconds",
                 "How long to retain samples in storage.",
+            ),
+            damaged: total(
+                "meerkat_tsdb_damaged_block_files_total",
+                "Number of damaged files of blocks: the block was set aside or the file was written anew.",
             ),
             tombstone_cleanup: seconds(
                 "prometheus_tsdb_tombstone_cleanup_seconds",

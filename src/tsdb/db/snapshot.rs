@@ -1,14 +1,11 @@
 //! How is the storage copied while it runs? Blocks never change, so a snapshot is a directory of hard links to them,
 //! with the head written as one more block.
 
-use std::fs;
-use std::path::Path;
-
-use super::super::block::files::{io_error, rename, sync_dir};
 use super::super::block::{BlockMeta, new_ulid, write_block};
 use super::super::compact::sources::FlushSeries;
 use super::super::door::StorageError;
 use super::super::head::flush::FlushRange;
+use super::super::vfs::Place;
 use super::Db;
 
 /// Directory of the snapshots below the data directory, as in Prometheus.
@@ -22,27 +19,30 @@ fn name_at(now_ms: i64) -> String {
     format!("{}-{:016x}", time.strftime("%Y%m%dT%H%M%SZ"), fastrand::u64(..))
 }
 
-/// Links a file, or copies it where links are impossible (another file system).
-fn link(from: &Path, to: &Path) -> Result<(), StorageError> {
-    if fs::hard_link(from, to).is_ok() {
-        return Ok(());
-    }
-    fs::copy(from, to).map(|_| ()).map_err(|e| io_error("copy", from, &e))
-}
-
 /// Links the files of a block: those in its directory and one level below (`chunks/` of Prometheus).
-fn link_block(from: &Path, to: &Path, levels: u32) -> Result<(), StorageError> {
-    fs::create_dir(to).map_err(|e| io_error("create", to, &e))?;
-    for entry in fs::read_dir(from).map_err(|e| io_error("list", from, &e))? {
-        let entry = entry.map_err(|e| io_error("list", from, &e))?;
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if !path.is_dir() {
-            link(&path, &target)?;
+fn link_block(from: &Place, to: &Place, levels: u32) -> Result<(), StorageError> {
+    to.create_dir_all()?;
+    for entry in from.list()? {
+        let (path, target) = (from.join(&entry.name), to.join(&entry.name));
+        if !entry.is_dir {
+            path.link_or_copy(&target)?;
         } else if levels > 0 {
             link_block(&path, &target, levels - 1)?;
         }
     }
-    sync_dir(to)
+    to.sync_dir()
+}
+
+/// Removes what a crash left of snapshots.
+pub(super) fn remove_unfinished(data: &Place) {
+    let all = data.join(SNAPSHOTS_DIR);
+    // Mostly there is no such directory.
+    for entry in all.list().unwrap_or_default().iter().filter(|e| e.name.ends_with(UNFINISHED)) {
+        match all.join(&entry.name).remove_dir_all() {
+            Ok(()) => tracing::info!(snapshot = entry.name, "an unfinished snapshot was removed"),
+            Err(error) => tracing::warn!(snapshot = entry.name, %error, "an unfinished snapshot stays"),
+        }
+    }
 }
 
 impl Db {
@@ -50,25 +50,23 @@ impl Db {
     /// is returned. Links where the file system can: it costs hardly any space.
     pub fn snapshot(&self, with_head: bool) -> Result<String, StorageError> {
         let Some(stored) = &self.stored else {
-            return Err(StorageError::NotReady("snapshots need files of the machine".into()));
+            return Err(StorageError::NotReady("an agent has no blocks to take a snapshot of".into()));
         };
         let now_ms = self.clock.now_ms();
-        let all = stored.dir().join(SNAPSHOTS_DIR);
-        fs::create_dir_all(&all).map_err(|e| io_error("create", &all, &e))?;
+        let data = stored.blocks.dir();
+        let all = data.join(SNAPSHOTS_DIR);
         let name = name_at(now_ms);
         let unfinished = all.join(format!("{name}{UNFINISHED}"));
-        fs::create_dir(&unfinished).map_err(|e| io_error("create", &unfinished, &e))?;
-        let filled = self.fill_snapshot(&unfinished, with_head, now_ms);
-        if let Err(error) = filled.and_then(|()| rename(&unfinished, &all.join(&name))) {
-            // Nothing more can be done about a failure here; the directory says that it is unfinished.
-            let _ = fs::remove_dir_all(&unfinished);
-            return Err(error);
-        }
-        sync_dir(&all)?;
+        let guard = unfinished.temporary_dir()?;
+        self.fill_snapshot(&unfinished, with_head, now_ms)?;
+        unfinished.rename(&all.join(&name))?;
+        guard.keep();
+        all.sync_dir()?;
+        data.sync_dir()?;
         Ok(name)
     }
 
-    fn fill_snapshot(&self, dir: &Path, with_head: bool, now_ms: i64) -> Result<(), StorageError> {
+    fn fill_snapshot(&self, dir: &Place, with_head: bool, now_ms: i64) -> Result<(), StorageError> {
         let Some(stored) = &self.stored else { return Ok(()) };
         let view = {
             let _guard = stored.at_rest();
@@ -85,6 +83,6 @@ impl Db {
             let closed = || self.closed.load(std::sync::atomic::Ordering::SeqCst);
             write_block(dir, meta, &mut FlushSeries::new(&*view), &closed)?;
         }
-        sync_dir(dir)
+        dir.sync_dir()
     }
 }

@@ -5,7 +5,6 @@
 //! Whatever ends the process in between, each sample is in the log, in a block, or in both, and queries return it once.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use super::super::compact::sources::FlushSeries;
 use super::super::compact::{AnyBlock, BlockSet, Compactor, CompactorOptions, Retention, Step};
 use super::super::door::{SelectHints, StorageError};
 use super::super::head::Head;
+use super::super::vfs::{Place, Vfs};
 use super::early::{Early, is_early};
 use super::metrics::StoredMetrics;
 use super::{Db, DbOptions};
@@ -70,16 +70,19 @@ impl Stored {
     /// Opens the blocks below the data directory.
     pub(super) fn open(
         options: &DbOptions,
+        vfs: &Arc<dyn Vfs>,
         head: &Arc<Head>,
         registry: &Registry,
     ) -> Result<Self, StorageError> {
-        let (blocks, report) = BlockSet::open(&options.path)?;
+        let (blocks, report) = BlockSet::open(Place::new(Arc::clone(vfs), &options.path))?;
         for path in &report.cleaned {
             tracing::info!(path = %path.display(), "an unfinished block was removed");
         }
+        super::snapshot::remove_unfinished(blocks.dir());
         let blocks = Arc::new(blocks);
         let metrics = StoredMetrics::new(registry, &blocks, head);
         metrics.reloads.inc();
+        metrics.damaged.add(report.damaged() as f64);
         let this = Self {
             compactor: Compactor::new(Arc::clone(&blocks), CompactorOptions::default()),
             blocks,
@@ -121,7 +124,7 @@ impl Stored {
     /// How often a cycle should run: each minute, more often where blocks are short.
     pub(super) fn interval(&self) -> Duration {
         let part = u64::try_from(self.block_range_ms / 120).unwrap_or(0);
-        Duration::from_millis(part).clamp(Duration::from_secs(1), Duration::from_secs(60))
+        Duration::from_millis(part).clamp(Duration::from_millis(200), Duration::from_secs(60))
     }
 
     /// Gives up the step that runs, and begins none.
@@ -147,7 +150,7 @@ impl Stored {
             return Ok(0);
         }
         self.metrics.triggered.inc();
-        self.reload()?;
+        self.reload(db)?;
         self.drop_old(db)?;
         let (mut steps, mut patience) = (0, PATIENCE);
         while !self.stopped() {
@@ -179,10 +182,18 @@ impl Stored {
     }
 
     /// Looks for blocks that others put into the directory (backfilling tools do).
-    fn reload(&self) -> Result<(), StorageError> {
+    fn reload(&self, db: &Db) -> Result<(), StorageError> {
         let _guard = self.work.lock();
         self.metrics.reloads.inc();
-        self.blocks.reload().map(|_| ()).inspect_err(|_| self.metrics.reloads_failed.inc())
+        let ulids = || self.blocks.blocks().iter().map(|b| b.meta().ulid).collect::<Vec<_>>();
+        let before = ulids();
+        let reloaded = self.blocks.reload();
+        if ulids() != before {
+            db.head.changes.note_all();
+        }
+        let report = reloaded.inspect_err(|_| self.metrics.reloads_failed.inc())?;
+        self.metrics.damaged.add(report.damaged() as f64);
+        Ok(())
     }
 
     /// Applies retention.
@@ -198,6 +209,7 @@ impl Stored {
         if gone.is_empty() {
             return Ok(());
         }
+        db.head.changes.note_all();
         tracing::info!(blocks = gone.len(), ?retention, "blocks past retention were deleted");
         if retention.bytes > 0 {
             self.metrics.size_retentions.inc();
@@ -340,11 +352,6 @@ impl Stored {
         let cleaned = self.compactor.clean_tombstones(now_ms, &|| self.stopped())?;
         self.metrics.tombstone_cleanup.observe(begun.elapsed().as_secs_f64());
         Ok(cleaned)
-    }
-
-    /// The data directory.
-    pub(super) fn dir(&self) -> &Path {
-        self.blocks.dir()
     }
 }
 

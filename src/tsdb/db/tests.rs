@@ -161,12 +161,12 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), |_| {});
     let want = store.fill(0, 26_000);
-    let range = store.db.range_to_flush(0).unwrap();
+    let range = store.db.head().range_to_flush(0).unwrap();
     // Killed while the block is written.
     std::fs::create_dir(dir.path().join("01ARZ3NDEKTSV4RRFFQ69G5FAV.tmp-for-creation")).unwrap();
     let writing = store.killed(dir.path());
     // Killed after the block was renamed, before anything was forgotten.
-    let view = store.db.flush_view(range).unwrap();
+    let view = store.db.head().flush_view(range).unwrap();
     let meta = BlockMeta::new(crate::tsdb::block::new_ulid(1), range.min_t_ms, range.max_t_ms + 1);
     let mut series = crate::tsdb::compact::sources::FlushSeries::new(&*view);
     write_block(dir.path(), meta, &mut series, &|| false).unwrap().unwrap();
@@ -193,6 +193,33 @@ fn a_kill_between_the_steps_of_a_flush_loses_and_repeats_nothing() {
         let blocks = again.db.blocks();
         assert!(blocks.windows(2).all(|w| w[0].max_time <= w[1].min_time), "{stage}: {blocks:?}");
     }
+}
+
+#[test]
+fn chunks_are_not_mistaken_for_those_of_files_that_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut want = Samples::new();
+    let all = |want: &mut Samples, more: Samples| {
+        more.into_iter().for_each(|(name, samples)| want.entry(name).or_default().extend(samples));
+    };
+    // Full chunks whose file is closed by a restart, then in a block, so that the file is deleted.
+    let store = open(dir.path(), |_| {});
+    all(&mut want, store.fill_each(0, 8_000, 20));
+    all(&mut want, store.fill_each(12_000, 12_001, 1));
+    store.db.checkpoint().unwrap();
+    drop(store);
+    let store = open(dir.path(), |_| {});
+    all(&mut want, store.fill_each(15_500, 15_501, 1));
+    store.db.compact().unwrap();
+    let chunk_files = || std::fs::read_dir(dir.path().join(CHUNKS_DIR)).unwrap().count();
+    assert_eq!(chunk_files(), 0);
+    let killed = store.killed(dir.path());
+    // New chunks go to a new file; what the checkpoint says of the old one must not lead there.
+    let again = open(killed.path(), |_| {});
+    all(&mut want, again.fill_each(16_000, 24_000, 20));
+    again.db.checkpoint().unwrap();
+    assert_eq!(again.all(), want);
+    assert_eq!(open(again.killed(killed.path()).path(), |_| {}).all(), want);
 }
 
 #[test]

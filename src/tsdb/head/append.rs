@@ -22,6 +22,8 @@ struct Pending {
     t_ms: i64,
     start_ms: i64,
     late: bool,
+    /// Position + 1 of the sample of the same series before it in the batch, 0 = none.
+    before: u32,
     value: Value,
 }
 
@@ -34,8 +36,8 @@ pub struct HeadAppender<'a> {
     metadata: Vec<(String, Metadata)>,
     /// Highest slot so far: a higher one cannot be in the batch yet.
     highest: u32,
-    /// Positions in `samples` by slot, once slots come out of order.
-    by_slot: Option<Map<u32, Vec<u32>>>,
+    /// Position + 1 of the newest sample in `samples` by slot, once slots come out of order.
+    by_slot: Option<Map<u32, u32>>,
     /// What the state was when the batch was opened; unless it changed, judgements still hold at commit.
     seen: (u64, u64),
     created: u64,
@@ -76,34 +78,23 @@ impl<'a> HeadAppender<'a> {
         }
     }
 
-    /// Samples of the same series that are in the batch already.
-    fn pending(&mut self, slot: u32) -> Vec<usize> {
-        let last = self.samples.last().map(|p| slot_of(p.series));
-        if self.by_slot.is_none() && (last.is_none() || slot > self.highest) {
-            return Vec::new();
-        }
-        if self.by_slot.is_none() && last == Some(slot) && slot == self.highest {
-            let n = self.samples.len();
-            let same = self.samples.iter().rev().take_while(|p| slot_of(p.series) == slot).count();
-            return (n - same..n).collect();
+    /// Position + 1 of the newest sample of the same series that is in the batch already, 0 = none.
+    fn newest(&mut self, slot: u32) -> u32 {
+        if self.by_slot.is_none() {
+            let last = self.samples.last().map(|p| slot_of(p.series));
+            if last.is_none() || slot > self.highest {
+                return 0;
+            }
+            if last == Some(slot) {
+                return self.samples.len() as u32;
+            }
         }
         let samples = &self.samples;
         let map = self.by_slot.get_or_insert_with(|| {
-            let mut map: Map<u32, Vec<u32>> = Map::default();
-            for (at, pending) in samples.iter().enumerate() {
-                map.entry(slot_of(pending.series)).or_default().push(at as u32);
-            }
-            map
+            let newest = samples.iter().enumerate().map(|(at, p)| (slot_of(p.series), at as u32 + 1));
+            newest.collect()
         });
-        map.get(&slot).map(|at| at.iter().map(|at| *at as usize).collect()).unwrap_or_default()
-    }
-
-    fn note(&mut self, slot: u32) {
-        let at = self.samples.len() as u32 - 1;
-        if let Some(map) = &mut self.by_slot {
-            map.entry(slot).or_default().push(at);
-        }
-        self.highest = self.highest.max(slot);
+        map.get(&slot).copied().unwrap_or(0)
     }
 
     fn add(
@@ -114,31 +105,37 @@ impl<'a> HeadAppender<'a> {
         t_ms: i64,
         value: Value,
     ) -> Result<SeriesRef, AppendError> {
-        let known = self.head.state.read().resolve(reference);
-        let slot = match known {
+        let head = self.head;
+        let mut state = head.state.read();
+        let slot = match state.resolve(reference) {
             Some(slot) => slot,
             None => {
-                let (slot, created) = self.head.find_or_create(&labels())?;
+                drop(state);
+                let (slot, created) = head.find_or_create(&labels())?;
                 self.created += u64::from(created);
+                state = head.state.read();
                 slot
             }
         };
-        let pending = self.pending(slot);
-        let state = self.head.state.read();
+        let before = self.newest(slot);
         let value = as_stale_of(&state, slot, value);
-        let pending = pending.iter().filter_map(|at| self.samples.get(*at));
-        let verdict = self.head.judge(&state, slot, t_ms, &value, pending, self.options.reject_out_of_order);
+        let at = |place: u32| self.samples.get((place as usize).checked_sub(1)?);
+        let pending = std::iter::successors(at(before), |newer| at(newer.before));
+        let verdict = head.judge(&state, slot, t_ms, &value, pending, self.options.reject_out_of_order);
         let series = state.reference(slot);
         drop(state);
         match verdict {
             Ok(Verdict::Store { late }) => {
-                self.samples.push(Pending { series, t_ms, start_ms, late, value });
-                self.note(slot);
+                self.samples.push(Pending { series, t_ms, start_ms, late, before, value });
+                self.highest = self.highest.max(slot);
+                if let Some(map) = &mut self.by_slot {
+                    map.insert(slot, self.samples.len() as u32);
+                }
                 Ok(series)
             }
             Ok(Verdict::Ignore) => Ok(series),
             Err(error) => {
-                self.head.count_refusal(&error, &value);
+                head.count_refusal(&error, &value);
                 Err(error)
             }
         }
@@ -324,7 +321,9 @@ impl Head {
         let mut isolation = self.isolation.write();
         let watched = isolation.is_watched();
         let (mut floats, mut histograms, mut late) = (0u64, 0u64, 0u64);
+        let (mut min_t_ms, mut max_t_ms) = (i64::MAX, i64::MIN);
         for (slot, pending) in samples {
+            (min_t_ms, max_t_ms) = (min_t_ms.min(pending.t_ms), max_t_ms.max(pending.t_ms));
             if watched {
                 isolation.add(sequence, slot, pending.t_ms, pending.late);
             }
@@ -343,6 +342,8 @@ impl Head {
         }
         state.sequence = sequence;
         let references: Vec<SeriesRef> = batch.exemplars.iter().map(|e| state.reference(e.series)).collect();
+        // Under the lock that opening a view takes: who sees the batch sees the note.
+        self.changes.note(min_t_ms, max_t_ms);
         drop(isolation);
         drop(state);
         let mut ring = self.exemplars.lock();

@@ -163,6 +163,7 @@ impl Head {
         }
         put_ivarint(&mut payload, valid_from_ms);
         out.put(kind::START, &payload)?;
+        let start = payload.clone();
         let mut total = 0;
         let mut deletions: Vec<(u64, i64, i64)> = Vec::new();
         for first in (0..slots).step_by(GROUP as usize) {
@@ -191,6 +192,8 @@ impl Head {
         out.put(kind::DELETIONS, &payload)?;
         payload.clear();
         put_uvarint(&mut payload, total);
+        // The start once more: nothing of a checkpoint can be used without it.
+        out.put(kind::START, &start)?;
         out.put(kind::END, &payload)?;
         out.flush()?;
         // Chunks that were closed meanwhile are named by the series too.
@@ -323,19 +326,21 @@ pub enum Saved {
     End,
 }
 
-/// What is known of a checkpoint when all of it was seen.
+/// What is known of a checkpoint when all that is left of it was seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ending {
-    /// Number of series, as far as it can be true.
+    /// Whether its end is there; without it something is missing.
+    pub complete: bool,
+    /// Number of series, as far as it can be true; 0 if the end does not tell.
     pub series: usize,
     /// Damaged places.
     pub damaged: u64,
 }
 
-/// The parts of a checkpoint that has start and end: what the start says, the frames between, and what is known at the
-/// end. Damaged places are logged with `path`.
+/// The parts of a checkpoint that has a start: what the start says, the frames behind it, and what is known at the end.
+/// Damaged places are logged with `path`.
 #[must_use]
-pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, Ending)> {
+pub fn contents<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, Vec<RawFrame<'a>>, Ending)> {
     let (mut start, mut end, mut damaged) = (None, None, 0);
     let mut rest = Vec::new();
     let mut frames = Frames::new(bytes, salt, 0);
@@ -358,7 +363,8 @@ pub fn complete<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, V
             }
         }
     }
-    Some((start?, rest, Ending { series: end?, damaged }))
+    let (complete, series) = (end.is_some(), end.unwrap_or(0));
+    Some((start?, rest, Ending { complete, series, damaged }))
 }
 
 /// Reads one frame.

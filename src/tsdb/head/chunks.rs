@@ -206,6 +206,15 @@ impl ChunkStore {
         })
     }
 
+    /// New files get numbers above `number`: places in files that are gone must never mean a new chunk.
+    pub fn reserve(&self, number: u32) {
+        let mut inner = self.inner.write();
+        let writer = &inner.writer;
+        if writer.number <= number && writer.file.is_none() && writer.buffer.is_empty() {
+            inner.writer = new_writer(&self.dir, number.saturating_add(1));
+        }
+    }
+
     /// Adds a chunk in memory and returns its place; [`ChunkStore::flush`] writes it.
     pub fn push(&self, meta: &ChunkMeta, data: &[u8]) -> Result<ChunkRef, StorageError> {
         let mut inner = self.inner.write();
@@ -291,6 +300,10 @@ impl ChunkStore {
         let payload =
             Frames::new(&bytes, salt, 0).payload_at(at).ok_or_else(|| damaged("no whole chunk here"))?;
         let (meta, skip) = take_chunk(&bytes[payload.clone()]).map_err(|e| damaged(e.0))?;
+        // Whoever follows the chain must come to its end.
+        if meta.previous >= place {
+            return Err(damaged("the chunk before is not before"));
+        }
         Ok(Some(StoredChunk { meta, from: payload.start + skip, to: payload.end, bytes }))
     }
 

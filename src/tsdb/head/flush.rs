@@ -2,7 +2,7 @@
 //! loses nothing, writes and verifies its block, and then tells the head to forget what is older.
 //!
 //! The order that keeps every sample readable: `range_to_flush` → `flush_view` → block written, synced, read back
-//! → block published to new queriers → `truncate_before(max + 1)`. Truncation waits for queriers that were opened
+//! → block published to new queriers → `forget_before(max + 1)`. Truncation waits for queriers that were opened
 //! before the block was published and still look at the old range.
 
 use crate::model::Labels;
@@ -86,19 +86,4 @@ pub trait FlushView: Send + Sync {
 
     /// Replaces the content of `out` by the samples of series `i` in the range.
     fn samples(&self, i: usize, out: &mut RawSamples) -> Result<(), StorageError>;
-}
-
-/// What compaction may ask of the head.
-pub trait FlushSource: Send + Sync {
-    /// The oldest block range that takes no more in-order samples, if there is one: the head spans more than one
-    /// and a half block ranges, or `now_ms` is that far past it. Out-of-order samples of already flushed ranges
-    /// are offered too, as ranges that overlap existing blocks.
-    fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange>;
-
-    /// A view of a range as of now.
-    fn flush_view(&self, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError>;
-
-    /// Forgets samples before `t_ms`, drops series that have none left, and lets the log drop what is no longer
-    /// needed. Call it only when the samples are safe elsewhere. Blocks while older queriers read that range.
-    fn truncate_before(&self, t_ms: i64) -> Result<(), StorageError>;
 }

@@ -20,6 +20,8 @@ use crate::model::Labels;
 
 /// Most block ranges that leave in one go.
 const MAX_RANGES: usize = 16;
+/// Most series that leave in one go: bounds the memory that their labels take meanwhile.
+pub const MAX_SERIES: usize = 100_000;
 
 /// When a series counts as ended, times against the newest sample of all.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,7 +135,7 @@ impl Head {
     pub fn ended_series(self: &Arc<Self>, policy: &LeavePolicy) -> Result<Option<Leaving>, StorageError> {
         // An exemplar is found by its series.
         let with_exemplars: HashSet<SeriesRef> = self.exemplars.lock().iter().map(|k| k.series).collect();
-        let members = {
+        let ended = {
             let state = self.state.read();
             let stale = state.max_t_ms.saturating_sub(policy.stale_after_ms);
             let idle = state.max_t_ms.saturating_sub(policy.idle_after_ms);
@@ -142,33 +144,41 @@ impl Head {
                 last != i64::MIN && (last < idle || (last < stale && series.open.is_stale()))
             };
             let slots = state.used_slots().filter(|(_, series)| ended(series));
-            let slots: Vec<u32> = slots
-                .map(|(slot, _)| slot)
-                .filter(|slot| !with_exemplars.contains(&state.reference(*slot)))
-                .collect();
-            if slots.is_empty() || (slots.len() as f64) < policy.share * state.num_series as f64 {
+            let found = slots.map(|(slot, series)| (state.reference(slot), Some(series.max_t_ms())));
+            let ended: Vec<(SeriesRef, Option<i64>)> =
+                found.filter(|(reference, _)| !with_exemplars.contains(reference)).collect();
+            if ended.is_empty() || (ended.len() as f64) < policy.share * state.num_series as f64 {
                 return Ok(None);
             }
-            members(&state, slots)
+            ended
         };
-        self.leaving(What::Series, members).map(Some)
+        self.leaving(What::Series, &ended).map(Some)
     }
 
     /// Series with out-of-order samples, if those are too many.
     pub fn late_samples(self: &Arc<Self>, policy: &LeavePolicy) -> Result<Option<Leaving>, StorageError> {
-        let members = {
+        let with_late: Vec<(SeriesRef, Option<i64>)> = {
             let state = self.state.read();
             if state.late_samples <= policy.most_late {
                 return Ok(None);
             }
             let slots = state.used_slots().filter(|(_, series)| !series.late().is_empty());
-            let slots = slots.map(|(slot, _)| slot).collect();
-            members(&state, slots)
+            slots.map(|(slot, _)| (state.reference(slot), None)).collect()
         };
-        self.leaving(What::LateSamples, members).map(Some)
+        // What is deleted is not handed out, and goes with its range.
+        self.leaving(What::LateSamples, &with_late).map(|l| Some(l).filter(|l| !l.begins.is_empty()))
     }
 
-    fn leaving(self: &Arc<Self>, what: What, mut members: Vec<Member>) -> Result<Leaving, StorageError> {
+    /// Gathers series; with a time, only as long as that is their last one.
+    fn leaving(
+        self: &Arc<Self>,
+        what: What,
+        references: &[(SeriesRef, Option<i64>)],
+    ) -> Result<Leaving, StorageError> {
+        let references = &references[..references.len().min(MAX_SERIES)];
+        // Not all under one hold of the lock: commits want it too.
+        let groups = references.chunks(STEP as usize);
+        let mut members: Vec<Member> = groups.flat_map(|group| members(&self.state.read(), group)).collect();
         members.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         let sequence = self.state.read().sequence;
         let view = HeadView::unwatched(self);
@@ -200,7 +210,7 @@ impl Head {
         let _order = self.commit.lock();
         // Slots are reused: nothing in the log's memory may mean an old series.
         self.wal.sync()?;
-        let (mut removed, mut number) = (Vec::new(), 0);
+        let mut removed = Vec::new();
         for group in leaving.members.chunks(STEP as usize) {
             let mut state = self.state.write();
             let keep_labels = self.appenders.load(Ordering::Relaxed) > 0;
@@ -231,17 +241,23 @@ impl Head {
                 }
             }
         }
-        number += removed.len();
+        let number = removed.len();
         self.wal.forget(removed);
         Ok(number)
     }
 }
 
-fn members(state: &State, slots: Vec<u32>) -> Vec<Member> {
-    let member = |slot: u32| {
+fn members(state: &State, references: &[(SeriesRef, Option<i64>)]) -> Vec<Member> {
+    let member = |(reference, last): &(SeriesRef, Option<i64>)| {
+        let slot = state.resolve(*reference)?;
         let series = state.series(slot)?;
         let (last_t_ms, late) = (series.max_t_ms(), series.late().len());
-        Some(Member { labels: state.labels(slot), reference: state.reference(slot), last_t_ms, late })
+        last.is_none_or(|last| last == last_t_ms).then(|| Member {
+            labels: state.labels(slot),
+            reference: *reference,
+            last_t_ms,
+            late,
+        })
     };
-    slots.into_iter().filter_map(member).collect()
+    references.iter().filter_map(member).collect()
 }

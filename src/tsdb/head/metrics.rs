@@ -64,9 +64,10 @@ impl HeadMetrics {
                 "Total number of out of order samples ingestion failed attempts with out of support enabled, but sample outside of time window.",
                 "float",
             ),
-            late: plain(
+            late: typed(
                 "prometheus_tsdb_head_out_of_order_samples_appended_total",
                 "Total number of appended out of order samples.",
+                "float",
             ),
             chunk_corruptions: plain(
                 "prometheus_tsdb_mmap_chunk_corruptions_total",

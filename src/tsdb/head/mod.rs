@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::changes::Changes;
 use super::door::{AppendError, SeriesRef, StorageError};
 use super::wal::{SeriesNames, Wal};
 use crate::model::Labels;
@@ -76,6 +77,8 @@ pub struct Head {
     pub limits: Limits,
     /// Instruments.
     pub metrics: HeadMetrics,
+    /// Which times changed.
+    pub changes: Arc<Changes>,
     /// Open batches.
     pub(super) appenders: AtomicU64,
 }
@@ -100,6 +103,7 @@ impl Head {
             metadata: RwLock::default(),
             limits,
             metrics,
+            changes: Arc::default(),
             appenders: AtomicU64::new(0),
         });
         let names: Arc<dyn SeriesNames> = Arc::clone(&head) as Arc<dyn SeriesNames>;
@@ -176,7 +180,7 @@ impl Head {
         }
         let mut place: ChunkRef = series.sealed;
         while let Ok(Some(chunk)) = self.chunks.read(place) {
-            if chunk.meta.max_t_ms < t_ms {
+            if chunk.meta.max_t_ms < t_ms || chunk.meta.series != series.id {
                 return None;
             }
             if chunk.meta.min_t_ms <= t_ms {

@@ -3,6 +3,7 @@
 
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,12 @@ use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::door::StorageError;
 use super::super::index::PairId;
-use super::super::vfs::Vfs;
+use super::super::vfs::{FileBytes, Vfs};
 use super::super::wal::batch::{BatchDecoder, ReadBatch};
 use super::super::wal::frame::{Found, Frames, RawFrame, kind};
 use super::super::wal::segment::{FileKind, LogFile, list};
 use super::Head;
-use super::checkpoint::{Saved, SavedGroup, complete, take};
+use super::checkpoint::{Ending, Saved, SavedGroup, Start, contents, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
 use super::series::{LateSample, Open, Series};
@@ -47,6 +48,17 @@ pub struct Recovery {
     pub clean: bool,
 }
 
+/// How far replay is, for those who watch: numbers of segments.
+#[derive(Debug, Default)]
+pub struct ReplayWatch {
+    /// First segment to read.
+    pub min: AtomicU64,
+    /// Last segment to read.
+    pub max: AtomicU64,
+    /// The one being read.
+    pub current: AtomicU64,
+}
+
 enum Read {
     Segment,
     Batch(Box<ReadBatch>),
@@ -57,28 +69,45 @@ enum Read {
 type Waiting = Map<u64, Vec<(ChunkRef, ChunkMeta)>>;
 
 /// Rebuilds the head from a directory of the log; the head must be empty.
-pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, StorageError> {
+pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Result<Recovery, StorageError> {
     let files = list(vfs, dir)?;
     let next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
     let mut recovery = Recovery { next_segment, ..Recovery::default() };
     let mut state = head.state.write();
     let mut first = 0;
     let mut covered = ChunkRef::NONE;
+    // The newest complete checkpoint; if all are damaged, what is left of the newest that says where it begins.
+    let (mut loaded, mut rest): (bool, Option<(&LogFile, FileBytes)>) = (false, None);
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
-        let Ok(bytes) = vfs.sealed(&file.path, true) else { continue };
-        let Some((start, frames, end)) = complete(&bytes, file.salt, &file.path) else {
-            tracing::error!(path = %file.path.display(), "a checkpoint is damaged, using the one before");
+        let Ok(bytes) = vfs.sealed(&file.path, true) else {
+            tracing::error!(path = %file.path.display(), "a checkpoint cannot be read");
             recovery.damaged += 1;
             continue;
         };
-        (first, covered) = (start.segment, start.chunks);
-        state.next_id = start.next_id;
-        state.valid_from_ms = start.valid_from_ms;
-        recovery.damaged += end.damaged;
-        state.reserve(end.series);
-        load(head, &mut state, &frames, file, &mut recovery);
-        break;
+        let found = contents(&bytes, file.salt, &file.path);
+        if let Some((start, frames, end)) = &found
+            && end.complete
+        {
+            (first, covered) = adopt(head, &mut state, start, frames, *end, file, &mut recovery);
+            loaded = true;
+            break;
+        }
+        tracing::error!(path = %file.path.display(), "a checkpoint is damaged");
+        recovery.damaged += 1;
+        let usable = found.is_some();
+        drop(found);
+        if usable && rest.is_none() {
+            rest = Some((file, bytes));
+        }
     }
+    if !loaded
+        && let Some((file, bytes)) = &rest
+        && let Some((start, frames, end)) = contents(bytes, file.salt, &file.path)
+    {
+        (first, covered) = adopt(head, &mut state, &start, &frames, end, file, &mut recovery);
+    }
+    let newest = state.used_slots().map(|(_, s)| s.sealed.file()).max().unwrap_or(0);
+    head.chunks.reserve(newest.max(covered.file()));
     let mut waiting = attach_chunks(head, &mut state, covered, &mut recovery);
     let segments: Vec<&LogFile> =
         files.iter().filter(|f| f.kind == FileKind::Segment && f.number >= first).collect();
@@ -87,6 +116,9 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     if total > 0 {
         tracing::info!(segments = segments.len(), bytes = total, "replaying the write-ahead log");
     }
+    let number = |segment: Option<&&LogFile>| segment.map_or(0, |s| u64::from(s.number));
+    watch.min.store(number(segments.first()), Ordering::Relaxed);
+    watch.max.store(number(segments.last()), Ordering::Relaxed);
     let (sender, receiver) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
         scope.spawn(|| read_segments(vfs, &segments, &sender_once(sender)));
@@ -96,6 +128,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
             match read {
                 Read::Segment => {
                     locals.clear();
+                    watch.current.store(number(segments.get(done)), Ordering::Relaxed);
                     done += 1;
                     if told.elapsed() > PROGRESS_EVERY {
                         told = Instant::now();
@@ -114,6 +147,24 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path) -> Result<Recovery, Storag
     recovery.damaged += waiting.len() as u64;
     state.counts.created = 0;
     Ok(recovery)
+}
+
+/// Takes a checkpoint in; the segment and the place in the chunk files from which to go on.
+fn adopt(
+    head: &Head,
+    state: &mut State,
+    start: &Start,
+    frames: &[RawFrame<'_>],
+    end: Ending,
+    file: &LogFile,
+    recovery: &mut Recovery,
+) -> (u32, ChunkRef) {
+    state.next_id = start.next_id;
+    state.valid_from_ms = start.valid_from_ms;
+    recovery.damaged += end.damaged;
+    state.reserve(end.series);
+    load(head, state, frames, file, recovery);
+    (start.segment, start.chunks)
 }
 
 fn sender_once(sender: SyncSender<Read>) -> impl Fn(Read) {

@@ -91,7 +91,9 @@ pub(super) fn wait_for_readers(
 }
 
 impl Head {
-    /// See [`super::flush::FlushSource::range_to_flush`].
+    /// The oldest block range that takes no more in-order samples, if there is one: the head spans more than one
+    /// and a half block ranges, or `now_ms` is that far past it. Out-of-order samples of already flushed ranges
+    /// are offered too, as ranges that overlap existing blocks.
     #[must_use]
     pub fn range_to_flush(&self, now_ms: i64) -> Option<FlushRange> {
         let state = self.state.read();
@@ -130,7 +132,7 @@ impl Head {
         None
     }
 
-    /// See [`super::flush::FlushSource::flush_view`].
+    /// A view of a range as of now, for its block.
     pub fn flush_view(self: &Arc<Self>, range: FlushRange) -> Result<Box<dyn FlushView>, StorageError> {
         let view = {
             // From here on nothing is added in order to what the view reads, also by batches that are open now.

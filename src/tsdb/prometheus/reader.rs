@@ -1,8 +1,7 @@
 //! How is a block of Prometheus opened and queried?
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -10,10 +9,10 @@ use roaring::RoaringBitmap;
 
 use crate::model::{Labels, MatchOp, Matcher, SampleBuffer};
 use crate::tsdb::block::bytes::{DecodeError, Input, Result as Decode, put_varint, put_zigzag};
-use crate::tsdb::block::files::{io_error, read_small, write_atomically};
 use crate::tsdb::block::querier::hide;
-use crate::tsdb::block::{BlockMeta, SeriesColumns, SeriesSource, mapping::Mapping};
+use crate::tsdb::block::{BlockMeta, SeriesColumns, SeriesSource};
 use crate::tsdb::door::{LabelQueryHints, Querier, SelectHints, SeriesSet, StorageError};
+use crate::tsdb::vfs::{FileBytes, Place};
 
 use super::decode_chunk;
 use super::index::{ChunkMeta, Index};
@@ -29,41 +28,36 @@ type Deletions = BTreeMap<u64, Vec<(i64, i64)>>;
 /// An open block of Prometheus.
 #[derive(Debug)]
 pub struct PrometheusBlock {
-    dir: PathBuf,
+    dir: Place,
     meta: BlockMeta,
-    index_map: Mapping,
+    index_map: FileBytes,
     /// Read when first needed; the error stays.
     index: OnceLock<Result<Index, DecodeError>>,
-    segments: Vec<Mapping>,
+    segments: Vec<FileBytes>,
     deletions: RwLock<Arc<Deletions>>,
 }
 
 impl PrometheusBlock {
     /// Opens the block in `dir`.
-    pub fn open(dir: &Path) -> Result<Arc<Self>, StorageError> {
-        let meta = BlockMeta::read(dir)?;
-        let index_map = Mapping::open(&dir.join("index"))?;
+    pub fn open(dir: impl Into<Place>) -> Result<Arc<Self>, StorageError> {
+        let dir = dir.into();
+        let meta = BlockMeta::read(&dir)?;
+        let index_map = dir.join("index").map()?;
         let chunks = dir.join("chunks");
-        let mut names: Vec<PathBuf> = fs::read_dir(&chunks)
-            .map_err(|e| io_error("list", &chunks, &e))?
-            .flatten()
-            .map(|e| e.path())
-            .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.parse::<u64>().is_ok()))
-            .collect();
-        names.sort();
-        let segments = names.iter().map(|p| Mapping::open(p)).collect::<Result<Vec<_>, _>>()?;
+        let names = chunks.list()?.into_iter().filter(|e| e.name.parse::<u64>().is_ok());
+        let segments = names.map(|e| chunks.join(e.name).map()).collect::<Result<Vec<_>, _>>()?;
         let corrupt = |path: &Path, e: DecodeError| StorageError::Corrupt {
             path: path.display().to_string(),
             offset: 0,
             message: e.to_string(),
         };
         let path = dir.join("tombstones");
-        let deletions = match read_small(&path, MAX_TOMBSTONES)? {
+        let deletions = match path.read_small(MAX_TOMBSTONES)? {
             Some(bytes) => decode_tombstones(&bytes).map_err(|e| corrupt(&path, e))?,
             None => Deletions::new(),
         };
         let this = Self {
-            dir: dir.to_owned(),
+            dir,
             meta,
             index_map,
             index: OnceLock::new(),
@@ -71,16 +65,16 @@ impl PrometheusBlock {
             deletions: RwLock::new(Arc::new(deletions)),
         };
         // Magic and table of contents now, the tables when they are needed.
-        let file = this.index_map.bytes();
+        let file = &this.index_map;
         if Input::new(file).u32_be() != Ok(super::index::MAGIC) || file.len() < super::index::TOC_LEN {
-            return Err(corrupt(&dir.join("index"), DecodeError("file does not begin as an index")));
+            return Err(corrupt(&this.dir.join("index"), DecodeError("file does not begin as an index")));
         }
         Ok(Arc::new(this))
     }
 
     /// Its directory.
     #[must_use]
-    pub fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Place {
         &self.dir
     }
 
@@ -102,7 +96,7 @@ impl PrometheusBlock {
     }
 
     fn index(&self) -> Result<&Index, StorageError> {
-        let index = self.index.get_or_init(|| Index::open(self.index_map.bytes()));
+        let index = self.index.get_or_init(|| Index::open(&self.index_map));
         index.as_ref().map_err(|e| self.corrupt(*e))
     }
 
@@ -111,7 +105,7 @@ impl PrometheusBlock {
         let mut ids = Vec::new();
         for place in places {
             ids.clear();
-            Index::postings(self.index_map.bytes(), *place, &mut ids).map_err(|e| self.corrupt(e))?;
+            Index::postings(&self.index_map, *place, &mut ids).map_err(|e| self.corrupt(e))?;
             all.extend(ids.iter().copied());
         }
         Ok(all)
@@ -119,7 +113,7 @@ impl PrometheusBlock {
 
     /// Numbers of the series that satisfy all matchers, in order of labels.
     fn select_ids(&self, matchers: &[Matcher]) -> Result<Vec<u32>, StorageError> {
-        let (index, file) = (self.index()?, self.index_map.bytes());
+        let (index, file) = (self.index()?, &self.index_map[..]);
         let mut ids: Option<RoaringBitmap> = None;
         let mut taken = RoaringBitmap::new();
         for matcher in matchers {
@@ -151,14 +145,13 @@ impl PrometheusBlock {
     }
 
     fn series(&self, id: u32) -> Result<(Labels, Vec<ChunkMeta>), StorageError> {
-        let (labels, chunks) =
-            self.index()?.series(self.index_map.bytes(), id).map_err(|e| self.corrupt(e))?;
+        let (labels, chunks) = self.index()?.series(&self.index_map, id).map_err(|e| self.corrupt(e))?;
         Ok((Labels::from_pairs(labels), chunks))
     }
 
     fn read_chunk(&self, reference: u64, out: &mut SeriesColumns) -> Decode<()> {
         let segment = usize::try_from(reference >> 32).ok().and_then(|i| self.segments.get(i));
-        let file = segment.ok_or(DecodeError("chunk segment is missing"))?.bytes();
+        let file = segment.ok_or(DecodeError("chunk segment is missing"))?;
         if Input::new(file).u32_be()? != CHUNKS_MAGIC {
             return Err(DecodeError("file does not begin as a chunk segment"));
         }
@@ -205,7 +198,7 @@ impl PrometheusBlock {
                 ranges.push((min_t_ms, max_t_ms));
             }
         }
-        write_atomically(&self.dir.join("tombstones"), &encode_tombstones(&next))?;
+        self.dir.join("tombstones").write_atomically(&encode_tombstones(&next))?;
         *current = Arc::new(next);
         Ok(())
     }
@@ -331,7 +324,7 @@ impl Querier for PrometheusQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let limit = if hints.limit == 0 { usize::MAX } else { hints.limit };
-        let (index, file) = (self.block.index()?, self.block.index_map.bytes());
+        let (index, file) = (self.block.index()?, &self.block.index_map[..]);
         if name.is_empty() {
             return Ok(Vec::new());
         }

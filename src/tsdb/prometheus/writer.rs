@@ -2,16 +2,15 @@
 //! histogram chunks, no native parts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::model::Labels;
 use crate::model::sample::HistogramValue;
 use crate::tsdb::StorageError;
 use crate::tsdb::block::bytes::{put_varint, put_zigzag};
-use crate::tsdb::block::files::{TempDir, io_error, rename, sync_dir, write_atomically};
 use crate::tsdb::block::{BlockMeta, Cancelled, SeriesColumns, SeriesSource, writer::TEMP_SUFFIX};
+use crate::tsdb::vfs::Place;
+use crate::tsdb::vfs::place::NewFile;
 
 use super::index::{ChunkMeta, MAGIC};
 use super::reader::{PrometheusBlock, encode_tombstones};
@@ -22,33 +21,26 @@ const SEGMENT_BYTES: u64 = 512 << 20;
 
 /// Writes chunk segments.
 struct Segments {
-    dir: PathBuf,
+    dir: Place,
     number: u64,
-    file: Option<BufWriter<File>>,
+    file: Option<NewFile>,
     offset: u64,
 }
 
 impl Segments {
-    fn path(&self) -> PathBuf {
+    fn path(&self) -> Place {
         self.dir.join(format!("{:06}", self.number))
     }
 
     fn close(&mut self) -> Result<(), StorageError> {
-        let path = self.path();
-        if let Some(file) = self.file.take() {
-            let file = file.into_inner().map_err(|e| io_error("write", &path, e.error()))?;
-            file.sync_all().map_err(|e| io_error("sync", &path, &e))?;
-        }
-        Ok(())
+        self.file.take().map_or(Ok(()), NewFile::finish)
     }
 
     fn add(&mut self, encoding: u8, data: &[u8]) -> Result<u64, StorageError> {
         if self.file.is_none() || self.offset + data.len() as u64 + 16 > SEGMENT_BYTES {
             self.close()?;
             self.number += 1;
-            let path = self.path();
-            let file = File::create_new(&path).map_err(|e| io_error("create", &path, &e))?;
-            self.file = Some(BufWriter::with_capacity(256 << 10, file));
+            self.file = Some(self.path().create()?);
             self.offset = 0;
             self.put(&[0x85, 0xBD, 0x40, 0xDD, 1, 0, 0, 0])?;
         }
@@ -65,9 +57,8 @@ impl Segments {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        let path = self.path();
         if let Some(file) = &mut self.file {
-            file.write_all(bytes).map_err(|e| io_error("write", &path, &e))?;
+            file.put(bytes)?;
         }
         self.offset += bytes.len() as u64;
         Ok(())
@@ -213,15 +204,16 @@ fn build_index(series: &[(Labels, Vec<ChunkMeta>)], path: &Path) -> Result<Vec<u
 /// [`crate::tsdb::block::write_block`]. The index is built in memory: O(series + chunks), not O(samples). Start
 /// timestamps cannot be expressed and are left out.
 pub fn write_prometheus_block(
-    dir: &Path,
+    dir: impl Into<Place>,
     mut meta: BlockMeta,
     source: &mut dyn SeriesSource,
     cancelled: Cancelled<'_>,
-) -> Result<Option<(PathBuf, BlockMeta)>, StorageError> {
+) -> Result<Option<(Place, BlockMeta)>, StorageError> {
+    let dir = dir.into();
     let temp = dir.join(format!("{}{TEMP_SUFFIX}", meta.ulid));
-    let guard = TempDir::create(&temp)?;
+    let guard = temp.temporary_dir()?;
     let chunks_dir = temp.join("chunks");
-    fs::create_dir(&chunks_dir).map_err(|e| io_error("create", &chunks_dir, &e))?;
+    chunks_dir.create_dir_all()?;
     let mut segments = Segments { dir: chunks_dir.clone(), number: 0, file: None, offset: 0 };
     let mut series: Vec<(Labels, Vec<ChunkMeta>)> = Vec::new();
     let mut columns = SeriesColumns::default();
@@ -247,22 +239,22 @@ pub fn write_prometheus_block(
     }
     meta.stats.num_samples = meta.stats.num_float_samples + meta.stats.num_histogram_samples;
     segments.close()?;
-    sync_dir(&chunks_dir)?;
+    chunks_dir.sync_dir()?;
     let index_path = temp.join("index");
-    write_atomically(&index_path, &build_index(&series, &index_path)?)?;
+    index_path.write_atomically(&build_index(&series, &index_path)?)?;
     drop(series);
-    write_atomically(&temp.join("tombstones"), &encode_tombstones(&BTreeMap::new()))?;
+    temp.join("tombstones").write_atomically(&encode_tombstones(&BTreeMap::new()))?;
     // Last: its presence says that the block is whole.
     meta.write(&temp)?;
     read_back(&temp, meta.stats.num_series)?;
     let finished = dir.join(meta.ulid.to_string());
-    rename(&temp, &finished)?;
+    temp.rename(&finished)?;
     guard.keep();
-    sync_dir(dir)?;
+    dir.sync_dir()?;
     Ok(Some((finished, meta)))
 }
 
-fn read_back(dir: &Path, want: u64) -> Result<(), StorageError> {
+fn read_back(dir: &Place, want: u64) -> Result<(), StorageError> {
     let mut source = super::PrometheusSource::new(PrometheusBlock::open(dir)?);
     let (mut columns, mut count) = (SeriesColumns::default(), 0);
     while source.next_series(&mut columns)?.is_some() {

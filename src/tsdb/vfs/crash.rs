@@ -3,12 +3,12 @@
 //! Per file it keeps what was synced apart from what was only written; per directory it keeps creations, renames
 //! and deletions that were not synced. [`CrashVfs::power_cut`] builds a legal survivor from a seed: unsynced bytes
 //! are kept up to a random point, torn at 512 bytes, zeroed or lost in pages; unsynced directory operations are
-//! kept or lost one by one. Calls that change something are numbered, and the n-th can be made to fail once or
-//! from then on. Everything is deterministic.
+//! kept or lost one by one. Calls that change something are numbered, calls that read too, and the n-th can be made to
+//! fail once or from then on. Everything is deterministic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,39 +16,57 @@ use parking_lot::Mutex;
 use super::{Entry, FileBytes, LockGuard, Vfs, VfsFile};
 
 const SECTOR: usize = 512;
+/// Node of the root directory.
+const ROOT: usize = 0;
 
-#[derive(Debug, Default, Clone)]
-struct Inode {
-    data: Vec<u8>,
-    /// Bytes that a power cut cannot take.
-    synced: usize,
+/// Names of a directory and the nodes they lead to.
+type Names = BTreeMap<String, usize>;
+
+#[derive(Debug, Clone)]
+enum Node {
+    File {
+        data: Vec<u8>,
+        /// Bytes that a power cut cannot take.
+        synced: usize,
+    },
+    Dir {
+        now: Names,
+        /// Names that a power cut cannot take.
+        synced: Names,
+        /// What happened since, each with its number among the operations of all directories.
+        pending: Vec<(u64, DirOp)>,
+    },
+}
+
+impl Node {
+    fn empty_file() -> Self {
+        Self::File { data: Vec::new(), synced: 0 }
+    }
+
+    fn empty_dir() -> Self {
+        Self::Dir { now: Names::new(), synced: Names::new(), pending: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone)]
 enum DirOp {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
+    Link(String, usize),
+    Unlink(String),
+    Rename(String, String, usize),
 }
 
 impl DirOp {
-    fn dir(&self) -> Option<&Path> {
+    fn apply(&self, names: &mut Names) {
         match self {
-            DirOp::Link(path, _) | DirOp::Unlink(path) | DirOp::Rename(_, path, _) => path.parent(),
-        }
-    }
-
-    fn apply(&self, table: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            DirOp::Link(path, inode) => {
-                table.insert(path.clone(), *inode);
+            DirOp::Link(name, node) => {
+                names.insert(name.clone(), *node);
             }
-            DirOp::Unlink(path) => {
-                table.remove(path);
+            DirOp::Unlink(name) => {
+                names.remove(name);
             }
-            DirOp::Rename(from, to, inode) => {
-                table.remove(from);
-                table.insert(to.clone(), *inode);
+            DirOp::Rename(from, to, node) => {
+                names.remove(from);
+                names.insert(to.clone(), *node);
             }
         }
     }
@@ -63,47 +81,162 @@ pub enum Fault {
     From(u64),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    inodes: Vec<Inode>,
-    table: BTreeMap<PathBuf, usize>,
-    durable_table: BTreeMap<PathBuf, usize>,
-    pending: Vec<DirOp>,
-    dirs: std::collections::BTreeSet<PathBuf>,
-    locks: std::collections::BTreeSet<PathBuf>,
+    nodes: Vec<Node>,
+    /// Operations on directories so far.
+    operations: u64,
+    locks: BTreeSet<PathBuf>,
     calls: u64,
     fault: Option<Fault>,
+    reads: u64,
+    read_fault: Option<Fault>,
     failed_syncs: Option<Fault>,
     syncs: u64,
     quota: Option<u64>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            nodes: vec![Node::empty_dir()],
+            operations: 0,
+            locks: BTreeSet::new(),
+            calls: 0,
+            fault: None,
+            reads: 0,
+            read_fault: None,
+            failed_syncs: None,
+            syncs: 0,
+            quota: None,
+        }
+    }
+}
+
+fn hits(fault: Option<Fault>, n: u64) -> bool {
+    match fault {
+        Some(Fault::Once(at)) => at == n,
+        Some(Fault::From(at)) => at <= n,
+        None => false,
+    }
+}
+
+fn name_of(path: &Path) -> io::Result<String> {
+    let name = path.file_name().and_then(|n| n.to_str());
+    name.map(str::to_owned).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
 impl State {
     fn call(&mut self) -> io::Result<()> {
         let n = self.calls;
         self.calls += 1;
-        match self.fault {
-            Some(Fault::Once(at)) if at == n => {
-                Err(io::Error::other(format!("injected failure of call {n}")))
-            }
-            Some(Fault::From(at)) if at <= n => {
-                Err(io::Error::other(format!("injected failure of call {n}")))
-            }
-            _ => Ok(()),
+        if hits(self.fault, n) {
+            return Err(io::Error::other(format!("injected failure of call {n}")));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let n = self.reads;
+        self.reads += 1;
+        if hits(self.read_fault, n) {
+            return Err(io::Error::other(format!("injected failure of read {n}")));
+        }
+        Ok(())
+    }
+
+    fn node(&self, path: &Path) -> io::Result<usize> {
+        let mut at = ROOT;
+        for part in path.components() {
+            let Component::Normal(name) = part else { continue };
+            let Node::Dir { now, .. } = &self.nodes[at] else {
+                return Err(io::Error::from(io::ErrorKind::NotADirectory));
+            };
+            let next = name.to_str().and_then(|name| now.get(name));
+            at = *next.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        }
+        Ok(at)
+    }
+
+    fn data(&self, node: usize) -> &[u8] {
+        match &self.nodes[node] {
+            Node::File { data, .. } => data,
+            Node::Dir { .. } => &[],
         }
     }
 
+    fn names(&self, dir: usize) -> io::Result<&Names> {
+        match &self.nodes[dir] {
+            Node::Dir { now, .. } => Ok(now),
+            Node::File { .. } => Err(io::Error::from(io::ErrorKind::NotADirectory)),
+        }
+    }
+
+    fn parent(&self, path: &Path) -> io::Result<usize> {
+        self.node(path.parent().unwrap_or(Path::new("/")))
+    }
+
+    fn change(&mut self, dir: usize, op: DirOp) -> io::Result<()> {
+        let number = self.operations;
+        let Node::Dir { now, pending, .. } = &mut self.nodes[dir] else {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        };
+        op.apply(now);
+        pending.push((number, op));
+        self.operations += 1;
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, node: Node) -> io::Result<usize> {
+        let (dir, name, number) = (self.parent(path)?, name_of(path)?, self.nodes.len());
+        if self.names(dir)?.contains_key(&name) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        self.nodes.push(node);
+        self.change(dir, DirOp::Link(name, number))?;
+        Ok(number)
+    }
+
+    /// Paths of all files below a directory, in order, each with its node.
+    fn files(&self) -> Vec<(PathBuf, usize)> {
+        let mut found = Vec::new();
+        let mut open = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, node)) = open.pop() {
+            match &self.nodes[node] {
+                Node::File { .. } => found.push((path, node)),
+                Node::Dir { now, .. } => open.extend(now.iter().map(|(name, node)| (path.join(name), *node))),
+            }
+        }
+        found.sort();
+        found
+    }
+
     fn used(&self) -> u64 {
-        self.table.values().map(|inode| self.inodes[*inode].data.len() as u64).sum()
+        let nodes: BTreeSet<usize> = self.files().into_iter().map(|(_, node)| node).collect();
+        nodes.into_iter().map(|node| self.data(node).len() as u64).sum()
     }
 
-    fn inode(&self, path: &Path) -> io::Result<usize> {
-        self.table.get(path).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    fn room(&self) -> u64 {
+        self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(self.used()))
     }
 
-    fn link(&mut self, op: DirOp) {
-        op.apply(&mut self.table);
-        self.pending.push(op);
+    fn append(&mut self, node: usize, bytes: &[u8]) {
+        if let Node::File { data, .. } = &mut self.nodes[node] {
+            data.extend_from_slice(bytes);
+        }
+    }
+
+    /// Removes a tree from its leaves; a failure leaves the rest standing.
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let node = self.node(path)?;
+        if let Node::Dir { now, .. } = &self.nodes[node] {
+            let names: Vec<String> = now.keys().cloned().collect();
+            for name in names {
+                self.remove(&path.join(name))?;
+            }
+        }
+        self.call()?;
+        self.change(self.parent(path)?, DirOp::Unlink(name_of(path)?))
     }
 }
 
@@ -115,7 +248,7 @@ pub struct CrashVfs {
 
 struct CrashFile {
     state: Arc<Mutex<State>>,
-    inode: usize,
+    node: usize,
 }
 
 impl VfsFile for CrashFile {
@@ -123,44 +256,39 @@ impl VfsFile for CrashFile {
         let mut state = self.state.lock();
         if let Err(error) = state.call() {
             // A failed write may leave any part behind.
-            let half = bytes.len() / 2;
-            state.inodes[self.inode].data.extend_from_slice(&bytes[..half]);
+            state.append(self.node, &bytes[..bytes.len() / 2]);
             return Err(error);
         }
-        let room = state.quota.map_or(u64::MAX, |quota| quota.saturating_sub(state.used()));
+        let room = state.room();
         if (bytes.len() as u64) > room {
-            state.inodes[self.inode].data.extend_from_slice(&bytes[..room as usize]);
+            state.append(self.node, &bytes[..room as usize]);
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        state.inodes[self.inode].data.extend_from_slice(bytes);
+        state.append(self.node, bytes);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
-        let n = state.syncs;
+        let fails = hits(state.failed_syncs, state.syncs);
         state.syncs += 1;
-        let fails = match state.failed_syncs {
-            Some(Fault::Once(at)) => at == n,
-            Some(Fault::From(at)) => at <= n,
-            None => false,
-        };
-        if fails {
-            // As on Linux: the pages are marked clean although they never reached the disk, so that a second sync
-            // would succeed and mean nothing.
-            let inode = &mut state.inodes[self.inode];
-            inode.data.truncate(inode.synced);
-            return Err(io::Error::other("injected failure of a sync"));
+        if let Node::File { data, synced } = &mut state.nodes[self.node] {
+            if fails {
+                // As on Linux: the pages are marked clean although they never reached the disk, so that a second
+                // sync would succeed and mean nothing.
+                data.truncate(*synced);
+                return Err(io::Error::other("injected failure of a sync"));
+            }
+            *synced = data.len();
         }
-        let inode = &mut state.inodes[self.inode];
-        inode.synced = inode.data.len();
         Ok(())
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-        let state = self.state.lock();
-        let data = &state.inodes[self.inode].data;
+        let mut state = self.state.lock();
+        state.read()?;
+        let data = state.data(self.node);
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
         let n = out.len().min(data.len() - start);
         out[..n].copy_from_slice(&data[start..start + n]);
@@ -168,7 +296,7 @@ impl VfsFile for CrashFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state.lock().inodes[self.inode].data.len() as u64)
+        Ok(self.state.lock().data(self.node).len() as u64)
     }
 }
 
@@ -229,19 +357,28 @@ impl CrashVfs {
         self.state.lock().used()
     }
 
+    /// Number of reading calls so far.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.state.lock().reads
+    }
+
+    /// Makes reading calls fail, counted from now; `None` heals.
+    pub fn set_read_fault(&self, fault: Option<Fault>) {
+        let mut state = self.state.lock();
+        state.reads = 0;
+        state.read_fault = fault;
+    }
+
+    fn survivor(nodes: Vec<Node>, operations: u64) -> Arc<Self> {
+        Arc::new(Self { state: Arc::new(Mutex::new(State { nodes, operations, ..State::default() })) })
+    }
+
     /// The process was killed: everything written stays, locks are gone.
     #[must_use]
     pub fn kill(&self) -> Arc<Self> {
         let state = self.state.lock();
-        let copy = State {
-            inodes: state.inodes.clone(),
-            table: state.table.clone(),
-            durable_table: state.durable_table.clone(),
-            pending: state.pending.clone(),
-            dirs: state.dirs.clone(),
-            ..State::default()
-        };
-        Arc::new(Self { state: Arc::new(Mutex::new(copy)) })
+        Self::survivor(state.nodes.clone(), state.operations)
     }
 
     /// A file system as it may be found after the power failed now. The original is not changed.
@@ -249,172 +386,156 @@ impl CrashVfs {
     pub fn power_cut(&self, seed: u64) -> Arc<Self> {
         let state = self.state.lock();
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut table = state.durable_table.clone();
         // Either the journal kept a prefix, or (on file systems without order) any subset.
         let ordered = random.bool();
-        let keep = random.usize(0..=state.pending.len());
-        for (i, op) in state.pending.iter().enumerate() {
-            if if ordered { i < keep } else { random.bool() } {
-                op.apply(&mut table);
-            }
-        }
-        let mut inodes = state.inodes.clone();
-        for inode in &mut inodes {
-            let len = random.usize(inode.synced..=inode.data.len());
-            let sectors = random.bool();
-            let len = if sectors { (len / SECTOR * SECTOR).max(inode.synced) } else { len };
-            inode.data.truncate(len);
-            // Some pages of the unsynced tail may not have been written although later ones were.
-            if random.u8(..4) == 0 {
-                let mut at = inode.synced.next_multiple_of(SECTOR);
-                while at < len {
-                    let end = (at + SECTOR).min(len);
-                    if random.bool() {
-                        inode.data[at..end].fill(0);
+        let oldest = state.nodes.iter().filter_map(|node| match node {
+            Node::Dir { pending, .. } => pending.first().map(|(number, _)| *number),
+            Node::File { .. } => None,
+        });
+        let cut = random.u64(oldest.min().unwrap_or(state.operations)..=state.operations);
+        let mut nodes = state.nodes.clone();
+        for node in &mut nodes {
+            match node {
+                Node::Dir { now, synced, pending } => {
+                    for (number, op) in pending.drain(..) {
+                        if if ordered { number < cut } else { random.bool() } {
+                            op.apply(synced);
+                        }
                     }
-                    at = end;
+                    now.clone_from(synced);
                 }
+                Node::File { data, synced } => lose_pages(&mut random, data, synced),
             }
-            inode.synced = inode.data.len();
         }
-        let copy = State {
-            inodes,
-            durable_table: table.clone(),
-            table,
-            dirs: state.dirs.clone(),
-            ..State::default()
-        };
-        Arc::new(Self { state: Arc::new(Mutex::new(copy)) })
+        Self::survivor(nodes, state.operations)
     }
 
     /// Content of a file, for tests that damage it.
     #[must_use]
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state.lock();
-        state.inode(path).ok().map(|inode| state.inodes[inode].data.clone())
+        state.node(path).ok().map(|node| state.data(node).to_vec())
     }
 
     /// Replaces the content of a file behind everybody's back.
     pub fn damage(&self, path: &Path, content: Vec<u8>) {
         let mut state = self.state.lock();
-        if let Ok(inode) = state.inode(path) {
+        if let Ok(node) = state.node(path) {
             let synced = content.len();
-            state.inodes[inode] = Inode { data: content, synced };
+            state.nodes[node] = Node::File { data: content, synced };
         }
     }
 
     /// All files in order of path.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        self.state.lock().table.keys().cloned().collect()
+        self.state.lock().files().into_iter().map(|(path, _)| path).collect()
     }
+}
+
+/// What is left of the unsynced end of a file.
+fn lose_pages(random: &mut fastrand::Rng, data: &mut Vec<u8>, synced: &mut usize) {
+    let len = random.usize(*synced..=data.len());
+    let len = if random.bool() { (len / SECTOR * SECTOR).max(*synced) } else { len };
+    data.truncate(len);
+    // Some pages may not have been written although later ones were.
+    if random.u8(..4) == 0 {
+        let mut at = synced.next_multiple_of(SECTOR);
+        while at < len {
+            let end = (at + SECTOR).min(len);
+            if random.bool() {
+                data[at..end].fill(0);
+            }
+            at = end;
+        }
+    }
+    *synced = len;
 }
 
 impl Vfs for CrashVfs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let mut state = self.state.lock();
         state.call()?;
-        if state.table.contains_key(path) {
-            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
-        }
-        if state.quota.is_some_and(|quota| quota <= state.used()) {
+        if state.room() == 0 {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        let inode = state.inodes.len();
-        state.inodes.push(Inode::default());
-        state.link(DirOp::Link(path.to_owned(), inode));
-        Ok(Arc::new(CrashFile { state: Arc::clone(&self.state), inode }))
+        let node = state.add(path, Node::empty_file())?;
+        Ok(Arc::new(CrashFile { state: Arc::clone(&self.state), node }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let state = self.state.lock();
-        let inode = state.inode(path)?;
-        Ok(Arc::new(CrashFile { state: Arc::clone(&self.state), inode }))
+        let mut state = self.state.lock();
+        state.read()?;
+        let node = state.node(path)?;
+        Ok(Arc::new(CrashFile { state: Arc::clone(&self.state), node }))
     }
 
     fn sealed(&self, path: &Path, _as_map: bool) -> io::Result<FileBytes> {
-        let state = self.state.lock();
-        Ok(FileBytes::new(state.inodes[state.inode(path)?].data.clone()))
+        let mut state = self.state.lock();
+        state.read()?;
+        Ok(FileBytes::new(state.data(state.node(path)?).to_vec()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
-        // Directories survive at once: what matters is whether their entries do.
-        state.dirs.extend(path.ancestors().map(Path::to_path_buf));
+        let mut parents: Vec<&Path> = path.ancestors().collect();
+        parents.reverse();
+        for dir in parents {
+            match state.node(dir) {
+                Ok(node) => state.names(node).map(|_| ())?,
+                Err(_) if state.room() == 0 => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+                Err(_) => state.add(dir, Node::empty_dir()).map(|_| ())?,
+            }
+        }
         Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        let state = self.state.lock();
-        if !state.dirs.contains(dir) {
-            return Err(io::Error::from(io::ErrorKind::NotFound));
-        }
-        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let files = state.table.iter().filter(|(path, _)| path.parent() == Some(dir)).map(|(path, inode)| {
-            Entry { name: name(path), is_dir: false, len: state.inodes[*inode].data.len() as u64 }
-        });
-        let dirs = state.dirs.iter().filter(|path| path.parent() == Some(dir));
-        let mut entries: Vec<Entry> =
-            files.chain(dirs.map(|path| Entry { name: name(path), is_dir: true, len: 0 })).collect();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        let mut state = self.state.lock();
+        state.read()?;
+        let names = state.names(state.node(dir)?)?;
+        let entry = |(name, node): (&String, &usize)| Entry {
+            name: name.clone(),
+            is_dir: matches!(state.nodes[*node], Node::Dir { .. }),
+            len: state.data(*node).len() as u64,
+        };
+        Ok(names.iter().map(entry).collect())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
-        if state.dirs.contains(from) {
-            let move_path = |path: &Path| path.strip_prefix(from).ok().map(|rest| to.join(rest));
-            let files: Vec<(PathBuf, PathBuf, usize)> = state
-                .table
-                .iter()
-                .filter_map(|(path, inode)| move_path(path).map(|new| (path.clone(), new, *inode)))
-                .collect();
-            let dirs: Vec<PathBuf> = state.dirs.iter().filter(|d| d.starts_with(from)).cloned().collect();
-            for dir in dirs {
-                state.dirs.remove(&dir);
-                state.dirs.extend(move_path(&dir));
-            }
-            for (old, new, inode) in files {
-                state.link(DirOp::Rename(old, new, inode));
-            }
-            return Ok(());
+        let (node, dir) = (state.node(from)?, state.parent(from)?);
+        if state.parent(to)? != dir {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        let inode = state.inode(from)?;
-        state.link(DirOp::Rename(from.to_owned(), to.to_owned(), inode));
-        Ok(())
+        let occupied = |state: &State| state.names(state.node(to)?).map(|names| !names.is_empty());
+        if occupied(&state).unwrap_or(false) {
+            return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
+        }
+        state.change(dir, DirOp::Rename(name_of(from)?, name_of(to)?, node))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
-        state.inode(path)?;
-        state.link(DirOp::Unlink(path.to_owned()));
-        Ok(())
+        state.node(path)?;
+        let dir = state.parent(path)?;
+        state.change(dir, DirOp::Unlink(name_of(path)?))
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.call()?;
-        let files: Vec<PathBuf> = state.table.keys().filter(|p| p.starts_with(path)).cloned().collect();
-        for file in files {
-            state.link(DirOp::Unlink(file));
-        }
-        state.dirs.retain(|dir| !dir.starts_with(path));
-        Ok(())
+        self.state.lock().remove(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
-        let pending = std::mem::take(&mut state.pending);
-        for op in pending {
-            if op.dir() == Some(dir) {
-                op.apply(&mut state.durable_table);
-            } else {
-                state.pending.push(op);
-            }
+        let node = state.node(dir)?;
+        if let Node::Dir { now, synced, pending } = &mut state.nodes[node] {
+            synced.clone_from(now);
+            pending.clear();
         }
         Ok(())
     }
@@ -422,9 +543,8 @@ impl Vfs for CrashVfs {
     fn link_or_copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
-        let inode = state.inode(from)?;
-        state.link(DirOp::Link(to.to_owned(), inode));
-        Ok(())
+        let (node, dir) = (state.node(from)?, state.parent(to)?);
+        state.change(dir, DirOp::Link(name_of(to)?, node))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
@@ -436,12 +556,11 @@ impl Vfs for CrashVfs {
 
     fn free_space(&self, _dir: &Path) -> io::Result<u64> {
         let state = self.state.lock();
-        Ok(state.quota.map_or(1 << 40, |quota| quota.saturating_sub(state.used())))
+        Ok(if state.quota.is_some() { state.room() } else { 1 << 40 })
     }
 
     fn exists(&self, path: &Path) -> bool {
-        let state = self.state.lock();
-        state.table.contains_key(path) || state.dirs.contains(path)
+        self.state.lock().node(path).is_ok()
     }
 }
 
@@ -458,6 +577,7 @@ mod tests {
         file.append(&[1; 700]).unwrap();
         file.sync_data().unwrap();
         vfs.sync_dir(dir).unwrap();
+        vfs.sync_dir(Path::new("/")).unwrap();
         file.append(&[2; 2000]).unwrap();
         let mut lengths = std::collections::BTreeSet::new();
         for seed in 0..200 {
@@ -473,10 +593,33 @@ mod tests {
     fn entries_that_were_not_synced_may_vanish() {
         let vfs = CrashVfs::new();
         vfs.create_dir_all(Path::new("/d")).unwrap();
+        vfs.sync_dir(Path::new("/")).unwrap();
         let file = vfs.create(Path::new("/d/f")).unwrap();
         file.append(b"x").unwrap();
         file.sync_data().unwrap();
         let survivors = (0..50).filter(|seed| vfs.power_cut(*seed).exists(Path::new("/d/f"))).count();
         assert!((1..50).contains(&survivors), "{survivors}");
+    }
+    #[test]
+    fn a_directory_that_was_renamed_is_whole_under_one_name_or_gone() {
+        let vfs = CrashVfs::new();
+        let (root, old, new) = (Path::new("/"), Path::new("/old"), Path::new("/new"));
+        vfs.create_dir_all(old).unwrap();
+        vfs.create(&old.join("a")).unwrap();
+        vfs.create(&old.join("b")).unwrap();
+        vfs.sync_dir(old).unwrap();
+        vfs.rename(old, new).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..60 {
+            let cut = vfs.power_cut(seed);
+            let names: Vec<String> = cut.list(root).unwrap().into_iter().map(|e| e.name).collect();
+            assert!(names.iter().all(|name| cut.list(&root.join(name)).unwrap().len() == 2));
+            assert!(names.len() < 2);
+            seen.insert(names);
+        }
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        vfs.sync_dir(root).unwrap();
+        assert!((0..60).all(|seed| vfs.power_cut(seed).exists(&new.join("b"))));
+        assert!(vfs.rename(new, &new.join("below")).is_err());
     }
 }

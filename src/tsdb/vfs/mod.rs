@@ -15,10 +15,13 @@ use super::door::StorageError;
 
 /// A file system in memory that crashes on demand.
 pub mod crash;
+/// A path on a file system.
+pub mod place;
 /// The machine's file system.
 pub mod real;
 
 pub use crash::CrashVfs;
+pub use place::Place;
 pub use real::RealVfs;
 
 /// One entry of a directory.
@@ -121,11 +124,6 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 
     /// Whether a path exists.
     fn exists(&self, path: &Path) -> bool;
-
-    /// Whether paths mean the machine's own files, so that code which maps them directly (blocks) may do so.
-    fn is_machine(&self) -> bool {
-        false
-    }
 }
 
 /// Puts the path and the operation to an I/O error.

@@ -59,10 +59,6 @@ fn map(file: &File) -> io::Result<memmap2::Mmap> {
 }
 
 impl Vfs for RealVfs {
-    fn is_machine(&self) -> bool {
-        true
-    }
-
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create_new(true).mode(FILE_MODE).open(path)?;

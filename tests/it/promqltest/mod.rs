@@ -60,6 +60,63 @@ fn conformance_scripts_pass() {
 }
 
 #[test]
+fn own_scripts_use_every_function_aggregation_and_operator() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/promql");
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+    let scripts: String = files
+        .filter(|p| p.extension().is_some_and(|e| e == "test"))
+        .map(|p| fs::read_to_string(p).unwrap())
+        .collect();
+    let evaluations: String =
+        scripts.lines().filter(|l| l.starts_with("eval")).map(|l| format!("{l}\n")).collect();
+    let is_used = |word: &str| {
+        evaluations.match_indices(word).any(|(at, _)| {
+            let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+            edge(evaluations[..at].chars().next_back()) && edge(evaluations[at + word.len()..].chars().next())
+        })
+    };
+    let functions = meerkat::query::parse::functions::FUNCTIONS.iter().map(|f| f.name);
+    let others = [
+        "sum",
+        "avg",
+        "min",
+        "max",
+        "count",
+        "group",
+        "stddev",
+        "stdvar",
+        "topk",
+        "bottomk",
+        "quantile",
+        "count_values",
+        "limitk",
+        "limit_ratio",
+        "and",
+        "or",
+        "unless",
+        "atan2",
+        "bool",
+        "on",
+        "ignoring",
+        "by",
+        "without",
+        "group_left",
+        "group_right",
+        "fill",
+        "fill_left",
+        "fill_right",
+        "offset",
+        "anchored",
+        "smoothed",
+    ];
+    let missing: Vec<&str> = functions.chain(others).filter(|word| !is_used(word)).collect();
+    assert!(missing.is_empty(), "no script uses {missing:?}");
+    for operator in ["+", "-", "*", "/", "%", "^", "==", "!=", ">", "<", ">=", "<=", "</", ">/", "@"] {
+        assert!(evaluations.contains(&format!(" {operator} ")), "no script uses {operator}");
+    }
+}
+
+#[test]
 fn own_scripts_pass() {
     let (failures, total) = run_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/promql"));
     assert!(total > 0, "no scripts found");

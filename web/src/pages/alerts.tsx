@@ -14,6 +14,7 @@ import { Strip } from "../ui/Strip";
 import { AlertDrawer } from "./alertdrawer";
 import { type RuleRow, rulesOf, STATE_TONE } from "./ruleparts";
 import { SilenceForm, SilencesView } from "./silences";
+import "../styles/pages.css";
 
 const PATH = "rules";
 const PARAMS = { type: "alert" };

@@ -7,6 +7,7 @@ import type { NameValue, TsdbStatus } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
 import { PageHead, Pending, StaleNote } from "../ui/parts";
 import { Breakdown } from "./breakdown";
+import "../styles/pages.css";
 
 const PATH = "status/tsdb";
 

@@ -9,6 +9,7 @@ import { LabelChips, LabelRows } from "../ui/labels";
 import { Badge, Drawer, FilterBox, PageHead, Pending, Segments, StaleNote } from "../ui/parts";
 import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
 import { RelabelSteps } from "./relabel";
+import "../styles/pages.css";
 
 const PATH = "targets";
 const PARAMS = { state: "any" };

@@ -1,21 +1,25 @@
 // Metrics: what there is, what it means, and a first graph of it without writing a query.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, isAbort, type Params } from "../lib/api";
 import { urlOf } from "../lib/base";
-import { labelName, selector, visible } from "../lib/format";
+import { labelName, quote, selector, visible } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
-import type { Labels, MetadataItem } from "../lib/types";
+import { namesIn } from "../lib/ruledeps";
+import type { Labels, MetadataItem, RulesData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { DataTable } from "../ui/DataTable";
 import { CopyButton, Drawer, FilterBox, PageHead, Pending } from "../ui/parts";
 import { Spark } from "../ui/Spark";
+import "../styles/pages.css";
 
 interface Row {
   name: string;
   type: string;
+  unit: string;
   help: string;
 }
+const MOST_FAMILIES = 100;
 const MOST_NAMES = 20_000;
 
 /** Matcher for names that contain the words of `search` in their order. */
@@ -27,6 +31,23 @@ export function nameMatcher(search: string): string {
   return `{__name__=~${JSON.stringify(`(?i).*${words.join(".*")}.*`)}}`;
 }
 
+/** Families whose help, type or unit contains all words of `search`. */
+export function familiesAbout(search: string, meta: Record<string, MetadataItem[]> | undefined): string[] {
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) return [];
+  return Object.entries(meta ?? {})
+    .filter(([name, items]) =>
+      items.some((m) => {
+        const text = `${name} ${m.help} ${m.type} ${m.unit}`.toLowerCase();
+        return words.every((w) => text.includes(w));
+      }),
+    )
+    .map(([name]) => name)
+    .slice(0, MOST_FAMILIES);
+}
+
+const SUFFIXES = "(_bucket|_count|_sum|_total|_info|_created)?";
+
 export function ExplorePage() {
   const search = param("search");
   const open = param("metric");
@@ -35,16 +56,34 @@ export function ExplorePage() {
   const params: Params = { limit: MOST_NAMES, ...(wanted ? { "match[]": nameMatcher(wanted) } : {}) };
   const names = useResource<string[]>("label/__name__/values", params);
   const meta = useResource<Record<string, MetadataItem[]>>("metadata", { limit_per_metric: 1 });
-  const all: Row[] = (names.data ?? []).map((name) => {
-    const m = metaOf(name, meta.data);
-    return { name, type: m?.type ?? "", help: m?.help ?? "" };
-  });
+  const families = useMemo(() => familiesAbout(wanted, meta.data), [wanted, meta.data]);
+  const about = useResource<string[]>(
+    families.length ? "label/__name__/values" : "",
+    families.length
+      ? {
+          "match[]": `{__name__=~${quote(`(${families.map((f) => f.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})${SUFFIXES}`)}}`,
+          limit: MOST_NAMES,
+        }
+      : {},
+  );
+  const all = useMemo(
+    () =>
+      [...new Set([...(names.data ?? []), ...(about.data ?? [])])].map((name): Row => {
+        const m = metaOf(name, meta.data);
+        return { name, type: m?.type ?? "", unit: m?.unit ?? "", help: m?.help ?? "" };
+      }),
+    [names.data, about.data, meta.data],
+  );
   const types = [...new Set(all.map((r) => r.type).filter(Boolean))].sort();
   const rows = type ? all.filter((r) => r.type === type) : all;
   return (
     <>
       <PageHead title="Metrics" source={{ path: "label/__name__/values", params, resource: names }}>
-        <FilterBox value={search} label="Search names" onChange={(v) => setParams({ search: v })} />
+        <FilterBox
+          value={search}
+          label="Search names, help, type, unit"
+          onChange={(v) => setParams({ search: v })}
+        />
         <label class="select">
           <span class="sr">Type</span>
           <select value={type} onChange={(e) => setParams({ type: e.currentTarget.value })}>
@@ -92,6 +131,14 @@ export function ExplorePage() {
               optional: true,
               sort: (r) => r.type,
               render: (r) => r.type,
+            },
+            {
+              key: "unit",
+              title: "Unit",
+              width: 80,
+              optional: true,
+              sort: (r) => r.unit,
+              render: (r) => <bdi>{visible(r.unit)}</bdi>,
             },
             {
               key: "help",
@@ -153,6 +200,11 @@ function MetricDrawer(props: { name: string; meta: MetadataItem | undefined; onC
     );
     return () => stop.abort();
   }, [name]);
+  const rules = useResource<RulesData>("rules", { exclude_alerts: "true" });
+  const users = useMemo(
+    () => (rules.data?.groups ?? []).flatMap((g) => g.rules).filter((r) => namesIn(r.query).has(name)),
+    [rules.data, name],
+  );
   const first = firstQuery(name, meta?.type ?? "");
   const labels = breakdown(series ?? []);
   return (
@@ -172,6 +224,25 @@ function MetricDrawer(props: { name: string; meta: MetadataItem | undefined; onC
         </a>
         <CopyButton text={name} label="Copy name" />
       </p>
+      <h3>Rules that use it</h3>
+      {users.length ? (
+        <ul class="rule-links">
+          {users.map((r, i) => (
+            <li key={`${r.name} ${i}`}>
+              <a
+                href={urlOf(
+                  `${r.type === "alerting" ? "alerts" : "rules"}?search=${encodeURIComponent(r.name)}`,
+                )}
+              >
+                <bdi>{visible(r.name)}</bdi>
+              </a>{" "}
+              <span class="muted">{r.type === "alerting" ? "alert" : "recording rule"}</span>
+            </li>
+          ))}
+        </ul>
+      ) : (
+        <p class="muted">{rules.data ? "None." : "…"}</p>
+      )}
       <h3>
         Labels
         {series && (

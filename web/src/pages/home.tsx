@@ -13,6 +13,7 @@ import { queryLink } from "../query/state";
 import { Ago, CopyButton, PageHead, Pending } from "../ui/parts";
 import { Spark } from "../ui/Spark";
 import { type Example, pickExamples } from "./examples";
+import "../styles/pages.css";
 
 const FIGURES = [
   "prometheus_tsdb_head_samples_appended_total",

@@ -23,6 +23,7 @@ import {
   type Tone,
 } from "../ui/parts";
 import { Annotations, ExprBlock, type RuleRow, rulesOf } from "./ruleparts";
+import "../styles/pages.css";
 
 const PATH = "rules";
 const PARAMS = { exclude_alerts: "true" };

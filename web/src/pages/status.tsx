@@ -10,6 +10,7 @@ import { DataTable } from "../ui/DataTable";
 import { lazy } from "../ui/lazy";
 import { Badge, FilterBox, PageHead, Pending, Segments } from "../ui/parts";
 import { changedFlag } from "./flags";
+import "../styles/pages.css";
 
 type View = "server" | "flags" | "config" | "delivery" | "features" | "api";
 

@@ -11,6 +11,7 @@ import { DataTable } from "../ui/DataTable";
 import { lazy } from "../ui/lazy";
 import { Drawer, PageHead, Pending, StaleNote } from "../ui/parts";
 import { Figure } from "./cardinality";
+import "../styles/pages.css";
 
 const PATH = "status/tsdb/blocks";
 const FIGURES = [

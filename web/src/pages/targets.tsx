@@ -24,6 +24,7 @@ import {
 import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
 import { RelabelSteps } from "./relabel";
 import { ScrapeHistory } from "./scrapehistory";
+import "../styles/pages.css";
 
 const PATH = "targets";
 const PARAMS = { state: "active" };
@@ -31,6 +32,8 @@ const RANK = { down: 0, unknown: 1, up: 2 } as const;
 const TONES: Record<Target["health"], Tone> = { up: "good", down: "bad", unknown: "quiet" };
 
 const MANY = 2000;
+// Pools with failures stand first; the others are one click away.
+const MOST_POOLS = 60;
 
 type Health = "all" | Target["health"];
 
@@ -71,6 +74,7 @@ export function orderTargets(targets: Target[]): Target[] {
 
 export function TargetsPage() {
   const [many, setMany] = useState(false);
+  const [allPools, setAllPools] = useState(false);
   // Megabytes every few seconds would serve nobody.
   const res = useResource<TargetsData>(PATH, PARAMS, many ? 30 : 5);
   const filter = param("search");
@@ -114,7 +118,7 @@ export function TargetsPage() {
         <>
           {pools.length > 1 && (
             <ul class="pools" aria-label="Scrape pools">
-              {pools.map((p) => (
+              {pools.slice(0, allPools ? pools.length : MOST_POOLS).map((p) => (
                 <li key={p.name}>
                   <button
                     type="button"
@@ -132,6 +136,13 @@ export function TargetsPage() {
                   </button>
                 </li>
               ))}
+              {pools.length > MOST_POOLS && !allPools && (
+                <li>
+                  <button type="button" class="btn" onClick={() => setAllPools(true)}>
+                    All {pools.length} pools
+                  </button>
+                </li>
+              )}
             </ul>
           )}
           <DataTable

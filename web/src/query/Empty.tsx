@@ -6,6 +6,7 @@ import { escapeName } from "../lib/names";
 import type { QueryData } from "../lib/types";
 import type { Node } from "./ast";
 import { diagnose, type Finding, type Patient } from "./doctor";
+import "../styles/pages.css";
 
 export function Empty(props: { expr: string; at: number; onTry: (expr: string) => void }) {
   const [findings, setFindings] = useState<Finding[]>();
@@ -24,7 +25,7 @@ export function Empty(props: { expr: string; at: number; onTry: (expr: string) =
   }, [props.expr]);
   return (
     <div class="doctor">
-      <h3>No data</h3>
+      <h2>No data</h2>
       <p>The query is valid, but it has no result here.</p>
       {!findings && !error && <p class="muted">Looking for the reason…</p>}
       {findings && (

@@ -12,9 +12,11 @@ export function Exemplars(props: { all: Exemplar[]; picked: Exemplar | undefined
   const [editing, setEditing] = useState(false);
   if (!all.length) return <p class="muted">No exemplars in this range.</p>;
   const linked = all.some((e) => traceUrl(traceLink.value, e.labels));
-  const rows = picked ? [picked, ...all.filter((e) => e !== picked)] : all;
+  // Newest first; the one that was clicked above all.
+  const newest = [...all].reverse();
+  const rows = picked ? [picked, ...newest.filter((e) => e !== picked)] : newest;
   return (
-    <section class="exemplars" aria-label="Exemplars">
+    <div class="exemplars">
       <p class="row">
         <b>{all.length} exemplars</b>
         <button type="button" class="link" aria-expanded={editing} onClick={() => setEditing(!editing)}>
@@ -85,6 +87,6 @@ export function Exemplars(props: { all: Exemplar[]; picked: Exemplar | undefined
           },
         ]}
       />
-    </section>
+    </div>
   );
 }

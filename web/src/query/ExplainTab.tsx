@@ -14,6 +14,7 @@ import type { TabProps } from "./PanelView";
 import { type Explanation, type Part, type PlanNode, pair, unmatched } from "./plan";
 import { stepOf } from "./state";
 import { useQuery } from "./useQuery";
+import "../styles/pages.css";
 
 type Over = "moment" | "range";
 

@@ -14,7 +14,6 @@ import { lazy } from "../ui/lazy";
 import { copyText, download, Menu, Segments } from "../ui/parts";
 import { Busy } from "./Busy";
 import { askExemplars, type Exemplar, marksOf, thin } from "./exemplars";
-import { alertRule, frameToCsv, grafanaPanel } from "./export";
 import { Legend } from "./Legend";
 import { zoomed } from "./move";
 import { Notes } from "./Notes";
@@ -26,6 +25,13 @@ import { useQuery } from "./useQuery";
 const HeatChart = lazy(() => import("../chart/HeatChart").then((m) => m.HeatChart));
 const Exemplars = lazy(() => import("./Exemplars").then((m) => m.Exemplars));
 const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
+/** What exports needs is fetched with the first one. */
+function exporting(work: (module: typeof import("./export")) => void): void {
+  import("./export").then(work, () => {
+    // A new version of the server has other files: nothing is exported until the page is loaded again.
+  });
+}
+
 const MOST_DRAWN = 50;
 // More series than this would be too many for eyes and browser; the answer then says that it was cut.
 const MOST_ASKED = 10_000;
@@ -210,15 +216,18 @@ export function GraphTab(props: TabProps) {
           label="Export"
           text="Export"
           items={[
-            ["CSV", () => drawn && download("query.csv", frameToCsv(drawn), "text/csv")],
+            ["CSV", () => drawn && exporting((m) => download("query.csv", m.frameToCsv(drawn), "text/csv"))],
             [
               "JSON",
               () => g && download("query.json", JSON.stringify(g.answer.data, null, 1), "application/json"),
             ],
             ["PNG", () => canvas.current && savePng(canvas.current)],
             ["Copy as curl", () => asked && copyText(`curl -sG ${shell(callUrl("query_range", asked))}`)],
-            ["Copy as Grafana panel", () => copyText(grafanaPanel(panel.expr, panel.display, asHeat))],
-            ["Copy as alert rule", () => copyText(alertRule(panel.expr))],
+            [
+              "Copy as Grafana panel",
+              () => exporting((m) => copyText(m.grafanaPanel(panel.expr, panel.display, asHeat))),
+            ],
+            ["Copy as alert rule", () => exporting((m) => copyText(m.alertRule(panel.expr)))],
             ["Copy address", () => copyText(location.href)],
           ]}
         />

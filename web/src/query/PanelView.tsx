@@ -2,14 +2,15 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Editor } from "../editor/Editor";
 import { ApiError, call, explainError } from "../lib/api";
-import { completionOn, history, remember } from "../lib/prefs";
+import { completionOn, remember } from "../lib/prefs";
 import { Icon } from "../ui/icons";
 import { lazy } from "../ui/lazy";
 import { Menu, Segments } from "../ui/parts";
 import { GraphTab } from "./GraphTab";
 import type { Panel, Tab } from "./state";
-import { TableTab } from "./TableTab";
 
+const PastQueries = lazy(() => import("./PastQueries").then((m) => m.PastQueries));
+const TableTab = lazy(() => import("./TableTab").then((m) => m.TableTab));
 const ExplainTab = lazy(() => import("./ExplainTab").then((m) => m.ExplainTab));
 const RawTab = lazy(() => import("./RawTab").then((m) => m.RawTab));
 const StatsTab = lazy(() => import("./StatsTab").then((m) => m.StatsTab));
@@ -183,49 +184,3 @@ const HEADLINES: Record<string, string> = {
   unreachable: "No answer",
   starting: "Not ready",
 };
-
-function PastQueries(props: { onPick: (query: string) => void; onClose: () => void }) {
-  const [filter, setFilter] = useState("");
-  const found = history.value.filter((q) => q.toLowerCase().includes(filter.toLowerCase())).slice(0, 50);
-  return (
-    <div class="past">
-      <div class="row">
-        <input
-          type="search"
-          aria-label="Search in the history"
-          placeholder="Search in the history"
-          value={filter}
-          ref={(el) => el?.focus()}
-          onInput={(e) => setFilter(e.currentTarget.value)}
-          onKeyDown={(e) => e.key === "Escape" && props.onClose()}
-        />
-        <button type="button" class="btn small" onClick={props.onClose}>
-          Close
-        </button>
-        {history.value.length > 0 && (
-          <button
-            type="button"
-            class="btn small"
-            onClick={() => {
-              history.value = [];
-            }}
-          >
-            Forget all
-          </button>
-        )}
-      </div>
-      {found.length === 0 && (
-        <p class="muted">Nothing here yet. Queries that ran are kept in this browser.</p>
-      )}
-      <ul>
-        {found.map((q) => (
-          <li key={q}>
-            <button type="button" class="plain mono" onClick={() => props.onPick(q)}>
-              <bdi>{q}</bdi>
-            </button>
-          </li>
-        ))}
-      </ul>
-    </div>
-  );
-}

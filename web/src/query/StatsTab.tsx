@@ -9,6 +9,7 @@ import type { TabProps } from "./PanelView";
 import { type Explanation, flat, type Part, pair } from "./plan";
 import { stepOf } from "./state";
 import { useQuery } from "./useQuery";
+import "../styles/pages.css";
 
 const PHASES: [string, string][] = [
   ["execQueueTime", "Waiting for its turn"],
@@ -78,7 +79,7 @@ export function StatsTab(props: TabProps) {
       </ul>
       <div class="two stat-columns">
         <section>
-          <h3>Where the time went</h3>
+          <h2 class="part-title">Where the time went</h2>
           <table class="bars">
             <tbody>
               {rows.map(([name, seconds]) => (
@@ -96,7 +97,7 @@ export function StatsTab(props: TabProps) {
           </table>
         </section>
         <section>
-          <h3>The most expensive parts</h3>
+          <h2 class="part-title">The most expensive parts</h2>
           <table class="bars">
             <tbody>
               {parts.map((p) => (
@@ -151,7 +152,7 @@ function Advice({ part, read }: { part: Part; read: number }) {
   const rule = `- record: ${recordName(best.plan.text)}\n  expr: ${JSON.stringify(best.plan.text)}\n`;
   return (
     <section>
-      <h3>A recording rule would help</h3>
+      <h2 class="part-title">A recording rule would help</h2>
       <p>
         Most of the work is in one aggregation. Stored by a rule, its {full(best.plan.series)} series are read
         instead of {short(read)} samples.

@@ -4,6 +4,7 @@ import { go, place } from "../lib/router";
 import { Icon } from "../ui/icons";
 import { shifted, zoomed } from "./move";
 import { PanelView } from "./PanelView";
+import "../styles/query.css";
 import { DEFAULTS, decodePanels, encodePanels, type Panel } from "./state";
 
 interface Slot {

@@ -1,5 +1,5 @@
 // A real table whose rows exist in the document only while they can be seen: ten thousand rows scroll as smoothly as ten.
-import type { ComponentChildren } from "preact";
+import { Component, type ComponentChildren } from "preact";
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export interface Column<T> {
@@ -21,6 +21,8 @@ export interface SortOrder {
 }
 
 const OVERSCAN = 8;
+// Columns wider than this give up their width on narrow screens.
+const SHARED = 120;
 // Below this many rows everything is drawn: find-in-page and printing then reach all of it.
 const SMALL = 120;
 
@@ -42,12 +44,17 @@ export function DataTable<T>(props: {
   const shown = narrow ? columns.filter((c) => !c.optional) : columns;
   const [sort, setSort] = useState<SortOrder | undefined>(props.initialSort);
   const scroller = useRef<HTMLDivElement>(null);
-  const [view, setView] = useState({ top: 0, height: 600 });
+  // First and last row in sight: scrolling within a row draws nothing.
+  const [view, setView] = useState({ first: 0, end: Math.ceil(600 / rowHeight) });
 
   useLayoutEffect(() => {
     const el = scroller.current;
     if (!el) return;
-    const measure = () => setView({ top: el.scrollTop, height: el.clientHeight });
+    const measure = () => {
+      const first = Math.floor(el.scrollTop / rowHeight);
+      const end = Math.ceil((el.scrollTop + el.clientHeight) / rowHeight);
+      setView((old) => (old.first === first && old.end === end ? old : { first, end }));
+    };
     measure();
     el.addEventListener("scroll", measure, { passive: true });
     const o = typeof ResizeObserver === "function" ? new ResizeObserver(measure) : null;
@@ -62,11 +69,12 @@ export function DataTable<T>(props: {
   // Not on every step of scrolling.
   const ordered = useMemo(() => (by ? sortRows(rows, by, sort.down) : rows), [rows, sort]);
   const all = ordered.length <= SMALL;
-  const first = all ? 0 : Math.max(0, Math.floor(view.top / rowHeight) - OVERSCAN);
-  const end = all
-    ? ordered.length
-    : Math.min(ordered.length, Math.ceil((view.top + view.height) / rowHeight) + OVERSCAN);
-  const minWidth = shown.reduce((sum, c) => sum + (c.width ?? 140), 0);
+  const first = all ? 0 : Math.max(0, Math.min(view.first, ordered.length) - OVERSCAN);
+  const end = all ? ordered.length : Math.min(ordered.length, view.end + OVERSCAN);
+  // On a narrow screen texts share what the figures leave.
+  const widthOf = (c: Column<T>) =>
+    narrow && c.align !== "right" && (c.width ?? 0) > SHARED ? undefined : c.width;
+  const minWidth = shown.reduce((sum, c) => sum + (widthOf(c) ?? (narrow ? SHARED : 140)), 0);
 
   if (rows.length === 0 && props.empty) return <div class="empty">{props.empty}</div>;
   return (
@@ -80,7 +88,7 @@ export function DataTable<T>(props: {
       <table class="data" aria-rowcount={ordered.length + 1} style={{ minWidth: `${minWidth}px` }}>
         <colgroup>
           {shown.map((c) => (
-            <col key={c.key} style={c.width ? { width: `${c.width}px` } : {}} />
+            <col key={c.key} style={widthOf(c) ? { width: `${widthOf(c)}px` } : {}} />
           ))}
         </colgroup>
         <thead>
@@ -116,26 +124,16 @@ export function DataTable<T>(props: {
         <tbody>
           {first > 0 && <tr key="before" class="gap" style={{ height: `${first * rowHeight}px` }} />}
           {ordered.slice(first, end).map((row, i) => (
-            <tr
+            <Row
               key={props.rowKey(row, first + i)}
-              aria-rowindex={first + i + 2}
-              class={`${props.onRow ? "pick " : ""}${props.rowClass?.(row) ?? ""}`}
-              style={{ height: `${rowHeight}px` }}
-              onClick={
-                props.onRow
-                  ? (e) => {
-                      const inside = (e.target as Element).closest("a,button,input");
-                      if (!inside && getSelection()?.isCollapsed !== false) props.onRow?.(row);
-                    }
-                  : undefined
-              }
-            >
-              {shown.map((c) => (
-                <td key={c.key} class={c.align}>
-                  {c.render(row)}
-                </td>
-              ))}
-            </tr>
+              row={row}
+              index={first + i}
+              columns={columns}
+              narrow={narrow}
+              height={rowHeight}
+              look={`${props.onRow ? "pick " : ""}${props.rowClass?.(row) ?? ""}`}
+              onRow={props.onRow}
+            />
           ))}
           {end < ordered.length && (
             <tr key="after" class="gap" style={{ height: `${(ordered.length - end) * rowHeight}px` }} />
@@ -144,6 +142,59 @@ export function DataTable<T>(props: {
       </table>
     </section>
   );
+}
+
+interface RowProps<T> {
+  row: T;
+  index: number;
+  columns: Column<T>[];
+  narrow: boolean;
+  height: number;
+  look: string;
+  onRow: ((row: T) => void) | undefined;
+}
+
+/** A row is drawn again only when it or its columns are others: not when its table is scrolled. */
+class Row<T> extends Component<RowProps<T>> {
+  override shouldComponentUpdate(next: RowProps<T>, state: unknown): boolean {
+    const { row, index, columns, narrow, height, look } = this.props;
+    // A signal that was read here, such as the time zone, changes the state.
+    return (
+      state !== this.state ||
+      next.row !== row ||
+      next.columns !== columns ||
+      next.index !== index ||
+      next.narrow !== narrow ||
+      next.height !== height ||
+      next.look !== look
+    );
+  }
+
+  render({ row, index, columns, narrow, height, look, onRow }: RowProps<T>) {
+    return (
+      <tr
+        aria-rowindex={index + 2}
+        class={look}
+        style={{ height: `${height}px` }}
+        onClick={
+          onRow
+            ? (e) => {
+                const inside = (e.target as Element).closest("a,button,input");
+                if (!inside && getSelection()?.isCollapsed !== false) onRow(row);
+              }
+            : undefined
+        }
+      >
+        {columns.map((c) =>
+          narrow && c.optional ? null : (
+            <td key={c.key} class={c.align}>
+              {c.render(row)}
+            </td>
+          ),
+        )}
+      </tr>
+    );
+  }
 }
 
 function Arrow({ state }: { state: string }) {

@@ -28,7 +28,7 @@ export function Badge({ tone, children }: { tone: Tone; children: ComponentChild
 
 /** A point in time as distance from now, with the exact time on hover. */
 export function Ago({ at }: { at: number }) {
-  useTick(at > 0 ? 1000 : 0);
+  useTick(at > 0);
   return (
     <time title={at > 0 ? formatTime(at, zone.value, true) : undefined} class="num">
       {ago(at)}
@@ -36,16 +36,26 @@ export function Ago({ at }: { at: number }) {
   );
 }
 
-/** Draws the caller again every `ms` (0: never). */
-export function useTick(ms: number): void {
+const ticking = new Set<() => void>();
+let clock = 0;
+
+/** Draws the caller again every second while it is asked to; all callers share one clock. */
+function useTick(on: boolean): void {
   const [, set] = useState(0);
   useEffect(() => {
-    if (!ms) return;
-    const t = setInterval(() => {
-      if (!document.hidden) set((n) => n + 1);
-    }, ms);
-    return () => clearInterval(t);
-  }, [ms]);
+    if (!on) return;
+    const tick = () => set((n) => n + 1);
+    ticking.add(tick);
+    clock ||= window.setInterval(() => {
+      if (!document.hidden) for (const t of ticking) t();
+    }, 1000);
+    return () => {
+      ticking.delete(tick);
+      if (ticking.size) return;
+      clearInterval(clock);
+      clock = 0;
+    };
+  }, [on]);
 }
 
 export function Segments<T extends string>(props: {

@@ -1,0 +1,188 @@
+// Every page opens in both themes and three widths, shows nothing wider than the screen, and axe finds nothing.
+import { accessible, check, OPTIONAL, open, picture, prefixed, settled, test } from "./harness.mjs";
+
+const SIZES = [
+  [390, 844],
+  [1280, 800],
+  [1920, 1080],
+];
+const MAIN = [
+  "",
+  "query",
+  "explore",
+  "alerts",
+  "rules",
+  "targets",
+  "service-discovery",
+  "cardinality",
+  "storage",
+  "status",
+];
+// Parts of pages: once wide in light, once narrow in dark.
+const PARTS = [
+  "query?tab=raw",
+  "query?tab=explain",
+  "query?tab=stats",
+  "query?tab=table",
+  "query?tab=heatmap",
+  "alerts?view=silences",
+  "rules?view=slow",
+  "rules?view=links",
+  "rules?view=groups",
+  'cardinality?focus={job="meerkat"}&ago=600',
+  "status?view=flags",
+  "status?view=config",
+  "status?view=config&part=diff",
+  "status?view=delivery",
+  "status?view=features",
+  "status?view=api",
+];
+const EXPRESSIONS = {
+  raw: "rate(shop_request_seconds_count[1m])",
+  explain: "sum by (job) (rate(prometheus_http_requests_total[1m])) / on (job) group_left () (up * 2)",
+  stats: "histogram_quantile(0.9, sum by (path, le) (rate(shop_request_seconds_bucket[30s])))",
+  table: "rate(shop_request_seconds_count[30s])",
+  heatmap: "sum by (le) (rate(shop_request_seconds_bucket[30s]))",
+};
+
+/** The address of a page as the tests name it. */
+function address(path) {
+  if (path === "query")
+    return `query?g0.expr=${encodeURIComponent("sum by (job) (up)")}&g0.tab=graph&g0.range_input=5m`;
+  const tab = /^query\?tab=(\w+)/.exec(path)?.[1];
+  if (!tab) return path;
+  const expr = encodeURIComponent(EXPRESSIONS[tab]);
+  return `query?g0.expr=${expr}&g0.tab=${tab === "heatmap" ? "graph" : tab}&g0.range_input=5m`;
+}
+
+const nameOf = (path) => path.replace(/\W+/g, "-").replace(/-$/, "") || "home";
+
+async function look(page, path, width, theme) {
+  await page.waitForTimeout(250);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  check(wide <= 0, `at ${width} pixels the page is ${wide} px wider than the screen`);
+  await picture(page, `${nameOf(path)}-${width}-${theme}`);
+  await accessible(page);
+}
+
+async function visit(page, path, looks) {
+  await open(page, address(path));
+  await settled(page);
+  if (path.startsWith("query")) await page.waitForSelector(".cm-editor");
+  if (path === "") await page.waitForSelector(".spark canvas >> nth=3");
+  for (const [width, height, theme] of looks) {
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme: theme });
+    await look(page, path, width, theme);
+  }
+}
+
+for (const path of MAIN)
+  for (const theme of ["light", "dark"])
+    test(
+      `page /${path} ${theme}`,
+      (page) =>
+        visit(
+          page,
+          path,
+          SIZES.map(([width, height]) => [width, height, theme]),
+        ),
+      { width: SIZES[0][0], height: SIZES[0][1], theme, allow: OPTIONAL },
+    );
+for (const path of PARTS)
+  test(
+    `page /${path}`,
+    (page) =>
+      visit(page, path, [
+        [1280, 800, "light"],
+        [390, 844, "dark"],
+      ]),
+    { allow: OPTIONAL },
+  );
+
+test(
+  "pages live under a route prefix",
+  async (page) => {
+    const strange = [];
+    const { origin } = new URL(prefixed.address);
+    page.on("request", (r) => {
+      const url = new URL(r.url());
+      if (url.protocol.startsWith("http") && !r.url().startsWith(prefixed.address)) strange.push(r.url());
+    });
+    for (const path of MAIN) {
+      await page.goto(prefixed.address + address(path));
+      await settled(page);
+    }
+    await page.click('nav a:has-text("Targets")');
+    await page.waitForSelector("h1:text('Targets')");
+    check(page.url() === `${prefixed.address}targets`, `a link leads to ${page.url()}`);
+    check(strange.length === 0, `asked outside of the prefix (${origin}): ${strange.join(" ")}`);
+  },
+  { allow: OPTIONAL },
+);
+
+test("keyboard alone: skip link, pages, help, drawer and back", async (page) => {
+  await open(page, "targets");
+  await settled(page);
+  await page.keyboard.press("Tab");
+  check(
+    (await page.evaluate(() => document.activeElement.textContent)) === "Skip to content",
+    "no skip link",
+  );
+  await page.keyboard.press("?");
+  await page.waitForSelector("dialog[open]");
+  await accessible(page);
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog[open]", { state: "detached" });
+  await page.locator("tr.pick button").first().focus();
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("dialog[open]");
+  await accessible(page);
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog[open]", { state: "detached" });
+  await page.keyboard.press("g");
+  await page.keyboard.press("r");
+  await page.waitForSelector("h1:text('Rules')");
+  await page.keyboard.press("/");
+  check((await page.evaluate(() => document.activeElement.type)) === "search", "/ does not go to the filter");
+});
+
+test("the palette leads to pages, metrics, targets and actions", async (page) => {
+  await open(page, "");
+  await settled(page);
+  await page.keyboard.press("Control+k");
+  await page.waitForSelector(".palette[open]");
+  await accessible(page);
+  await page.keyboard.type("serv disc");
+  await page.keyboard.press("Backspace");
+  await page.fill(".palette input", "discovery");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("h1:text('Service discovery')");
+  await page.keyboard.press("Control+k");
+  await page.fill(".palette input", "shop_request_seconds_count");
+  await page.waitForSelector('.palette-row:has-text("Metric")');
+  await picture(page, "palette");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".panel");
+  check(page.url().includes("shop_request_seconds_count"), "the metric is not opened");
+  // In the editor too.
+  await page.click(".cm-content");
+  await page.keyboard.press("Control+k");
+  await page.fill(".palette input", "TargetDown");
+  await page.waitForSelector('.palette-row:has-text("Alert")');
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("h1:text('Alerts')");
+  await page.keyboard.press("Control+k");
+  await page.fill(".palette input", "colours: dark");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector('html[data-theme="dark"]');
+});
+
+test("the time zone switches everywhere", async (page) => {
+  await open(page, "status");
+  await settled(page);
+  const local = await page.textContent("main");
+  await page.click("header >> text=/UTC[+−]/");
+  check((await page.textContent("main")) !== local, "times did not change");
+  check((await page.textContent("header")).includes("UTC"), "no zone shown");
+});

@@ -1,0 +1,290 @@
+// The query page is used: typing, zooming, comparing, exemplars, explaining, exporting.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { accessible, base, binary, check, open, picture, settled, test, until } from "./harness.mjs";
+
+const q = (expr, rest = "&g0.tab=graph&g0.range_input=5m") =>
+  `query?g0.expr=${encodeURIComponent(expr)}${rest}`;
+const RATE = "rate(shop_request_seconds_count[30s])";
+
+test(
+  "first chart from a cold start",
+  async (page, note) => {
+    const began = Date.now();
+    await open(page, "query?g0.expr=up&g0.tab=graph&g0.range_input=5m");
+    await page.waitForSelector(".u-wrap canvas");
+    note(`time to the first chart: ${Date.now() - began} ms`);
+    const sizes = await page.evaluate(() =>
+      performance
+        .getEntriesByType("resource")
+        .filter((e) => /assets\//.test(e.name))
+        .map((e) => [e.name.split("/").pop(), e.encodedBodySize]),
+    );
+    const editor = (name) => /^codemirror/.test(name);
+    const first = sizes.filter(([n]) => !editor(n)).reduce((s, [, b]) => s + b, 0);
+    note(
+      `loaded without the editor: ${first} bytes, the editor: ${sizes.filter(([n]) => editor(n)).reduce((s, [, b]) => s + b, 0)}`,
+    );
+    check(first <= 60 * 1024, `the first load is ${first} bytes`);
+  },
+  { alone: true },
+);
+
+test("type, run, table, sort, filter, back", async (page) => {
+  await open(page, "query");
+  await page.waitForSelector(".cm-content");
+  await page.click(".cm-content");
+  await page.keyboard.type("up");
+  await page.keyboard.press("Escape");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".u-wrap canvas");
+  check(new URL(page.url()).searchParams.get("g0.expr") === "up", "the address does not carry the query");
+  await page.click("text=Table");
+  await page.waitForSelector("table.data tbody tr");
+  const rows = await page.locator("table.data tbody tr").count();
+  await page.click("table.data thead button >> nth=0");
+  check(
+    (await page.getAttribute("table.data th >> nth=0", "aria-sort")) !== "none",
+    "the header does not sort",
+  );
+  await page.click("table.data .cell >> nth=0");
+  check((await page.locator("table.data tbody tr").count()) <= rows, "the click does not filter");
+  await page.goBack();
+  await page.waitForSelector(".u-wrap canvas");
+});
+
+test("completion offers metrics, labels and their values", async (page) => {
+  await open(page, "query");
+  await page.waitForSelector(".cm-content");
+  await page.click(".cm-content");
+  await page.keyboard.type("shop_req");
+  await page.waitForSelector('.cm-tooltip-autocomplete li:has-text("shop_request_seconds_count")');
+  await page.keyboard.type("uest_seconds_count{pa");
+  await page.waitForSelector('.cm-tooltip-autocomplete li:has-text("path")');
+  await page.keyboard.type('th="');
+  await page.waitForSelector('.cm-tooltip-autocomplete li:has-text("/cart")');
+});
+
+test("links of Prometheus open as they were", async (page) => {
+  await open(
+    page,
+    "graph?g0.expr=up&g0.tab=0&g0.stacked=1&g0.range_input=10m&g0.y_axis_min=-1.5&g1.expr=vector(1)&g1.tab=1",
+  );
+  await page.waitForSelector(".u-wrap canvas");
+  check((await page.locator(".panel").count()) === 2, "two panels are expected");
+  check(
+    (await page.inputValue('[aria-label="Lowest value of the vertical axis"]')) === "-1.5",
+    "no y_axis_min",
+  );
+  check((await page.getAttribute("text=Stacked", "aria-pressed")) === "true", "not stacked");
+  await page.waitForSelector(".panel:nth-of-type(2) .scalar, .panel:nth-of-type(2) table.data");
+});
+
+test("zoom, pan, zoom out; keys move the cursor; legend isolates", async (page) => {
+  await open(page, q("up", "&g0.tab=graph&g0.range_input=15m"));
+  await page.waitForSelector(".u-over");
+  const box = await page.locator(".u-over").boundingBox();
+  const range = () => new URL(page.url()).searchParams.get("g0.range_input");
+  const end = () => new URL(page.url()).searchParams.get("g0.end_input");
+  // Near the right edge: a young server has samples there.
+  await page.mouse.move(box.x + box.width - 60, box.y + 80);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width - 2, box.y + 90, { steps: 4 });
+  await page.mouse.up();
+  await page.waitForFunction(() => location.search.includes("end_input"));
+  const [zoomed, before] = [range(), end()];
+  await page.waitForTimeout(400);
+  await page.keyboard.down("Shift");
+  await page.mouse.move(box.x + 200, box.y + 80);
+  await page.mouse.down();
+  await page.mouse.move(box.x + 500, box.y + 80, { steps: 5 });
+  await page.mouse.up();
+  await page.keyboard.up("Shift");
+  await until("the pan", () => end() !== before);
+  check(range() === zoomed, "panning changed the range");
+  await page.goBack();
+  await page.waitForTimeout(400);
+  await page.mouse.dblclick(box.x + 300, box.y + 60);
+  await until("zooming out", () => range() !== zoomed);
+  await open(page, q("up"));
+  await page.waitForSelector(".chart-host canvas");
+  await page.locator(".chart-host").focus();
+  await page.keyboard.press("ArrowLeft");
+  await page.waitForSelector(".tip");
+  await page.click(".legend-name >> nth=0");
+  await page.waitForSelector("tr.dim");
+  for (const head of ["Last", "Min", "Max", "Avg"])
+    check(await page.locator(`.legend th:has-text("${head}")`).count(), `no ${head} in the legend`);
+});
+
+test("cursors of two panels move together", async (page) => {
+  await open(page, `${q("up")}&g1.expr=${encodeURIComponent(RATE)}&g1.tab=graph&g1.range_input=5m`);
+  await page.waitForFunction(() => document.querySelectorAll(".u-over").length === 2);
+  await page.waitForSelector(".panel:nth-of-type(2) .legend-name");
+  const box = await page.locator(".u-over").first().boundingBox();
+  await page.mouse.move(box.x + box.width - 20, box.y + 60);
+  await page.waitForFunction(() => document.querySelectorAll(".tip").length === 2);
+});
+
+test("compare with the past, lines and change", async (page) => {
+  await open(page, `${q(RATE)}&g0.compare=20s`);
+  await page.waitForSelector('.legend th:has-text("Change")');
+  await page.selectOption('select:near(:text("Compare"))', "3600000").catch(() => {});
+  await page.waitForSelector(".u-wrap canvas");
+});
+
+test("exemplars lead to traces", async (page) => {
+  await open(
+    page,
+    `${q("histogram_quantile(0.9, sum by (path, le) (rate(shop_request_seconds_bucket[30s])))")}&g0.show_exemplars=1`,
+  );
+  await page.waitForSelector(".exemplars table.data tbody tr");
+  await page.click("text=Set a trace link");
+  await page.fill('[aria-label="Address of a trace"]', "https://traces.example/{trace_id}");
+  const link = page.locator(".exemplars a").first();
+  await link.waitFor();
+  check(/^https:\/\/traces\.example\/[0-9a-f]{32}$/.test(await link.getAttribute("href")), "no trace link");
+  await picture(page, "exemplars");
+  await accessible(page);
+  // A click on a dot brings its exemplar to the top of the table.
+  const box = await page.locator(".u-over").boundingBox();
+  let hit = false;
+  for (let x = box.width - 4; x > 0 && !hit; x -= 7)
+    for (let y = 4; y < box.height && !hit; y += 10) {
+      await page.mouse.move(box.x + x, box.y + y);
+      hit = (await page.locator('.tip:has-text("Exemplar")').count()) > 0;
+    }
+  check(hit, "no dot under the pointer anywhere");
+  await page.mouse.down();
+  await page.mouse.up();
+  await page.waitForSelector(".exemplars tr.strong");
+});
+
+test("histograms draw themselves as heat maps", async (page) => {
+  await open(page, q("sum by (le) (rate(shop_request_seconds_bucket[30s]))"));
+  await page.waitForSelector('.stats:has-text("bucket bounds")');
+  const box = await page.locator(".u-over").boundingBox();
+  await page.mouse.move(box.x + box.width - 10, box.y + box.height / 2);
+  await page.waitForSelector('.tip:has-text("between")');
+  await page.click("text=Lines");
+  await page.waitForSelector(".legend-name");
+});
+
+test("explain: plan, costs and unmatched sides", async (page) => {
+  const expr = "sum by (job) (rate(prometheus_http_requests_total[1m])) / on (job) group_left () (up * 2)";
+  await open(page, q(expr, "&g0.tab=explain"));
+  await page.waitForSelector(".node-facts >> nth=4");
+  await page.waitForSelector('.unmatched:has-text("on the right without a partner")');
+  check((await page.textContent(".tree")).includes("samples"), "no samples");
+  await page.click("text=Over the graph's range");
+  await page.waitForFunction(() => !document.querySelector(".busy-line.on"));
+  await page.click(".node-expr >> nth=1");
+  await page.waitForSelector("table.data");
+});
+
+test("raw samples and stats", async (page) => {
+  await open(page, q(RATE, "&g0.tab=raw&g0.range_input=2m"));
+  await page.waitForSelector('[aria-label="Samples"] tbody tr >> nth=2');
+  check((await page.locator('[aria-label="Series"] tbody tr').count()) === 3, "three series are expected");
+  await page.click('[aria-label="Result as"], fieldset:has(legend:text("Result as")) >> text=Stats');
+  await page.waitForSelector(".bars >> text=Reading and calculating");
+});
+
+test("the doctor of empty results", async (page) => {
+  await open(page, "query?g0.expr=upp&g0.tab=graph");
+  await page.waitForSelector(".doctor li .btn");
+  await page.click('.doctor li bdi:text-is("up")');
+  await page.waitForSelector(".u-wrap canvas");
+});
+
+test("export: files, curl, Grafana panel, alert rule", async (page) => {
+  await open(page, q(`${RATE} > 0`));
+  await page.waitForSelector(".legend-name");
+  const pick = async (name) => {
+    await page.click('button[aria-label="Export"]');
+    await page.click(`[role=menuitem]:text-is("${name}")`);
+  };
+  const saved = async (name) => {
+    const [file] = await Promise.all([page.waitForEvent("download"), pick(name)]);
+    return readFileSync(await file.path());
+  };
+  const csv = (await saved("CSV")).toString();
+  check(/^time,"?\{/.test(csv) && csv.split("\r\n").length > 10, `no CSV: ${csv.slice(0, 80)}`);
+  const json = JSON.parse((await saved("JSON")).toString());
+  check(json.resultType === "matrix" && json.result.length === 3, "no JSON");
+  const png = await saved("PNG");
+  check(png.subarray(1, 4).toString() === "PNG" && png.length > 5000, "no PNG");
+  const copied = async (name) => {
+    await pick(name);
+    return page.evaluate(() => navigator.clipboard.readText());
+  };
+  const curl = await copied("Copy as curl");
+  check(curl.startsWith(`curl -sG '${base}api/v1/query_range?query=`), curl);
+  const panel = JSON.parse(await copied("Copy as Grafana panel"));
+  check(panel.type === "timeseries" && panel.targets[0].expr === `${RATE} > 0`, "no panel");
+  const rule = await copied("Copy as alert rule");
+  if (binary) {
+    const folder = mkdtempSync(join(tmpdir(), "meerkat-rule-"));
+    writeFileSync(join(folder, "rules.yml"), rule);
+    const said = execFileSync(binary, ["check", "rules", join(folder, "rules.yml")]).toString();
+    rmSync(folder, { recursive: true });
+    check(/1 rules? found/.test(said), said);
+  }
+});
+
+test(
+  "errors in words with the place marked",
+  async (page) => {
+    await open(page, "query?g0.expr=sum(up&g0.tab=table");
+    await page.waitForSelector(".notice.bad .pointer");
+    await page.waitForSelector(".cm-server-error");
+    await accessible(page);
+  },
+  { allow: /status of 400/ },
+);
+
+test("a newer query cancels the older, and Stop cancels any", async (page) => {
+  const held = [];
+  const cancelled = [];
+  page.on("requestfailed", (r) => cancelled.push(r.url()));
+  let hold = 1;
+  await page.route("**/api/v1/query_range*", async (route) => {
+    if (hold-- > 0)
+      held.push(route); // answered by nobody until the test is over
+    else await route.continue();
+  });
+  await open(page, "query?g0.expr=up&g0.tab=graph");
+  await page.waitForSelector(".cm-content");
+  await page.click(".cm-content");
+  await page.keyboard.type(" * 2");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".u-wrap canvas");
+  check(cancelled.length === 1, "the older request goes on");
+  hold = 1;
+  await page.click("text=Run");
+  await page.click(".running >> text=Stop");
+  await until("the cancelled request", () => cancelled.length === 2);
+  for (const route of held) await route.abort().catch(() => {});
+});
+
+test("several panels: add, duplicate, remove, format, history", async (page) => {
+  await open(page, q("sum(up)by(job)"));
+  await settled(page);
+  await page.click('[aria-label="More actions"]');
+  await page.click("text=Format the expression");
+  await until("formatting", async () => (await page.textContent(".cm-content")).includes("sum by (job)"));
+  await page.click('[aria-label="More actions"]');
+  await page.click("text=Duplicate this panel");
+  check((await page.locator(".panel").count()) === 2, "not duplicated");
+  await page.click("text=Add panel");
+  check((await page.locator(".panel").count()) === 3, "not added");
+  await page.click('[aria-label="More actions"] >> nth=1');
+  await page.click("text=Remove this panel");
+  check((await page.locator(".panel").count()) === 2, "not removed");
+  await page.click("text=Run >> nth=0");
+  await page.click('[aria-label="More actions"] >> nth=0');
+  await page.click("text=History…");
+  await page.waitForSelector(".past li button");
+});
