@@ -10,7 +10,7 @@ use crate::config::yaml::ToYaml as _;
 use crate::model::Labels;
 use crate::telemetry::Registry;
 use crate::tsdb::merge::MergedQuerier;
-use crate::tsdb::{Querier, Queryable, StorageError};
+use crate::tsdb::{Changes, Querier, Queryable, StorageError};
 
 /// Asking others.
 pub mod client;
@@ -63,6 +63,11 @@ impl Fanout {
 }
 
 impl Queryable for Fanout {
+    fn changes(&self) -> Option<Arc<Changes>> {
+        // What changes elsewhere cannot be known.
+        if self.readers.load().is_empty() { self.local.changes() } else { None }
+    }
+
     fn querier(&self, min_t_ms: i64, max_t_ms: i64) -> Result<Box<dyn Querier>, StorageError> {
         let local = self.local.querier(min_t_ms, max_t_ms)?;
         let readers = self.readers.load();
