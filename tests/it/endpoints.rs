@@ -48,6 +48,7 @@ const ADDITIONS: &[&str] = &[
     ".data.config.auto-reload",
     ".data.auto-gomemlimit.refresh-interval",
     ".data.query.max-",
+    ".data.query.result-",
     ".data.storage.",
     ".data.web.",
     ".data.scrape.",

@@ -177,12 +177,20 @@ impl State {
     }
 
     fn change(&mut self, dir: usize, op: DirOp) -> io::Result<()> {
+        self.change_all([(dir, op)])
+    }
+
+    /// Changes of several directories under one number: they last together or not at all, as a rename between
+    /// directories does on a file system with a journal.
+    fn change_all<const N: usize>(&mut self, changes: [(usize, DirOp); N]) -> io::Result<()> {
         let number = self.operations;
-        let Node::Dir { now, pending, .. } = &mut self.nodes[dir] else {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory));
-        };
-        op.apply(now);
-        pending.push((number, op));
+        for (dir, op) in changes {
+            let Node::Dir { now, pending, .. } = &mut self.nodes[dir] else {
+                return Err(io::Error::from(io::ErrorKind::NotADirectory));
+            };
+            op.apply(now);
+            pending.push((number, op));
+        }
         self.operations += 1;
         Ok(())
     }
@@ -394,11 +402,17 @@ impl CrashVfs {
         });
         let cut = random.u64(oldest.min().unwrap_or(state.operations)..=state.operations);
         let mut nodes = state.nodes.clone();
+        let mut kept = BTreeMap::new();
         for node in &mut nodes {
             match node {
                 Node::Dir { now, synced, pending } => {
                     for (number, op) in pending.drain(..) {
-                        if if ordered { number < cut } else { random.bool() } {
+                        let lasts = if ordered {
+                            number < cut
+                        } else {
+                            *kept.entry(number).or_insert_with(|| random.bool())
+                        };
+                        if lasts {
                             op.apply(synced);
                         }
                     }
@@ -507,14 +521,16 @@ impl Vfs for CrashVfs {
         let mut state = self.state.lock();
         state.call()?;
         let (node, dir) = (state.node(from)?, state.parent(from)?);
-        if state.parent(to)? != dir {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        }
+        let target = state.parent(to)?;
         let occupied = |state: &State| state.names(state.node(to)?).map(|names| !names.is_empty());
         if occupied(&state).unwrap_or(false) {
             return Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty));
         }
-        state.change(dir, DirOp::Rename(name_of(from)?, name_of(to)?, node))
+        let (old, new) = (name_of(from)?, name_of(to)?);
+        if target == dir {
+            return state.change(dir, DirOp::Rename(old, new, node));
+        }
+        state.change_all([(target, DirOp::Link(new, node)), (dir, DirOp::Unlink(old))])
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -533,9 +549,18 @@ impl Vfs for CrashVfs {
         let mut state = self.state.lock();
         state.call()?;
         let node = state.node(dir)?;
+        let mut lasting = BTreeSet::new();
         if let Node::Dir { now, synced, pending } = &mut state.nodes[node] {
             synced.clone_from(now);
-            pending.clear();
+            lasting.extend(pending.drain(..).map(|(number, _)| number));
+        }
+        for other in &mut state.nodes {
+            if let Node::Dir { synced, pending, .. } = other {
+                // The other half of a rename between directories comes along.
+                for (_, op) in pending.extract_if(.., |(number, _)| lasting.contains(number)) {
+                    op.apply(synced);
+                }
+            }
         }
         Ok(())
     }
@@ -600,6 +625,29 @@ mod tests {
         let survivors = (0..50).filter(|seed| vfs.power_cut(*seed).exists(Path::new("/d/f"))).count();
         assert!((1..50).contains(&survivors), "{survivors}");
     }
+
+    #[test]
+    fn a_rename_between_directories_leaves_one_name() {
+        let vfs = CrashVfs::new();
+        let (from, to) = (Path::new("/from/f"), Path::new("/to/f"));
+        for dir in ["/from", "/to"] {
+            vfs.create_dir_all(Path::new(dir)).unwrap();
+        }
+        vfs.create(from).unwrap().sync_data().unwrap();
+        for dir in ["/", "/from"] {
+            vfs.sync_dir(Path::new(dir)).unwrap();
+        }
+        vfs.rename(from, to).unwrap();
+        let moved = (0..60).filter(|seed| {
+            let cut = vfs.power_cut(*seed);
+            assert_ne!(cut.exists(from), cut.exists(to));
+            cut.exists(to)
+        });
+        assert!((1..60).contains(&moved.count()));
+        vfs.sync_dir(Path::new("/to")).unwrap();
+        assert!((0..60).all(|seed| vfs.power_cut(seed).exists(to) && !vfs.power_cut(seed).exists(from)));
+    }
+
     #[test]
     fn a_directory_that_was_renamed_is_whole_under_one_name_or_gone() {
         let vfs = CrashVfs::new();
