@@ -114,7 +114,8 @@ fn longest_untouched(
     let mut best = 0..0;
     for (a, b) in changed {
         // A step t is touched by [a, b] if [t + before, t + after] meets it.
-        let touched = at_or_after(a.saturating_sub(after))..at_or_before(b.saturating_sub(before)).saturating_add(1);
+        let touched =
+            at_or_after(a.saturating_sub(after))..at_or_before(b.saturating_sub(before)).saturating_add(1);
         if touched.is_empty() {
             continue;
         }
