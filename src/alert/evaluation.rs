@@ -13,6 +13,7 @@ use super::evaluator::{Evaluator, RuleOrigin};
 use super::group::GroupContext;
 use super::recording::RecordingSpec;
 use super::template::QuerySource;
+use super::texts::{AlertTexts, Surroundings};
 use crate::model::Labels;
 use crate::query::value::PointValue;
 
@@ -49,7 +50,7 @@ impl EvalPermits {
 #[derive(Debug, Clone)]
 pub(super) enum Task {
     Record(Arc<RecordingSpec>),
-    Alert(Arc<AlertingSpec>),
+    Alert(Arc<AlertingSpec>, Arc<AlertTexts>),
 }
 
 /// What a rule returned.
@@ -141,11 +142,17 @@ fn find(task: &Task, moment: &Moment, context: &GroupContext) -> Result<Found, S
             let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
             spec.apply(result, moment.limit).map(Found::Samples)
         }
-        Task::Alert(spec) => {
+        Task::Alert(spec, texts) => {
             let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
             let source = TemplateQueries { evaluator, url: &context.external.url };
             let count_failure = || context.template_failures.inc();
-            spec.expand(result, moment.t_ms, &context.external, &source, &count_failure).map(Found::Alerts)
+            let surroundings = Surroundings {
+                t_ms: moment.t_ms,
+                context: &context.external,
+                source: &source,
+                on_error: &count_failure,
+            };
+            texts.expand(result, &surroundings).map(Found::Alerts)
         }
     }
 }

@@ -179,6 +179,28 @@ impl Labels {
     pub fn filter(&self, mut keep: impl FnMut(Label<'_>) -> bool) -> Self {
         Self::from_sorted(self.iter().filter(|l| keep(*l)).map(|l| (l.name, l.value)))
     }
+
+    /// The set with these labels set, which are sorted by name, each once; one without a value deletes the label.
+    #[must_use]
+    pub fn with<'a>(&'a self, changes: &'a [(&'a str, &'a str)]) -> Self {
+        let (mut own, mut changes) = (self.iter().peekable(), changes.iter().peekable());
+        let merged = std::iter::from_fn(move || {
+            loop {
+                let Some((name, value)) = changes.peek().copied().copied() else {
+                    return own.next().map(|l| (l.name, l.value));
+                };
+                if let Some(label) = own.next_if(|l| l.name < name) {
+                    return Some((label.name, label.value));
+                }
+                own.next_if(|l| l.name == name);
+                changes.next();
+                if !value.is_empty() {
+                    return Some((name, value));
+                }
+            }
+        });
+        Self::from_sorted(merged)
+    }
 }
 
 impl PartialOrd for Labels {
@@ -404,6 +426,13 @@ mod tests {
             for (name, value) in &want {
                 prop_assert_eq!(got.get(name), Some(value.as_str()));
             }
+            let mut changed = want.clone();
+            let changes: BTreeMap<&str, &str> = other.iter().map(|(n, v)| (&**n, &**v)).collect();
+            for (name, value) in &changes {
+                if value.is_empty() { changed.remove(*name); } else { changed.insert((*name).into(), (*value).into()); }
+            }
+            let changes: Vec<(&str, &str)> = changes.into_iter().collect();
+            prop_assert_eq!(got.with(&changes), Labels::from_pairs(changed));
             let (want2, got2) = (map(&other), Labels::from_pairs(other.iter().map(|(n, v)| (n, v))));
             prop_assert_eq!(got.cmp(&got2), want.iter().cmp(want2.iter()));
         }

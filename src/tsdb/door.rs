@@ -232,6 +232,8 @@ pub struct SelectHints {
     pub skip_histogram_buckets: bool,
     /// At most this many series are needed, 0 = all.
     pub limit: usize,
+    /// The same selection is asked for again and again, as rules do: its series are worth remembering.
+    pub repeats: bool,
 }
 
 /// Advice for label queries.
@@ -291,6 +293,13 @@ pub trait SeriesSet: Send + Sync {
         max_t_ms: i64,
         out: &mut SampleBuffer,
     ) -> Result<(), StorageError>;
+
+    /// The newest sample of series `i` at or before `t_ms`, staleness markers included, where it is known without reading;
+    /// `None` says nothing.
+    fn latest(&self, i: usize, t_ms: i64) -> Option<(i64, f64)> {
+        let _ = (i, t_ms);
+        None
+    }
 
     /// What the caller should pass on to the user: damaged ranges that were left out, and the like.
     fn warnings(&self) -> Vec<String> {

@@ -163,6 +163,13 @@ impl SeriesSet for MergedSet {
         Ok(())
     }
 
+    fn latest(&self, i: usize, t_ms: i64) -> Option<(i64, f64)> {
+        let from = self.series[i].1 as usize;
+        let to = self.series.get(i + 1).map_or(self.members.len(), |(_, at)| *at as usize);
+        let [(set, number)] = self.members.get(from..to)? else { return None };
+        self.sets[*set as usize].latest(*number as usize, t_ms)
+    }
+
     fn warnings(&self) -> Vec<String> {
         let mut all = self.warnings.clone();
         for warning in self.sets.iter().flat_map(|s| s.warnings()) {

@@ -105,6 +105,9 @@ fn unit_tests_of_rules_run() {
     expect(&["test", "rules", "--debug", "tests.yml"], 0, &["DEBUG: test group 1 \"sums\""]);
     expect(&["test", "rules", "tests.yml", "failing.yml"], 1, &["SUCCESS", "FAILED", "failing.yml:4"]);
     expect(&["test", "rules", "--run=^right$", "failing.yml"], 0, &["SUCCESS"]);
+    let told = "-     summary: \"a has 1 requests\"\n    +     summary: \"a has 0 requests\"";
+    let parts = ["--- expected", "-   value: 2\n    +   value: 1", "      alertname: \"NoRequests\"", told];
+    expect(&["test", "rules", "--diff", "failing.yml"], 1, &parts);
     expect(&["promtool", "test", "rules", "tests.yml"], 0, &["SUCCESS"]);
     let folder = tempfile::tempdir().expect("a folder");
     let report = folder.path().join("report.xml");

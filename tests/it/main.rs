@@ -7,6 +7,7 @@ mod alertmanager;
 mod bad_input;
 mod commands;
 mod config_conformance;
+mod delivery;
 mod endpoints;
 mod exposition_conformance;
 mod first_run;

@@ -90,6 +90,8 @@ pub struct Context {
     pub rules: Rules,
     /// Costs of the parts, when the query is explained.
     pub profile: Option<Profile>,
+    /// The same query comes again and again.
+    pub repeats: bool,
     limits: Limits,
     global: Arc<GlobalBudget>,
     notes: Mutex<Notes>,
@@ -128,6 +130,7 @@ impl Context {
             query: query.to_owned(),
             rules,
             profile: None,
+            repeats: false,
             limits,
             global,
             notes: Mutex::default(),
@@ -146,6 +149,12 @@ impl Context {
     #[must_use]
     pub fn profiled(self, profile: Option<Profile>) -> Self {
         Self { profile, ..self }
+    }
+
+    /// The same for a query that comes again and again, or not.
+    #[must_use]
+    pub fn repeated(self, repeats: bool) -> Self {
+        Self { repeats, ..self }
     }
 
     /// Fails when the query should stop. Called for every series, so at least every few thousand samples.

@@ -56,6 +56,7 @@ pub fn select(
         projection: selector.projection.clone(),
         skip_histogram_buckets: selector.skip_buckets,
         limit: 0,
+        repeats: ctx.repeats,
     };
     ctx.select(&hints, &selector.matchers)
 }
@@ -103,6 +104,21 @@ impl SelectorNode {
             let view = View { start: t - lookback, end: t, ..view };
             out.push(step, extended::smoothed_value(&view, &env));
         }
+    }
+
+    /// One step whose sample is at hand; answers whether it was.
+    fn fill_latest(&self, i: usize, out: &mut Column) -> bool {
+        if self.axis.n != 1 || self.smoothed || self.take == Take::StartTimestamp || self.ctx.counts_steps() {
+            return false;
+        }
+        let at = self.shift.apply(self.axis.start);
+        let Some((t, v)) = self.set.latest(i, at) else { return false };
+        let found = at - t < self.ctx.rules.lookback_ms && !is_stale_nan(v);
+        if found {
+            out.values[0] = if self.take == Take::Timestamp { t as f64 / 1000.0 } else { v };
+        }
+        self.ctx.count_samples(1, u64::from(found));
+        true
     }
 
     /// Floats alone: one pass over samples and steps.
@@ -193,6 +209,9 @@ impl Node for SelectorNode {
 
     fn fill(&self, i: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.axis.n);
+        if self.fill_latest(i, out) {
+            return self.ctx.touch(1);
+        }
         let (from, to) = reach(&self.ctx, self.axis, self.shift, self.smoothed);
         let mut buffer = scratch.take_buffer();
         let result = self.set.samples(i, from, to, &mut buffer);

@@ -41,6 +41,8 @@ pub mod metrics;
 pub mod query;
 /// From files back to memory.
 pub mod replay;
+/// Selections that come again.
+mod selections;
 /// One series.
 pub mod series;
 /// What the lock guards.
@@ -56,6 +58,7 @@ use exemplars::ExemplarRing;
 use isolation::Isolation;
 pub use limits::{JobLimits, Limits};
 use metrics::HeadMetrics;
+use selections::Selections;
 use series::decode;
 use state::State;
 
@@ -67,6 +70,8 @@ pub struct Head {
     pub(super) isolation: RwLock<Isolation>,
     /// Full chunks. Locked after `state`.
     pub(super) chunks: ChunkStore,
+    /// What repeated selections select. Locked after `state`.
+    selections: Mutex<Selections>,
     /// Orders commits and everything that changes samples. Locked before `state`.
     pub(super) commit: Mutex<()>,
     /// The log. Its lock may be held when `state` is read, never the other way round.
@@ -99,6 +104,7 @@ impl Head {
             state: RwLock::default(),
             isolation: RwLock::default(),
             chunks,
+            selections: Mutex::default(),
             commit: Mutex::new(()),
             wal,
             exemplars: Mutex::new(ExemplarRing::new(exemplars)),

@@ -11,11 +11,13 @@ use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
 use super::super::memory::read_hint;
+use super::Head;
 use super::chunks::{ChunkRef, Encoding, StoredChunk};
 use super::flush::RawSamples;
-use super::series::{LateSample, Series, decode};
+use super::isolation::{Hidden, Isolation};
+use super::selections::select;
+use super::series::{LateSample, Open, Series, decode};
 use super::state::State;
-use super::{Head, isolation::Hidden};
 use crate::model::metadata::Exemplar;
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, Matcher, SampleBuffer};
@@ -193,27 +195,59 @@ impl HeadView {
         self.sequence
     }
 
-    /// The series that satisfy the matchers and may have samples in the view.
-    fn slots(&self, state: &State, matchers: &[Matcher]) -> Vec<u32> {
+    /// Whether a series may have samples in the view, and the newest one where it is at hand.
+    fn glance(
+        &self,
+        state: &State,
+        isolation: Option<&Isolation>,
+        slot: u32,
+        series: &Series,
+    ) -> Option<Newest> {
+        if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
+            return None;
+        }
+        let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
+        if hidden != Hidden::default() {
+            // Something is hidden: is anything left?
+            let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
+            let left =
+                in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err());
+            return left.then_some(None);
+        }
+        let Open::Float(open) = &series.open else { return Some(None) };
+        let plain = series.late().is_empty()
+            && open.last_t() >= self.valid_from_ms
+            && !state.deleted.contains_key(&slot);
+        Some(plain.then(|| (open.last_t(), f64::from_bits(open.last_value_bits()))))
+    }
+
+    /// Calls `each` with the series among `slots` that may have samples in the view, and their newest samples where those
+    /// are at hand.
+    fn each_of<T>(
+        &self,
+        state: &State,
+        candidates: impl Iterator<Item = (u32, T)>,
+        mut each: impl FnMut(u32, T, Newest),
+    ) {
         if self.min_t_ms > self.max_t_ms {
-            return Vec::new();
+            return;
         }
         let isolation = self.head.isolation.read();
         let isolation = isolation.hides_anything().then_some(&*isolation);
-        let may_have = |slot: u32, series: &Series| {
-            if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
-                return false;
+        for (slot, candidate) in candidates {
+            let Some(series) = state.series(slot) else { continue };
+            if let Some(newest) = self.glance(state, isolation, slot, series) {
+                each(slot, candidate, newest);
             }
-            let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
-            if hidden == Hidden::default() {
-                return true;
-            }
-            // Something is hidden: is anything left?
-            let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
-            in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
-        };
+        }
+    }
+
+    /// The series that satisfy the matchers and may have samples in the view.
+    fn slots(&self, state: &State, matchers: &[Matcher]) -> Vec<u32> {
         let selected = state.index.select(matchers);
-        selected.iter().filter(|slot| state.series(*slot).is_some_and(|s| may_have(*slot, s))).collect()
+        let mut slots = Vec::new();
+        self.each_of(state, selected.iter().map(|slot| (slot, ())), |slot, (), _| slots.push(slot));
+        slots
     }
 
     /// References and labels of the selected series, sorted by labels.
@@ -226,6 +260,33 @@ impl HeadView {
         drop(state);
         series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         series
+    }
+
+    /// The same for matchers that come again and again, with the newest samples of the series.
+    fn series_again(&self, matchers: &[Matcher]) -> (Vec<(Labels, SeriesRef)>, Vec<Newest>) {
+        let state = self.head.state.read();
+        let known = self.head.selections.lock().find(&state, matchers);
+        let selected = known.unwrap_or_else(|| {
+            let selected = select(&state, matchers);
+            self.head.selections.lock().keep(&state, matchers, &selected);
+            selected
+        });
+        let mut series = Vec::with_capacity(selected.len());
+        let mut newest = Vec::with_capacity(selected.len());
+        self.each_of(&state, selected.iter().map(|s| (s.slot, s)), |_, s, sample| {
+            series.push((s.labels(&state), s.reference));
+            newest.push(sample);
+        });
+        (series, newest)
+    }
+
+    /// The newest sample that the view shows of a series, where it is at hand.
+    fn newest(&self, reference: SeriesRef) -> Newest {
+        let state = self.head.state.read();
+        let slot = state.resolve(reference)?;
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        self.glance(&state, isolation, slot, state.series(slot)?)?
     }
 
     /// Copies out what the view sees of a series from `min_t_ms` on.
@@ -290,19 +351,25 @@ impl HeadView {
 /// Opens views for queries.
 pub struct HeadQuerier(pub Arc<HeadView>);
 
+/// Time and value of a sample, if it is at hand.
+type Newest = Option<(i64, f64)>;
+
 struct HeadSeriesSet {
     view: Arc<HeadView>,
     series: Vec<(Labels, SeriesRef)>,
+    /// Of each series; none at all if nobody looked.
+    newest: Vec<Newest>,
     warnings: Mutex<Vec<String>>,
 }
 
 impl Querier for HeadQuerier {
     fn select(&self, hints: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
-        let mut series = self.0.series(matchers);
+        let (mut series, newest) =
+            if hints.repeats { self.0.series_again(matchers) } else { (self.0.series(matchers), Vec::new()) };
         if hints.limit > 0 {
             series.truncate(hints.limit);
         }
-        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series, warnings: Mutex::default() }))
+        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series, newest, warnings: Mutex::default() }))
     }
 
     fn label_names(
@@ -385,6 +452,11 @@ impl SeriesSet for HeadSeriesSet {
             warnings.dedup();
         }
         data.read(min_t_ms, max_t_ms, out)
+    }
+
+    fn latest(&self, i: usize, t_ms: i64) -> Option<(i64, f64)> {
+        let newest = self.newest.get(i).copied().unwrap_or_else(|| self.view.newest(self.series.get(i)?.1));
+        newest.filter(|(newest_t_ms, _)| *newest_t_ms <= t_ms)
     }
 
     fn warnings(&self) -> Vec<String> {
