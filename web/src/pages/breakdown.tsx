@@ -7,6 +7,7 @@ import { bytes, full, labelName, percent, quote, short, visible } from "../lib/f
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import { useSelfMetrics } from "../lib/selfmetrics";
+import { humanDuration } from "../lib/time";
 import type { BlockMeta, QueryData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { DataTable } from "../ui/DataTable";
@@ -154,6 +155,9 @@ export function Breakdown() {
             value={String(ago)}
             onChange={(e) => setParams({ ago: e.currentTarget.value })}
           >
+            {!EARLIER.some(([, seconds]) => seconds === ago) && (
+              <option value={String(ago)}>{humanDuration(ago)} ago</option>
+            )}
             {EARLIER.map(([name, seconds]) => (
               <option key={seconds} value={String(seconds)}>
                 {name}

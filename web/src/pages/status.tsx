@@ -1,6 +1,6 @@
 // Status: how this server was started, what it was told, and what it is.
 import { urlOf } from "../lib/base";
-import { visible } from "../lib/format";
+import { bytes, visible } from "../lib/format";
 import { zone } from "../lib/prefs";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
@@ -94,9 +94,9 @@ function Server() {
           {Object.entries(r)
             .filter(([k]) => !known.has(k))
             .map(([k, v]) => [
-              <dt key={`${k} name`}>{k}</dt>,
+              <dt key={`${k} name`}>{NAMES[k] ?? k}</dt>,
               <dd key={k} class="num">
-                <bdi>{v === "" ? "–" : visible(String(v))}</bdi>
+                <bdi>{factOf(k, v)}</bdi>
               </dd>,
             ])}
         </dl>
@@ -134,6 +134,24 @@ function Server() {
       </section>
     </div>
   );
+}
+
+const NAMES: Record<string, string> = {
+  CWD: "Working directory",
+  hostname: "Host",
+  corruptionCount: "Log corruptions",
+  goroutineCount: "Tasks",
+  GOMAXPROCS: "Processors",
+  GOMEMLIMIT: "Memory limit",
+  storageRetention: "Retention",
+};
+// How the API says that there is no limit.
+const UNLIMITED = 2 ** 63;
+
+export function factOf(name: string, value: unknown): string {
+  if (name === "GOMEMLIMIT" && typeof value === "number")
+    return value >= UNLIMITED - 1024 ? "none" : bytes(value);
+  return value === "" ? "–" : visible(String(value));
 }
 
 interface Flag {
@@ -180,7 +198,7 @@ function Flags() {
           {
             key: "changed",
             title: "Origin",
-            width: 100,
+            width: 118,
             optional: true,
             render: (f) => (f.changed ? <Badge tone="info">changed</Badge> : null),
           },
