@@ -11,6 +11,7 @@ import { humanDuration } from "../lib/time";
 import type { BlockMeta, QueryData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { DataTable } from "../ui/DataTable";
+import { CutText } from "../ui/labels";
 
 interface Row {
   value: string;
@@ -219,7 +220,7 @@ export function Breakdown() {
                       setParams({ focus: inside(x), by: r.by === "__name__" ? "job" : "__name__" })
                     }
                   >
-                    <bdi>{x.value === "" ? "(none)" : visible(x.value)}</bdi>
+                    <CutText text={x.value === "" ? "(none)" : x.value} />
                   </button>
                 ),
               },

@@ -7,6 +7,7 @@ import { param, setParams } from "../lib/router";
 import { apiTime, formatTime } from "../lib/time";
 import type { RuntimeInfo } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
+import { CutText } from "../ui/labels";
 import { lazy } from "../ui/lazy";
 import { Badge, FilterBox, PageHead, Pending, Segments } from "../ui/parts";
 import { changedFlag } from "./flags";
@@ -188,7 +189,11 @@ function Flags() {
             title: "Flag",
             width: 400,
             sort: (f) => f.name,
-            render: (f) => <span class="mono">--{visible(f.name)}</span>,
+            render: (f) => (
+              <span class="mono">
+                <CutText text={`--${f.name}`} />
+              </span>
+            ),
           },
           {
             key: "value",
@@ -244,7 +249,7 @@ function Features() {
           {
             key: "category",
             title: "Part",
-            width: 160,
+            width: 118,
             sort: (c) => c.category,
             render: (c) => <bdi>{visible(c.category)}</bdi>,
           },
