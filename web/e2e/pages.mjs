@@ -1,12 +1,12 @@
 // Every page opens in both themes and three widths, shows nothing wider than the screen, and axe finds nothing.
 import { accessible, check, OPTIONAL, open, picture, prefixed, second, settled, test } from "./harness.mjs";
 
-const SIZES = [
+export const SIZES = [
   [390, 844],
   [1280, 800],
   [1920, 1080],
 ];
-const MAIN = [
+export const MAIN = [
   "",
   "query",
   "explore",
@@ -48,7 +48,7 @@ const EXPRESSIONS = {
 };
 
 /** The address of a page as the tests name it. */
-function address(path) {
+export function address(path) {
   if (path === "query")
     return `query?g0.expr=${encodeURIComponent("sum by (job) (up)")}&g0.tab=graph&g0.range_input=5m`;
   const tab = /^query\?tab=(\w+)/.exec(path)?.[1];

@@ -11,11 +11,12 @@ use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
 use super::super::memory::read_hint;
+use super::Head;
 use super::chunks::{ChunkRef, Encoding, StoredChunk};
 use super::flush::RawSamples;
+use super::isolation::{Hidden, Isolation};
 use super::series::{LateSample, Series, decode};
 use super::state::State;
-use super::{Head, isolation::Hidden};
 use crate::model::metadata::Exemplar;
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, Matcher, SampleBuffer};
@@ -193,6 +194,20 @@ impl HeadView {
         self.sequence
     }
 
+    /// Whether a series may have samples in the view.
+    fn shows(&self, isolation: Option<&Isolation>, slot: u32, series: &Series) -> bool {
+        if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
+            return false;
+        }
+        let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
+        if hidden == Hidden::default() {
+            return true;
+        }
+        // Something is hidden: is anything left?
+        let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
+        in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
+    }
+
     /// The series that satisfy the matchers and may have samples in the view.
     fn slots(&self, state: &State, matchers: &[Matcher]) -> Vec<u32> {
         if self.min_t_ms > self.max_t_ms {
@@ -200,20 +215,37 @@ impl HeadView {
         }
         let isolation = self.head.isolation.read();
         let isolation = isolation.hides_anything().then_some(&*isolation);
-        let may_have = |slot: u32, series: &Series| {
-            if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
-                return false;
-            }
-            let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
-            if hidden == Hidden::default() {
-                return true;
-            }
-            // Something is hidden: is anything left?
-            let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
-            in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
-        };
         let selected = state.index.select(matchers);
-        selected.iter().filter(|slot| state.series(*slot).is_some_and(|s| may_have(*slot, s))).collect()
+        selected
+            .iter()
+            .filter(|slot| state.series(*slot).is_some_and(|s| self.shows(isolation, *slot, s)))
+            .collect()
+    }
+
+    /// The least `limit` values of a label that satisfy matchers about this same label; 0 = all. The values tell which
+    /// ones fit, so that not every series need be looked at.
+    fn values_alone(&self, state: &State, name: &str, matchers: &[Matcher], limit: usize) -> Vec<String> {
+        if self.min_t_ms > self.max_t_ms {
+            return Vec::new();
+        }
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        let mut values: Vec<&str> = state
+            .index
+            .series_by_value(name)
+            .filter(|(value, _)| matchers.iter().all(|m| m.matches(value)))
+            .filter(|(_, series)| {
+                let shown = |slot| state.series(slot).is_some_and(|s| self.shows(isolation, slot, s));
+                series.to_bitmap().iter().any(shown)
+            })
+            .map(|(value, _)| value)
+            .collect();
+        if limit > 0 && values.len() > limit {
+            values.select_nth_unstable(limit);
+            values.truncate(limit);
+        }
+        values.sort_unstable();
+        values.into_iter().map(str::to_owned).collect()
     }
 
     /// References and labels of the selected series, sorted by labels.
@@ -338,6 +370,9 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
+        if matchers.iter().all(|m| &*m.name == name) {
+            return Ok(self.0.values_alone(&state, name, matchers, hints.limit));
+        }
         let mut ids: Vec<u32> = Vec::new();
         for slot in self.0.slots(&state, matchers) {
             let pairs = state.series(slot).into_iter().flat_map(|s| s.pairs.iter());
