@@ -145,22 +145,25 @@ test("keys move and zoom all panels; the zone switch leaves the address alone", 
   check(page.url() === address, "the address follows the zone");
 });
 
-test("a refresh of a table keeps scroll and selection", async (page) => {
+test("a refresh of a table keeps the scroll position and waits for a selection", async (page) => {
   let calls = 0;
   page.on("request", (r) => /api\/v1\/query\?/.test(r.url()) && calls++);
   await open(page, "query?g0.expr=many_series&g0.tab=table&refresh=5");
   await page.waitForSelector('.stats:has-text("10000 series")');
   const box = page.locator('[aria-label="Result"]');
   await box.evaluate((el) => el.scrollTo(0, 3000));
-  await page.waitForTimeout(300);
   const before = calls;
+  await until("a refresh", () => calls > before);
+  await page.waitForTimeout(1500);
+  check((await box.evaluate((el) => el.scrollTop)) === 3000, "the scroll position is lost");
+  // While text is selected nothing is taken away under it.
   const text = await box.evaluate((el) => {
     getSelection().selectAllChildren(el.querySelectorAll("tbody tr")[12].querySelector("bdi"));
     return String(getSelection());
   });
-  await until("a refresh", () => calls > before);
-  await page.waitForTimeout(1500);
-  check((await box.evaluate((el) => el.scrollTop)) === 3000, "the scroll position is lost");
+  const selecting = calls;
+  await page.waitForTimeout(6000);
+  check(calls === selecting, "it refreshed under a selection");
   check((await page.evaluate(() => String(getSelection()))) === text, "the selection is lost");
 });
 

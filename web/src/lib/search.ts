@@ -78,9 +78,9 @@ export async function searchMetrics(text: string, limit: number, signal?: AbortS
       if (signal?.aborted) throw error;
     }
   const escaped = text.split(/\s+/).filter(Boolean).map(literal).join(".*");
-  const [first, rest] = await Promise.all([
-    matching(`(?i)${escaped}.*`, Math.ceil(limit / 2), signal),
-    matching(`(?i).*${escaped}.*`, limit, signal),
-  ]);
+  // Names that begin with the text are cheap to find; only where they do not fill the list are all names looked through.
+  const first = await matching(`${escaped}.*`, limit, signal);
+  if (first.length >= limit) return first;
+  const rest = await matching(`(?i).*${escaped}.*`, limit, signal);
   return [...new Set([...first, ...rest])].slice(0, limit);
 }
