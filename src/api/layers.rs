@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
@@ -84,17 +85,37 @@ pub fn application(api: Arc<Api>, cors: Cors, security: Arc<Security>) -> Router
     let outer = if prefix.is_empty() {
         inner
     } else {
-        let to = format!("{prefix}/");
-        Router::new()
-            .route("/", axum::routing::get(move || async move { axum::response::Redirect::to(&to) }))
-            .nest(&prefix, inner)
-            .fallback(|| async { super::reply::text(http::StatusCode::NOT_FOUND, "404 page not found\n") })
+        Router::new().fallback(move |request: Request| below(prefix, inner, request))
     };
     outer
         .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| {
             ApiError::internal("the request failed inside the server; see its log").into_response()
         }))
         .layer(from_fn_with_state(security, guard))
+}
+
+/// Serves what lies below the route prefix. The prefix alone leads to its slash: addresses in the document are relative.
+async fn below(prefix: String, inner: Router, mut request: Request) -> Response {
+    let uri = request.uri();
+    let path = uri.path();
+    if path == "/" || path == prefix {
+        let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+        return axum::response::Redirect::to(&format!("{prefix}/{query}")).into_response();
+    }
+    let rest = path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/'));
+    let Some(rest) = rest else {
+        return super::reply::text(StatusCode::NOT_FOUND, "404 page not found\n");
+    };
+    let rest = uri.query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = rest.parse().ok();
+    if let Ok(stripped) = http::Uri::from_parts(parts) {
+        *request.uri_mut() = stripped;
+    }
+    match inner.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// The outermost layer: nobody passes without the right name and password, whatever the path.
@@ -113,13 +134,7 @@ async fn guard(State(security): State<Arc<Security>>, request: Request, next: Ne
 async fn around(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let handler = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("/", |p| p.as_str())
-        .strip_prefix(shared.api.options.route_prefix.as_str())
-        .unwrap_or("/")
-        .to_owned();
+    let handler = request.extensions().get::<MatchedPath>().map_or("/", |p| p.as_str()).to_owned();
     let options = &shared.api.options;
     let refusal = cross_site::refuse_host(options, &request).or_else(|| {
         if routes::changes_something(&handler, request.method()) {

@@ -96,8 +96,9 @@ pub(super) enum ScrapeError {
     ContentType(String),
     #[error("{0}")]
     Parse(String),
-    #[error("{0}")]
-    Ingest(IngestError),
+    /// A sample cannot be stored; `place` is its line where that is known.
+    #[error("{error}{}{}", if place.is_some() { " in " } else { "" }, place.as_deref().unwrap_or_default())]
+    Ingest { error: IngestError, place: Option<String> },
     /// The pool refuses to scrape.
     #[error("{0}")]
     Forced(String),
@@ -390,8 +391,8 @@ impl ScrapeLoop {
         let Ingest { pass, error, limit_error, .. } = ingest;
         let failed = match parsed {
             Err(ParseError::Syntax(text)) => Some(ScrapeError::Parse(text)),
-            Err(ParseError::Stopped) => error.map(ScrapeError::Ingest),
-            Ok(()) => limit_error.map(ScrapeError::Ingest),
+            Err(ParseError::Stopped(place)) => error.map(|error| ScrapeError::Ingest { error, place }),
+            Ok(()) => limit_error.map(|error| ScrapeError::Ingest { error, place: None }),
         };
         if let Some(failed) = failed {
             appender.rollback();
@@ -441,9 +442,15 @@ impl ScrapeLoop {
         if let Some(error) = error {
             match &error {
                 ScrapeError::Net(NetError::BodyTooLarge { .. }) => metrics.exceeded_body_size.inc(),
-                ScrapeError::Ingest(IngestError::SampleLimit(_)) => metrics.exceeded_sample_limit.inc(),
-                ScrapeError::Ingest(IngestError::BucketLimit(_)) => metrics.exceeded_bucket_limit.inc(),
-                ScrapeError::Ingest(IngestError::LabelLimit(_)) => metrics.exceeded_label_limits.inc(),
+                ScrapeError::Ingest { error: IngestError::SampleLimit(_), .. } => {
+                    metrics.exceeded_sample_limit.inc()
+                }
+                ScrapeError::Ingest { error: IngestError::BucketLimit(_), .. } => {
+                    metrics.exceeded_bucket_limit.inc()
+                }
+                ScrapeError::Ingest { error: IngestError::LabelLimit(_), .. } => {
+                    metrics.exceeded_label_limits.inc()
+                }
                 _ => {}
             }
             last.health = Health::Down;

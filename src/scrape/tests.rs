@@ -318,6 +318,12 @@ async fn limits_fail_the_whole_scrape() {
             "label_limit exceeded",
         ),
         (
+            "  label_limit: 3\n",
+            "a 1\na{b=\"c\"} 1\n",
+            "scrape_pool_exceeded_label_limits_total",
+            r#" in line 2: "a{b=\"c\"} 1""#,
+        ),
+        (
             "  label_value_length_limit: 4\n",
             "a{b=\"12345\"} 1\n",
             "scrape_pool_exceeded_label_limits_total",

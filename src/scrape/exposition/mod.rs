@@ -42,12 +42,30 @@ pub struct ParseOptions {
 /// The body does not follow its format, or the sink has had enough.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// What was expected and what was found, with at most a hundred bytes of the body.
+    /// What was expected and what was found; of a text format also the number of the line and how it begins.
     #[error("{0}")]
     Syntax(String),
-    /// A sink method asked to stop; the sink knows why.
+    /// A sink method asked to stop; the sink knows why. In a text format it was at this place, such as
+    /// `line 4: "a{b=\"c\"} 1"`.
     #[error("stopped")]
-    Stopped,
+    Stopped(Option<String>),
+}
+
+impl ParseError {
+    /// Adds where it happened: in the line of a text that starts at `line`.
+    #[cold]
+    fn placed(self, body: &[u8], line: usize) -> Self {
+        let rest = body.get(line..).unwrap_or_default();
+        if rest.is_empty() {
+            return self;
+        }
+        let number = 1 + memchr::memchr_iter(b'\n', &body[..line]).count();
+        let place = format!("line {number}: {:?}", shortened(rest, LINE_SHOWN));
+        match self {
+            ParseError::Syntax(why) => ParseError::Syntax(format!("{why} while parsing {place}")),
+            ParseError::Stopped(_) => ParseError::Stopped(Some(place)),
+        }
+    }
 }
 
 /// Returned by a sink that wants no more.
@@ -56,7 +74,7 @@ pub struct Stop;
 
 impl From<Stop> for ParseError {
     fn from(_: Stop) -> Self {
-        ParseError::Stopped
+        ParseError::Stopped(None)
     }
 }
 
@@ -267,28 +285,43 @@ fn parse_plain<S: Sink>(
     options: &ParseOptions,
     sink: &mut S,
 ) -> Result<(), ParseError> {
+    let mut line = 0;
     match format {
-        Format::Text => text::parse(body, options, sink),
-        Format::OpenMetrics => openmetrics::parse(body, options, sink),
+        Format::Text => text::parse(body, options, sink, &mut line).map_err(|e| e.placed(body, line)),
+        Format::OpenMetrics => {
+            openmetrics::parse(body, options, sink, &mut line).map_err(|e| e.placed(body, line))
+        }
         Format::Protobuf => protobuf::parse(body, options, sink),
     }
 }
 
+/// How much of a bad line an error shows, in bytes.
+const LINE_SHOWN: usize = 256;
+
+/// How much of anything else an error shows, in bytes.
+const TOKEN_SHOWN: usize = 64;
+
 /// An excerpt of hostile bytes that is safe to print.
 fn excerpt(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1);
-    String::from_utf8_lossy(&bytes[..end.min(64)]).into_owned()
+    shortened(bytes, TOKEN_SHOWN)
 }
 
-/// The error for something unexpected at `at` in the line that starts at `line`.
+/// The rest of the line, cut after `limit` bytes.
+fn shortened(bytes: &[u8], limit: usize) -> String {
+    let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())];
+    let shown = String::from_utf8_lossy(&line[..line.len().min(limit)]).into_owned();
+    if line.len() > limit { shown + "…" } else { shown }
+}
+
+/// The error for something unexpected at `at`.
 #[cold]
-fn unexpected(what: &str, body: &[u8], line: usize, at: usize) -> ParseError {
-    let found = body.get(at..).unwrap_or_default();
-    let found = if found.is_empty() { "end of the body".to_owned() } else { format!("{:?}", excerpt(found)) };
-    ParseError::Syntax(format!(
-        "expected {what}, got {found} while parsing: {:?}",
-        excerpt(body.get(line..).unwrap_or_default())
-    ))
+fn unexpected(what: &str, body: &[u8], at: usize) -> ParseError {
+    let found = match body.get(at) {
+        None => "end of the body".to_owned(),
+        Some(b'\n') => "end of the line".to_owned(),
+        Some(_) => format!("{:?}", excerpt(&body[at..])),
+    };
+    ParseError::Syntax(format!("expected {what}, got {found}"))
 }
 
 /// Resolves `\\` and `\n`, and `\"` too where `quotes`; other pairs stay.

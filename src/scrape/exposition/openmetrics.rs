@@ -24,24 +24,19 @@ fn token_end(body: &[u8], at: usize) -> usize {
 }
 
 /// The token behind exactly one blank at `at`.
-fn token<'a>(body: &'a [u8], line: usize, at: usize, what: &str) -> Result<(&'a [u8], usize), ParseError> {
+fn token<'a>(body: &'a [u8], at: usize, what: &str) -> Result<(&'a [u8], usize), ParseError> {
     if body.get(at) != Some(&b' ') {
-        return Err(unexpected(what, body, line, at));
+        return Err(unexpected(what, body, at));
     }
     let end = token_end(body, at + 1);
     if end == at + 1 {
-        return Err(unexpected(what, body, line, at));
+        return Err(unexpected(what, body, at));
     }
     Ok((&body[at + 1..end], end))
 }
 
-fn fault(body: &[u8], line: usize) -> impl Fn(String) -> ParseError {
-    let shown = super::excerpt(&body[line..]);
-    move |why| ParseError::Syntax(format!("{why} while parsing: {shown:?}"))
-}
-
 /// What follows the series text.
-fn tail(body: &[u8], line: usize, text_end: usize, utf8: Utf8) -> Result<Tail, ParseError> {
+fn tail(body: &[u8], text_end: usize, utf8: Utf8) -> Result<Tail, ParseError> {
     const VALUE: &str = "value after metric";
     const NEXT: &str = "next entry after timestamp";
     let fast =
@@ -51,56 +46,56 @@ fn tail(body: &[u8], line: usize, text_end: usize, utf8: Utf8) -> Result<Tail, P
             (value, text_end + 1 + used)
         }
         _ => {
-            let (token, end) = token(body, line, text_end, VALUE)?;
-            (parse_float(token).map_err(fault(body, line))?, end)
+            let (token, end) = token(body, text_end, VALUE)?;
+            (parse_float(token).map_err(ParseError::Syntax)?, end)
         }
     };
     let mut timestamp_ms = None;
     if body.get(at) == Some(&b' ') && !body[at..].starts_with(b" # {") {
-        let (token, end) = token(body, line, at, "timestamp or new record")?;
-        timestamp_ms = Some(parse_seconds(token, "timestamp").map_err(fault(body, line))?);
+        let (token, end) = token(body, at, "timestamp or new record")?;
+        timestamp_ms = Some(parse_seconds(token, "timestamp").map_err(ParseError::Syntax)?);
         at = end;
     }
     let mut exemplar = None;
     if body[at.min(body.len())..].starts_with(b" # {") {
-        let (parsed, end) = parse_exemplar(body, line, at + 3, utf8)?;
+        let (parsed, end) = parse_exemplar(body, at + 3, utf8)?;
         exemplar = Some(parsed);
         at = end;
     }
     if body.get(at) != Some(&b'\n') {
-        return Err(unexpected(NEXT, body, line, at));
+        return Err(unexpected(NEXT, body, at));
     }
     Ok(Tail { value, timestamp_ms, exemplar, next: at + 1 })
 }
 
-fn parse_exemplar(
-    body: &[u8],
-    line: usize,
-    brace: usize,
-    utf8: Utf8,
-) -> Result<(Exemplar, usize), ParseError> {
+fn parse_exemplar(body: &[u8], brace: usize, utf8: Utf8) -> Result<(Exemplar, usize), ParseError> {
     let mut pairs = PairBuffer::default();
     let mut bad = None;
     // An exemplar has no metric name; told that there is one already, the walk refuses a quoted name.
-    let end = series_text::walk_braces(body, line, brace, true, utf8, true, |part| {
+    let end = series_text::walk_braces(body, brace, true, utf8, true, |part| {
         bad = bad.take().or(series_text::put(part, &mut pairs).err());
     })?;
     if let Some(error) = bad.or_else(|| pairs.sort().err()) {
         return Err(ParseError::Syntax(error.to_string()));
     }
-    let (value, mut at) = token(body, line, end, "value after exemplar labels")?;
-    let value = parse_float(value).map_err(fault(body, line))?;
+    let (value, mut at) = token(body, end, "value after exemplar labels")?;
+    let value = parse_float(value).map_err(ParseError::Syntax)?;
     let mut timestamp_ms = None;
     if body.get(at) == Some(&b' ') {
-        let (time, end) = token(body, line, at, "exemplar timestamp")?;
-        timestamp_ms = Some(parse_seconds(time, "exemplar timestamp").map_err(fault(body, line))?);
+        let (time, end) = token(body, at, "exemplar timestamp")?;
+        timestamp_ms = Some(parse_seconds(time, "exemplar timestamp").map_err(ParseError::Syntax)?);
         at = end;
     }
     Ok((Exemplar { labels: pairs.to_labels(), value, timestamp_ms }, at))
 }
 
-/// Parses a body into `sink`.
-pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) -> Result<(), ParseError> {
+/// Parses a body into `sink`; `line_start` is where the line starts that was read last.
+pub(super) fn parse<S: Sink>(
+    body: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+    line_start: &mut usize,
+) -> Result<(), ParseError> {
     let created = if options.skip_created { created_lines(body) } else { Created::default() };
     let mut family = Family::default();
     let mut context = 0;
@@ -109,18 +104,20 @@ pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) 
     let mut utf8 = None;
     let mut at = 0;
     while at < body.len() {
+        *line_start = at;
         if body[at] == b'#' {
             let end = memchr::memchr(b'\n', &body[at..]).map(|found| at + found);
             let line = &body[at..end.unwrap_or(body.len())];
             if line == b"# EOF" {
                 let rest = end.map_or(body.len(), |end| end + 1);
                 if rest < body.len() {
+                    *line_start = rest;
                     return Err(ParseError::Syntax("unexpected data after # EOF".into()));
                 }
                 return Ok(());
             }
             let Some(end) = end else {
-                return Err(unexpected("a valid start token", body, at, at));
+                return Err(unexpected("a valid start token", body, at));
             };
             metadata(line, &mut family, &mut name, sink)?;
             context = family.context(options);
@@ -132,13 +129,13 @@ pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) 
             Err(_) => Utf8::Unchecked,
         });
         let guess = sink.expected(&body[at..], context).filter(|len| at + len <= body.len());
-        let known = guess.and_then(|len| Some((at + len, tail(body, at, at + len, utf8).ok()?)));
+        let known = guess.and_then(|len| Some((at + len, tail(body, at + len, utf8).ok()?)));
         let is_known = known.is_some();
         let (text_end, tail) = match known {
             Some(known) => known,
             None => {
                 let text_end = walk(body, at, true, utf8, |_| {})?;
-                (text_end, tail(body, at, text_end, utf8)?)
+                (text_end, tail(body, text_end, utf8)?)
             }
         };
         let view = SeriesView {
@@ -176,15 +173,15 @@ fn metadata<S: Sink>(
 ) -> Result<(), ParseError> {
     let known_help = line.starts_with(b"# HELP ") && sink.expected_help(line);
     let (Some(keyword), Some(b' ')) = (line.get(..6), line.get(6)) else {
-        return Err(unexpected("a valid start token", line, 0, 0));
+        return Err(unexpected("a valid start token", line, 0));
     };
     let (what, missing) = match keyword {
         b"# HELP" => ("metric name after HELP", "expected text in HELP"),
         b"# TYPE" => ("metric name after TYPE", "expected text in TYPE"),
         b"# UNIT" => ("metric name after UNIT", "expected text in UNIT"),
-        _ => return Err(unexpected("a valid start token", line, 0, 0)),
+        _ => return Err(unexpected("a valid start token", line, 0)),
     };
-    let end = metadata_name(line, 7, name).ok_or_else(|| unexpected(what, line, 0, 7))?;
+    let end = metadata_name(line, 7, name).ok_or_else(|| unexpected(what, line, 7))?;
     if line.get(end) != Some(&b' ') {
         return Err(ParseError::Syntax(missing.into()));
     }
@@ -311,6 +308,6 @@ impl Sink for CreatedSink {
 fn created_lines(body: &[u8]) -> Created {
     let mut sink = CreatedSink { found: HashMap::new(), pairs: PairBuffer::default() };
     // Faults are reported by the parse proper.
-    let _ = parse(body, &ParseOptions::default(), &mut sink);
+    let _ = parse(body, &ParseOptions::default(), &mut sink, &mut 0);
     sink.found
 }

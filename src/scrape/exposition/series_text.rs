@@ -86,19 +86,18 @@ pub(super) fn walk<'a>(
     if has_name {
         part(Part::Name(&body[start..end]));
     } else if body.get(start) != Some(&b'{') {
-        return Err(unexpected("a valid start token", body, start, start));
+        return Err(unexpected("a valid start token", body, start));
     }
     let brace = if strict { end } else { skip_blanks(body, end) };
     if body.get(brace) != Some(&b'{') {
         return Ok(end);
     }
-    walk_braces(body, start, brace, strict, utf8, has_name, part)
+    walk_braces(body, brace, strict, utf8, has_name, part)
 }
 
 /// Walks the label set whose brace opens at `brace`; without `has_name` it must hold the metric name.
 pub(super) fn walk_braces<'a>(
     body: &'a [u8],
-    start: usize,
     brace: usize,
     strict: bool,
     utf8: Utf8,
@@ -110,7 +109,7 @@ pub(super) fn walk_braces<'a>(
     while body.get(at) != Some(&b'}') {
         let (name, quoted) = if body.get(at) == Some(&b'"') {
             let close =
-                quoted_end(body, at + 1, !strict).ok_or_else(|| unexpected("label name", body, start, at))?;
+                quoted_end(body, at + 1, !strict).ok_or_else(|| unexpected("label name", body, at))?;
             let name = &body[at + 1..close];
             at = blanks(close + 1);
             (name, true)
@@ -118,7 +117,7 @@ pub(super) fn walk_braces<'a>(
             let close = name_end(body, at);
             let name = &body[at..close];
             if name.is_empty() || name.contains(&b':') {
-                return Err(unexpected("label name", body, start, at));
+                return Err(unexpected("label name", body, at));
             }
             at = blanks(close);
             (name, false)
@@ -126,10 +125,10 @@ pub(super) fn walk_braces<'a>(
         if body.get(at) == Some(&b'=') {
             at = blanks(at + 1);
             if body.get(at) != Some(&b'"') {
-                return Err(unexpected("label value", body, start, at));
+                return Err(unexpected("label value", body, at));
             }
-            let close = quoted_end(body, at + 1, !strict)
-                .ok_or_else(|| unexpected("label value", body, start, at))?;
+            let close =
+                quoted_end(body, at + 1, !strict).ok_or_else(|| unexpected("label value", body, at))?;
             let value = &body[at + 1..close];
             if utf8 == Utf8::Unchecked && std::str::from_utf8(value).is_err() {
                 let shown = super::excerpt(value);
@@ -141,20 +140,18 @@ pub(super) fn walk_braces<'a>(
             has_name = true;
             part(Part::QuotedName(name));
         } else if quoted && matches!(body.get(at), Some(b',' | b'}')) {
-            let line = super::excerpt(&body[start..]);
-            return Err(ParseError::Syntax(format!("metric name already set while parsing: {line:?}")));
+            return Err(ParseError::Syntax("metric name already set".into()));
         } else {
-            return Err(unexpected("equal", body, start, at));
+            return Err(unexpected("equal", body, at));
         }
         match body.get(at) {
             Some(b',') => at = blanks(at + 1),
             Some(b'}') => break,
-            _ => return Err(unexpected("comma or brace close", body, start, at)),
+            _ => return Err(unexpected("comma or brace close", body, at)),
         }
     }
     if !has_name {
-        let line = super::excerpt(&body[start..]);
-        return Err(ParseError::Syntax(format!("metric name not set while parsing: {line:?}")));
+        return Err(ParseError::Syntax("metric name not set".into()));
     }
     Ok(at + 1)
 }

@@ -12,71 +12,71 @@ type Tail = (f64, Option<i64>, usize);
 
 /// What follows the series text: blanks, value, optional timestamp, line feed or end.
 #[inline]
-fn tail(body: &[u8], line: usize, text_end: usize) -> Result<Tail, ParseError> {
+fn tail(body: &[u8], text_end: usize) -> Result<Tail, ParseError> {
     let start = skip_blanks(body, text_end);
     if start == text_end && body.get(text_end.wrapping_sub(1)) != Some(&b'}') {
-        return Err(unexpected("value after metric", body, line, start));
+        return Err(unexpected("value after metric", body, start));
     }
     let (value, mut at) = match fast_float(&body[start..]) {
         Some((value, used)) if matches!(body.get(start + used), None | Some(b'\n' | b' ' | b'\t')) => {
             (value, start + used)
         }
-        _ => slow_value(body, line, start)?,
+        _ => slow_value(body, start)?,
     };
     let mut timestamp = None;
     if matches!(body.get(at), Some(b' ' | b'\t')) {
         at = skip_blanks(body, at);
         if body.get(at).is_some_and(u8::is_ascii_digit) {
-            let (parsed, end) = millis(body, line, at)?;
+            let (parsed, end) = millis(body, at)?;
             timestamp = Some(parsed);
             at = skip_blanks(body, end);
         } else if !matches!(body.get(at), None | Some(b'\n')) {
-            return Err(unexpected("timestamp or new record", body, line, at));
+            return Err(unexpected("timestamp or new record", body, at));
         }
     }
     match body.get(at) {
         None => Ok((value, timestamp, at)),
         Some(b'\n') => Ok((value, timestamp, at + 1)),
-        Some(_) => Err(unexpected("next entry after timestamp", body, line, at)),
+        Some(_) => Err(unexpected("next entry after timestamp", body, at)),
     }
 }
 
-fn slow_value(body: &[u8], line: usize, start: usize) -> Result<(f64, usize), ParseError> {
+fn slow_value(body: &[u8], start: usize) -> Result<(f64, usize), ParseError> {
     let rest = &body[start..];
     let len = rest.iter().position(|b| matches!(b, b' ' | b'\t' | b'\n' | b'{')).unwrap_or(rest.len());
     if len == 0 {
-        return Err(unexpected("value after metric", body, line, start));
+        return Err(unexpected("value after metric", body, start));
     }
-    match parse_float(&rest[..len]) {
-        Ok(value) => Ok((value, start + len)),
-        Err(why) => {
-            let shown = super::excerpt(&body[line..]);
-            Err(ParseError::Syntax(format!("{why} while parsing: {shown:?}")))
-        }
-    }
+    parse_float(&rest[..len]).map(|value| (value, start + len)).map_err(ParseError::Syntax)
 }
 
-fn millis(body: &[u8], line: usize, start: usize) -> Result<(i64, usize), ParseError> {
+fn millis(body: &[u8], start: usize) -> Result<(i64, usize), ParseError> {
     let mut at = start;
     let mut total = 0i64;
     while let Some(digit) = body.get(at).filter(|b| b.is_ascii_digit()) {
         total = total
             .checked_mul(10)
             .and_then(|t| t.checked_add(i64::from(digit - b'0')))
-            .ok_or_else(|| unexpected("a timestamp within range", body, line, start))?;
+            .ok_or_else(|| unexpected("a timestamp within range", body, start))?;
         at += 1;
     }
     Ok((total, at))
 }
 
-/// Parses a body into `sink`.
-pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) -> Result<(), ParseError> {
+/// Parses a body into `sink`; `line` is where the line starts that was read last.
+pub(super) fn parse<S: Sink>(
+    body: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+    line: &mut usize,
+) -> Result<(), ParseError> {
     let mut family = Family::default();
     let mut context = 0;
     let mut name = String::new();
     let mut utf8 = None;
     let mut at = 0;
     while let Some(first) = body.get(at) {
+        *line = at;
         match first {
             b'\n' => at += 1,
             b' ' | b'\t' => at = skip_blanks(body, at),
@@ -89,7 +89,7 @@ pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) 
                 let view = |text, family| SeriesView { text, form: Form::Text, family, options, context };
                 if let Some(len) = sink.expected(&body[at..], context)
                     && at + len <= body.len()
-                    && let Ok((value, timestamp_ms, next)) = tail(body, at, at + len)
+                    && let Ok((value, timestamp_ms, next)) = tail(body, at + len)
                 {
                     let sample = SampleView { value, timestamp_ms, start_ms: 0, exemplars: &[] };
                     sink.series(&view(&body[at..at + len], &family), &sample, true)?;
@@ -101,7 +101,7 @@ pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) 
                     Err(_) => Utf8::Unchecked,
                 });
                 let text_end = walk(body, at, false, utf8, |_| {})?;
-                let (value, timestamp_ms, next) = tail(body, at, text_end)?;
+                let (value, timestamp_ms, next) = tail(body, text_end)?;
                 let sample = SampleView { value, timestamp_ms, start_ms: 0, exemplars: &[] };
                 sink.series(&view(&body[at..text_end], &family), &sample, false)?;
                 at = next;
@@ -132,7 +132,7 @@ fn metadata<S: Sink>(
     let known_help = is_help && sink.expected_help(line);
     let start = skip_blanks(line, keyword + 4);
     let keyword = if is_help { "metric name after HELP" } else { "metric name after TYPE" };
-    let end = metadata_name(line, start, name).ok_or_else(|| unexpected(keyword, line, 0, start))?;
+    let end = metadata_name(line, start, name).ok_or_else(|| unexpected(keyword, line, start))?;
     let text = line.get(end + 1..).unwrap_or_default();
     family.enter(name);
     if is_help {

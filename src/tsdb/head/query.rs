@@ -250,6 +250,35 @@ impl HeadView {
         slots
     }
 
+    /// The least `limit` values of a label that satisfy matchers about this same label; 0 = all. The values tell which
+    /// ones fit, so that not every series need be looked at.
+    fn values_alone(&self, state: &State, name: &str, matchers: &[Matcher], limit: usize) -> Vec<String> {
+        if self.min_t_ms > self.max_t_ms {
+            return Vec::new();
+        }
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        let mut values: Vec<&str> = state
+            .index
+            .series_by_value(name)
+            .filter(|(value, _)| matchers.iter().all(|m| m.matches(value)))
+            .filter(|(_, series)| {
+                let shown = |slot| {
+                    let series = state.series(slot);
+                    series.is_some_and(|s| self.glance(state, isolation, slot, s).is_some())
+                };
+                series.to_bitmap().iter().any(shown)
+            })
+            .map(|(value, _)| value)
+            .collect();
+        if limit > 0 && values.len() > limit {
+            values.select_nth_unstable(limit);
+            values.truncate(limit);
+        }
+        values.sort_unstable();
+        values.into_iter().map(str::to_owned).collect()
+    }
+
     /// References and labels of the selected series, sorted by labels.
     #[must_use]
     pub fn series(&self, matchers: &[Matcher]) -> Vec<(Labels, SeriesRef)> {
@@ -405,6 +434,9 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
+        if matchers.iter().all(|m| &*m.name == name) {
+            return Ok(self.0.values_alone(&state, name, matchers, hints.limit));
+        }
         let mut ids: Vec<u32> = Vec::new();
         for slot in self.0.slots(&state, matchers) {
             let pairs = state.series(slot).into_iter().flat_map(|s| s.pairs.iter());

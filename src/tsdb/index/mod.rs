@@ -297,6 +297,17 @@ impl Index {
         })
     }
 
+    /// Values of a name, in no order, with their series.
+    pub fn series_by_value<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Postings)> + use<'a> {
+        self.pairs_of(name).iter().map(|id| {
+            let pair = &self.pairs[*id as usize];
+            (&*pair.value, &pair.series)
+        })
+    }
+
     /// All pairs in no order: name, value, number of series.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str, usize)> {
         let used = self.pairs.iter().filter(|pair| pair.name != FREE);
