@@ -8,6 +8,7 @@ use crate::model::{Labels, Matcher};
 use crate::query::log::QueryOrigin;
 use crate::query::value::PointValue;
 use crate::query::{Engine, QueryOptions, QueryValue, VectorSample};
+use crate::telemetry::spans::SpanContext;
 use crate::tsdb::{Queryable, SelectHints};
 
 /// The group that a rule belongs to.
@@ -24,9 +25,15 @@ pub trait Evaluator: Send + Sync {
     /// The instant vector of `query` at `t_ms`; a scalar becomes one element without labels.
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String>;
 
-    /// The same for a rule of a group, which the query log names.
-    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        let _ = group;
+    /// The same for a rule of a group, which the query log names, as part of a trace.
+    fn eval_rule(
+        &self,
+        group: &RuleOrigin,
+        trace: &SpanContext,
+        query: &str,
+        t_ms: i64,
+    ) -> Result<Vec<VectorSample>, String> {
+        let _ = (group, trace);
         self.eval(query, t_ms)
     }
 
@@ -52,8 +59,14 @@ impl EngineEvaluator {
         Self { engine, storage }
     }
 
-    fn run(&self, query: &str, t_ms: i64, origin: QueryOrigin) -> Result<Vec<VectorSample>, String> {
-        let options = QueryOptions { origin, ..QueryOptions::default() };
+    fn run(
+        &self,
+        query: &str,
+        t_ms: i64,
+        origin: QueryOrigin,
+        trace: SpanContext,
+    ) -> Result<Vec<VectorSample>, String> {
+        let options = QueryOptions { origin, trace, ..QueryOptions::default() };
         let result =
             self.engine.instant(self.storage.as_ref(), query, t_ms, &options).map_err(|e| e.to_string())?;
         match result.value {
@@ -70,11 +83,18 @@ impl EngineEvaluator {
 
 impl Evaluator for EngineEvaluator {
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        self.run(query, t_ms, QueryOrigin::Unknown)
+        self.run(query, t_ms, QueryOrigin::Unknown, SpanContext::Outside)
     }
 
-    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        self.run(query, t_ms, QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() })
+    fn eval_rule(
+        &self,
+        group: &RuleOrigin,
+        trace: &SpanContext,
+        query: &str,
+        t_ms: i64,
+    ) -> Result<Vec<VectorSample>, String> {
+        let origin = QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() };
+        self.run(query, t_ms, origin, trace.clone())
     }
 
     fn last_samples(
