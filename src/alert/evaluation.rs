@@ -16,6 +16,7 @@ use super::template::QuerySource;
 use super::texts::{AlertTexts, Surroundings};
 use crate::model::Labels;
 use crate::query::value::PointValue;
+use crate::telemetry::spans::{SpanContext, SpanKind};
 
 /// How many rules of all groups may be evaluated besides those that their groups evaluate anyway
 /// (`--rules.max-concurrent-evals`).
@@ -130,20 +131,32 @@ pub(super) fn evaluate(tasks: &[Task], moment: &Moment, context: &GroupContext) 
 
 fn finish(task: &Task, moment: &Moment, context: &GroupContext) -> Finished {
     let started = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| find(task, moment, context)))
+    let mut span = SpanContext::Outside.start("rule", SpanKind::Internal);
+    span.set(
+        "name",
+        match task {
+            Task::Record(spec) => spec.name.as_str(),
+            Task::Alert(spec) => spec.name.as_str(),
+        },
+    );
+    let trace = span.context();
+    let result = catch_unwind(AssertUnwindSafe(|| find(task, moment, context, &trace)))
         .unwrap_or_else(|_| Err("the evaluation failed inside the server, see its log".into()));
+    if let Err(why) = &result {
+        span.fail(why);
+    }
     Finished { result, seconds: started.elapsed().as_secs_f64() }
 }
 
-fn find(task: &Task, moment: &Moment, context: &GroupContext) -> Result<Found, String> {
+fn find(task: &Task, moment: &Moment, context: &GroupContext, trace: &SpanContext) -> Result<Found, String> {
     let evaluator = context.evaluator.as_ref();
     match task {
         Task::Record(spec) => {
-            let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
+            let result = evaluator.eval_rule(&moment.origin, trace, &spec.expr, moment.query_t_ms)?;
             spec.apply(result, moment.limit).map(Found::Samples)
         }
         Task::Alert(spec, texts) => {
-            let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
+            let result = evaluator.eval_rule(&moment.origin, trace, &spec.expr, moment.query_t_ms)?;
             let source = TemplateQueries { evaluator, url: &context.external.url };
             let count_failure = || context.template_failures.inc();
             let surroundings = Surroundings {

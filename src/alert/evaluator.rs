@@ -11,6 +11,7 @@ use crate::model::{Labels, Matcher};
 use crate::query::log::QueryOrigin;
 use crate::query::value::PointValue;
 use crate::query::{Engine, PreparedQuery, QueryError, QueryOptions, QueryResult, QueryValue, VectorSample};
+use crate::telemetry::spans::SpanContext;
 use crate::tsdb::{Queryable, SelectHints};
 
 /// The group that a rule belongs to.
@@ -27,9 +28,15 @@ pub trait Evaluator: Send + Sync {
     /// The instant vector of `query` at `t_ms`; a scalar becomes one element without labels.
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String>;
 
-    /// The same for a rule of a group, which the query log names.
-    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        let _ = group;
+    /// The same for a rule of a group, which the query log names, as part of a trace.
+    fn eval_rule(
+        &self,
+        group: &RuleOrigin,
+        trace: &SpanContext,
+        query: &str,
+        t_ms: i64,
+    ) -> Result<Vec<VectorSample>, String> {
+        let _ = (group, trace);
         self.eval(query, t_ms)
     }
 
@@ -84,9 +91,15 @@ impl Evaluator for EngineEvaluator {
         vector(self.engine.instant(self.storage.as_ref(), query, t_ms, &QueryOptions::default()))
     }
 
-    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
+    fn eval_rule(
+        &self,
+        group: &RuleOrigin,
+        trace: &SpanContext,
+        query: &str,
+        t_ms: i64,
+    ) -> Result<Vec<VectorSample>, String> {
         let origin = QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() };
-        let options = QueryOptions { origin, ..QueryOptions::default() };
+        let options = QueryOptions { origin, trace: trace.clone(), ..QueryOptions::default() };
         let prepared = self.prepare(query).map_err(|e| e.to_string())?;
         vector(self.engine.instant_again(self.storage.as_ref(), &prepared, t_ms, &options))
     }

@@ -3,7 +3,7 @@
 use super::json;
 use super::reply::Out;
 use crate::model::histogram::FloatHistogram;
-use crate::model::number::write_api;
+use crate::model::number::{format_plain, write_api};
 use crate::query::value::PointValue;
 use crate::query::{Explanation, MatrixSeries, PlanNode, QueryStats, QueryValue, VectorSample};
 
@@ -17,8 +17,8 @@ pub fn query_data(out: &mut Out, value: &QueryValue, stats: Option<(&QueryStats,
             out.raw("{\"resultType\":\"scalar\",\"result\":[");
             json::timestamp(&mut out.buf, *t_ms);
             out.raw(",");
-            json::sample_value(&mut out.buf, *value);
-            out.raw("]");
+            // Scalars never have an exponent, unlike values of series.
+            out.raw(&format!("\"{}\"]", format_plain(*value)));
         }
         QueryValue::String { t_ms, value } => {
             out.raw("{\"resultType\":\"string\",\"result\":[");

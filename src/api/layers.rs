@@ -21,6 +21,7 @@ use super::security::Security;
 use super::{cross_site, routes, ui};
 use crate::model::regex::AnchoredRegex;
 use crate::telemetry::Histogram;
+use crate::telemetry::spans::{Span, SpanContext, SpanKind};
 
 const DURATION_BOUNDS: &[f64] = &[0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0];
 const SIZE_BOUNDS: &[f64] = &[1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
@@ -131,8 +132,10 @@ async fn guard(State(security): State<Arc<Security>>, request: Request, next: Ne
     response
 }
 
-async fn around(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+async fn around(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let mut span = request_span(&request);
+    request.extensions_mut().insert(span.context());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let handler = request.extensions().get::<MatchedPath>().map_or("/", |p| p.as_str()).to_owned();
     let options = &shared.api.options;
@@ -179,6 +182,10 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
     }
     let code = response.status();
+    span.set("http.response.status_code", usize::from(code.as_u16()));
+    if code.is_server_error() {
+        span.fail(&code);
+    }
     let registry = &shared.api.registry;
     registry
         .counter(
@@ -201,7 +208,7 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         SIZE_BOUNDS,
         &[("handler", &handler)],
     );
-    let mut sent = Sent { bytes: 0, sizes };
+    let mut sent = Sent { bytes: 0, sizes, _span: span };
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             sent.add(frame.data_ref().map_or(0, bytes::Bytes::len));
@@ -210,8 +217,32 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     })
 }
 
+/// The span of a request, part of the trace that its sender tells.
+fn request_span(request: &Request) -> Span {
+    let told = request.headers().get("traceparent").and_then(|v| v.to_str().ok());
+    let trace = SpanContext::of_header(told);
+    if let SpanContext::Outside | SpanContext::Recorded(_) = trace {
+        let (method, uri) = (request.method(), request.uri());
+        let mut span = trace.start(&format!("{method} {}", uri.path()), SpanKind::Server);
+        if span.is_recorded() {
+            let header = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok());
+            span.set("http.request.method", method.as_str());
+            span.set("url.path", uri.path());
+            span.set("server.address", header(header::HOST).unwrap_or_default());
+            span.set("user_agent.original", header(header::USER_AGENT).unwrap_or_default());
+            if let Some(peer) = super::write::peer_of(request.extensions()) {
+                span.set("client.address", peer.ip().to_string());
+            }
+        }
+        return span;
+    }
+    Span::Unrecorded
+}
+
 /// Counts the bytes of one answer, and tells them when the last is out.
 struct Sent {
+    /// Over when the last byte is out.
+    _span: Span,
     bytes: usize,
     sizes: Histogram,
 }

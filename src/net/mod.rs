@@ -9,6 +9,8 @@ pub mod body;
 pub mod client;
 /// Credentials of cloud providers.
 pub mod cloud;
+/// Connections: counted, and spread over the addresses of a host.
+pub mod dialer;
 /// What can go wrong.
 mod error;
 /// Signed JSON web tokens.
@@ -24,5 +26,6 @@ pub mod tls;
 
 pub use body::BodyBuffer;
 pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
+pub use dialer::Dialer;
 pub use error::NetError;
 pub use tls::install_crypto_provider;

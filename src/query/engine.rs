@@ -22,6 +22,7 @@ use parking_lot::RwLock;
 
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
+use crate::telemetry::spans::{SpanContext, SpanKind};
 use crate::tsdb::{Changes, Queryable, StorageError};
 
 /// Settings of an engine that hold for all its queries.
@@ -97,6 +98,8 @@ pub struct QueryOptions {
     pub origin: QueryOrigin,
     /// Evaluate everything anew, and keep nothing of it.
     pub no_cache: bool,
+    /// The trace that the query belongs to.
+    pub trace: SpanContext,
 }
 
 /// Stops a query from another thread; clones share one switch.
@@ -379,13 +382,18 @@ impl Engine {
         mut stats: QueryStats,
         explained: Option<&mut Option<PlanNode>>,
     ) -> Result<QueryResult, QueryError> {
+        let mut span = options.trace.start("promqlExec", SpanKind::Internal);
+        span.set("query", asked.text);
+        let trace = span.context();
         let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
         let deadline = asked.began + timeout;
         let queued = Instant::now();
+        let waiting = trace.start("promqlExecQueue", SpanKind::Internal);
         let _slot = self.gate.enter(deadline, &options.cancel)?;
+        drop(waiting);
         stats.exec_queue_time = queued.elapsed().as_secs_f64();
         let _active = self.metrics.enter();
-        let job = Job { engine: self, storage, asked, times, options, deadline };
+        let job = Job { engine: self, storage, asked, times, options, deadline, trace };
         let result = if is_high(asked.expr) {
             on_large_stack(|| job.evaluate(&mut stats, explained)).unwrap_or_else(|e| {
                 Err(QueryError::Execution(format!(
@@ -410,7 +418,7 @@ impl Engine {
                 origin: &options.origin,
             });
         }
-        let (value, annotations) = result?;
+        let (value, annotations) = result.inspect_err(|e| span.fail(e))?;
         Ok(QueryResult { value, annotations, stats })
     }
 }
@@ -432,6 +440,7 @@ struct Job<'a> {
     times: Times,
     options: &'a QueryOptions,
     deadline: Instant,
+    trace: SpanContext,
 }
 
 impl Job<'_> {
@@ -441,7 +450,10 @@ impl Job<'_> {
         explained: Option<&mut Option<PlanNode>>,
     ) -> Result<(QueryValue, Annotations), QueryError> {
         let settings = &self.engine.options;
+        let span = self.trace.start("promqlEval", SpanKind::Internal);
+        let within = span.context();
         let prepare = Instant::now();
+        let preparing = within.start("promqlPrepare", SpanKind::Internal);
         let axis = self.times.axis;
         let default_subquery_step_ms = self.engine.subquery_step_ms.load(Ordering::Relaxed);
         let plan_options = PlanOptions {
@@ -480,7 +492,9 @@ impl Job<'_> {
                 .repeated(self.asked.repeats);
         let ctx = Arc::new(ctx);
         stats.query_preparation_time += prepare.elapsed().as_secs_f64();
+        drop(preparing);
         let inner = Instant::now();
+        let computing = within.start("promqlInnerEval", SpanKind::Internal);
         let root = Root {
             start_ms: axis.start,
             end_ms: axis.last(),
@@ -492,6 +506,7 @@ impl Job<'_> {
             None => answer(&ctx, &plan, axis, &root),
         };
         stats.inner_eval_time = inner.elapsed().as_secs_f64();
+        drop(computing);
         let counts = ctx.counts();
         (stats.total_queryable_samples, stats.samples_read) = (counts.0, counts.1);
         (stats.peak_samples, stats.peak_bytes) = (counts.2, counts.3);
@@ -501,7 +516,9 @@ impl Job<'_> {
         }
         let mut value = value?;
         let sort = Instant::now();
+        let sorting = within.start("promqlSort", SpanKind::Internal);
         sort_matrix(&mut value);
+        drop(sorting);
         stats.result_sort_time = sort.elapsed().as_secs_f64();
         stats.eval_total_time = prepare.elapsed().as_secs_f64();
         let annotations = ctx.annotations();

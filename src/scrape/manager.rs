@@ -118,7 +118,7 @@ impl ScrapeManager {
             let client = if same_client {
                 None
             } else {
-                Some(build_client(job, None).map_err(|e| {
+                Some(build_client(job, None, &inner.shared.metrics).map_err(|e| {
                     let metrics = &inner.shared.metrics;
                     if old.is_some() { &metrics.pool_reloads_failed } else { &metrics.pools_failed }.inc();
                     fail(format!("error creating HTTP client: {e}"))

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::buffers::BufferPool;
-use super::metrics::PoolMetrics;
+use super::metrics::{PoolMetrics, ScrapeMetrics};
 use super::scrape_loop::{LastScrape, ScrapeLoop, TargetMemory};
 use super::settings::{JobSettings, Shared};
 use super::target::{Populated, Target, populate};
@@ -61,10 +61,19 @@ pub struct PoolShared {
 }
 
 /// The client of a job.
-pub(super) fn build_client(config: &ScrapeConfig, socket: Option<PathBuf>) -> Result<HttpClient, NetError> {
+pub(super) fn build_client(
+    config: &ScrapeConfig,
+    socket: Option<PathBuf>,
+    metrics: &ScrapeMetrics,
+) -> Result<HttpClient, NetError> {
     // Above the interval, so that a connection lives from one scrape to the next.
     let idle = config.scrape_interval.as_std().saturating_mul(2).max(Duration::from_secs(300));
-    let options = ClientOptions { pool_idle_timeout: idle, unix_socket: socket, ..ClientOptions::default() };
+    let options = ClientOptions {
+        pool_idle_timeout: idle,
+        unix_socket: socket,
+        dialer: Some(metrics.dialer(&config.job_name)),
+        ..ClientOptions::default()
+    };
     HttpClient::from_config(&config.http, options)
 }
 
@@ -76,7 +85,7 @@ impl PoolShared {
     }
 
     pub(super) fn socket_client(&self, path: &str) -> Option<HttpClient> {
-        match build_client(&self.settings.load().config, Some(PathBuf::from(path))) {
+        match build_client(&self.settings.load().config, Some(PathBuf::from(path)), &self.shared.metrics) {
             Ok(client) => Some(client),
             Err(error) => {
                 tracing::error!(%error, path, "no client for the socket of a target");

@@ -188,7 +188,7 @@ impl Bench {
         let populated =
             populate(&config, &labels.into_iter().collect(), &BTreeMap::new()).expect("scrapable");
         let Populated::Keep(target) = populated else { panic!("kept") };
-        let client = build_client(&config, None).expect("a client");
+        let client = build_client(&config, None, &shared.metrics).expect("a client");
         let pool = ScrapePool::new(
             shared,
             JobSettings::new(config, 0, String::new()),

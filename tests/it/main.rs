@@ -41,6 +41,7 @@ mod storage_faults;
 mod storage_limits;
 mod templates;
 mod tidy;
+mod tracing;
 mod tsdb_tools;
 mod under_attack;
 mod web_security;
