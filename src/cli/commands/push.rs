@@ -159,7 +159,7 @@ fn type_number(metric_type: MetricType) -> u64 {
 }
 
 impl Sink for Packer<'_> {
-    fn help(&mut self, family: &str, text: &str, _line: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
         let mut message = Vec::new();
         field(&mut message, 2, family.as_bytes());
         field(&mut message, 4, text.as_bytes());
