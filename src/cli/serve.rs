@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ pub const EXIT_FAILURE: u8 = 1;
 /// Threads for work that blocks: each connection of the default limit may hold one while its answer is read slowly,
 /// and as many are left for everything else.
 const MAX_BLOCKING_THREADS: usize = 1024;
+/// One thread scrapes more than a million samples a second.
+const MAX_SCRAPE_THREADS: usize = 16;
 /// How long each part may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a process without configuration scrapes itself quickly, milliseconds.
@@ -91,7 +94,21 @@ pub fn run(mut flags: Flags) -> u8 {
         Ok(runtime) => runtime,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
     };
-    let code = runtime.block_on(serve(flags, without_config));
+    // Scrapes have threads of their own: they work for a fraction of a millisecond at a time, which is less than it
+    // takes to move it elsewhere, and whoever waits for the web interface does not notice.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let scraping = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads((cores / 2).clamp(1, MAX_SCRAPE_THREADS))
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_name("scrape")
+        .build()
+    {
+        Ok(scraping) => scraping,
+        Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
+    };
+    let code = runtime.block_on(serve(flags, without_config, scraping.handle()));
+    scraping.shutdown_timeout(Duration::from_secs(2));
     runtime.shutdown_timeout(Duration::from_secs(2));
     code
 }
@@ -121,7 +138,7 @@ impl Signals {
     }
 }
 
-async fn serve(flags: Flags, without_config: bool) -> u8 {
+async fn serve(flags: Flags, without_config: bool, scraping: &Handle) -> u8 {
     let build = build_info();
     tracing::info!(
         mode = if flags.bool("agent") { "agent" } else { "server" },
@@ -201,7 +218,7 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     let web = tokio::spawn(server::serve(listeners, app, server_options, stop_web.clone()));
 
     let started = tokio::select! {
-        started = start(&flags, &api, &running, &clock) => started,
+        started = start(&flags, &api, &running, &clock, scraping) => started,
         () = signals.stop() => {
             // Whatever is being opened looks like a crash to the next start, and that is safe.
             return 0;
@@ -235,6 +252,7 @@ async fn start(
     api: &Arc<Api>,
     running: &Arc<RunningConfig>,
     clock: &Arc<dyn Clock>,
+    scraping: &Handle,
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
@@ -272,6 +290,7 @@ async fn start(
         Arc::clone(clock),
         Arc::clone(registry),
         options::scrape(flags, &config),
+        scraping.clone(),
     );
     let template_failures = registry.counter(
         "prometheus_template_text_expansion_failures_total",

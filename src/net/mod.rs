@@ -15,6 +15,8 @@ mod error;
 mod jwt;
 /// Tokens by client credentials or signed assertion.
 pub mod oauth2;
+/// Memory that bodies share.
+mod room;
 /// Credentials and their files.
 pub mod secrets;
 /// Signing for AWS.
@@ -23,6 +25,8 @@ pub mod sigv4;
 pub mod tls;
 
 pub use body::BodyBuffer;
+pub(crate) use client::beside_others;
 pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
 pub use error::NetError;
+pub use room::BodyRoom;
 pub use tls::install_crypto_provider;
