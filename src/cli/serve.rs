@@ -94,8 +94,8 @@ pub fn run(mut flags: Flags) -> u8 {
         Ok(runtime) => runtime,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
     };
-    // Scrapes have threads of their own: they work for a fraction of a millisecond at a time, which is less than it
-    // takes to move it elsewhere, and whoever waits for the web interface does not notice.
+    // Scrapes have threads of their own: they store what they fetched where they are, a fraction of a millisecond each,
+    // and whoever waits for the web interface does not notice.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let scraping = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

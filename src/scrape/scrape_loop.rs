@@ -219,7 +219,7 @@ impl ScrapeLoop {
     }
 
     /// Runs a burst of computing and disk access for a body of so many bytes. Others wait for a small one, since making
-    /// them not wait costs as much again; large ones run beside them, a few at a time.
+    /// way for them costs more than it saves; large ones run beside them, a few at a time.
     async fn burst<R>(&self, bytes: usize, work: impl FnOnce() -> R) -> R {
         if bytes <= SMALL_BODY {
             return work();
