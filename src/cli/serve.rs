@@ -36,8 +36,11 @@ use crate::tsdb::vfs::RealVfs;
 
 /// Exit code of a failure while running.
 pub const EXIT_FAILURE: u8 = 1;
-/// Threads for work that blocks and must not wait, in each of the two runtimes.
-const MAX_BLOCKING_THREADS: usize = 512;
+/// Threads for work that blocks, in each runtime: each connection of the default limit may hold one while its answer is
+/// read slowly, and as many are left for everything else.
+const MAX_BLOCKING_THREADS: usize = 1024;
+/// One thread scrapes more than a million samples a second.
+const MAX_SCRAPE_THREADS: usize = 16;
 /// How long each part may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a process without configuration scrapes itself quickly, milliseconds.
@@ -84,21 +87,27 @@ pub fn run(mut flags: Flags) -> u8 {
     }
     flags.settle();
     crate::net::tls::install_crypto_provider();
-    let runtimes = threads("work").and_then(|work| Ok((work, threads("web")?)));
-    let (work, web) = match runtimes {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let scrape_threads = (cores / 2).clamp(1, MAX_SCRAPE_THREADS);
+    let runtimes = threads("work", cores)
+        .and_then(|work| Ok((work, threads("web", cores)?, threads("scrape", scrape_threads)?)));
+    let (work, web, scraping) = match runtimes {
         Ok(runtimes) => runtimes,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
     };
-    let code = work.block_on(serve(flags, without_config, web.handle()));
-    web.shutdown_timeout(Duration::from_secs(1));
-    work.shutdown_timeout(Duration::from_secs(1));
+    let code = work.block_on(serve(flags, without_config, web.handle(), scraping.handle()));
+    for runtime in [web, scraping, work] {
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
     code
 }
 
-/// A runtime. There are two, so that scrapes and rules do not queue behind the requests of a flood.
-fn threads(name: &str) -> std::io::Result<Runtime> {
+/// A runtime. There are three: scrapes and rules do not queue behind the requests of a flood, and scrapes store what they
+/// fetched where they are, a fraction of a millisecond each, without anybody else waiting for that.
+fn threads(name: &str, workers: usize) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(workers)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_name(name)
         .build()
@@ -129,7 +138,7 @@ impl Signals {
     }
 }
 
-async fn serve(flags: Flags, without_config: bool, web: &Handle) -> u8 {
+async fn serve(flags: Flags, without_config: bool, web: &Handle, scraping: &Handle) -> u8 {
     let build = build_info();
     tracing::info!(
         mode = if flags.bool("agent") { "agent" } else { "server" },
@@ -211,7 +220,7 @@ async fn serve(flags: Flags, without_config: bool, web: &Handle) -> u8 {
     let web = web.spawn(server::serve(listeners, app, server_options, stop_web.clone()));
 
     let started = tokio::select! {
-        started = start(&flags, &api, &running, &clock) => started,
+        started = start(&flags, &api, &running, &clock, scraping) => started,
         () = signals.stop() => {
             // Whatever is being opened looks like a crash to the next start, and that is safe.
             return 0;
@@ -258,6 +267,7 @@ async fn start(
     api: &Arc<Api>,
     running: &Arc<RunningConfig>,
     clock: &Arc<dyn Clock>,
+    scraping: &Handle,
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
@@ -295,6 +305,7 @@ async fn start(
         Arc::clone(clock),
         Arc::clone(registry),
         options::scrape(flags, &config),
+        scraping.clone(),
     );
     let template_failures = registry.counter(
         "prometheus_template_text_expansion_failures_total",

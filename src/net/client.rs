@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::body::{BodyBuffer, DEFAULT_MAX_BODY, check_size};
+use super::body::{BodyBuffer, DEFAULT_MAX_BODY, Limit, check_size};
 use super::cloud::{Authenticator, Outgoing};
 use super::dialer::{Dialer, RoundRobin};
 use super::error::NetError;
@@ -27,6 +27,18 @@ use crate::telemetry::spans::{Span, SpanContext, SpanKind};
 
 /// Redirects that are followed at most, as in Go.
 const MAX_REDIRECTS: usize = 10;
+
+/// Bodies up to here are decompressed where they were received, bytes on the wire.
+const SMALL_WIRE: usize = 128 << 10;
+
+/// Runs what takes long without holding up other tasks.
+pub(crate) fn beside_others<R>(work: impl FnOnce() -> R) -> R {
+    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
 
 /// What the user of a client decides, as opposed to its configuration.
 #[derive(Debug, Clone)]
@@ -408,11 +420,14 @@ impl HttpClient {
             reason: e.to_string(),
         })?;
         body.clear();
-        let (timeout, method, text) = (request.timeout, go_method(&request.method), shown(&url));
+        let (timeout, method, text) = (request.timeout, go_method(&request.method), request.url);
         let mut span = traced(&mut request, &url)?;
         let result = match tokio::time::timeout(timeout, self.exchange(request, url, body)).await {
             Ok(result) => result,
-            Err(_) => Err(NetError::Timeout { method, url: text, after: timeout }),
+            Err(_) => {
+                let url = Url::parse(text).map(|url| shown(&url)).unwrap_or_default();
+                Err(NetError::Timeout { method, url, after: timeout })
+            }
         };
         match &result {
             Ok(fetched) => {
@@ -462,7 +477,10 @@ impl HttpClient {
         first: Url,
         body: &mut BodyBuffer,
     ) -> Result<Fetched, NetError> {
-        let max_body = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
+        let limit = match request.max_body {
+            0 => Limit { bytes: DEFAULT_MAX_BODY, is_own: false },
+            bytes => Limit { bytes, is_own: true },
+        };
         let Answer { mut response, method, url } = self.respond(request, first).await?;
         let status = response.status();
         let encoding = response
@@ -472,11 +490,15 @@ impl HttpClient {
             .unwrap_or_default()
             .to_owned();
         while let Some(chunk) = response.chunk().await.map_err(|e| request_error(&method, &url, &e))? {
-            check_size(body.wire.len() + chunk.len(), max_body)?;
-            body.wire.extend_from_slice(&chunk);
+            body.push_wire(&chunk, limit)?;
         }
         let has_body = method != Method::HEAD && !body.wire.is_empty();
-        body.decode(if has_body { &encoding } else { "" }, max_body)?;
+        let encoding = if has_body { encoding.as_str() } else { "" };
+        if body.wire_len() > SMALL_WIRE {
+            beside_others(|| body.decode(encoding, limit))?;
+        } else {
+            body.decode(encoding, limit)?;
+        }
         let headers = std::mem::take(response.headers_mut());
         Ok(Fetched {
             status,

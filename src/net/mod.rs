@@ -17,6 +17,8 @@ mod error;
 mod jwt;
 /// Tokens by client credentials or signed assertion.
 pub mod oauth2;
+/// Memory that bodies share.
+mod room;
 /// Credentials and their files.
 pub mod secrets;
 /// Signing for AWS.
@@ -25,7 +27,9 @@ pub mod sigv4;
 pub mod tls;
 
 pub use body::BodyBuffer;
+pub(crate) use client::beside_others;
 pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
 pub use dialer::Dialer;
 pub use error::NetError;
+pub use room::BodyRoom;
 pub use tls::install_crypto_provider;

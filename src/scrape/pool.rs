@@ -153,6 +153,7 @@ impl ScrapePool {
         buffers: Arc<BufferPool>,
         shutdown: CancellationToken,
         tasks: TaskTracker,
+        runtime: Handle,
     ) -> Arc<Self> {
         let metrics = shared.metrics.pool(&settings.config.job_name);
         metrics.target_limit.set(settings.config.target_limit as f64);
@@ -169,7 +170,7 @@ impl ScrapePool {
             inner: Mutex::default(),
             shutdown,
             tasks,
-            runtime: Handle::current(),
+            runtime,
         })
     }
 
@@ -249,11 +250,15 @@ impl ScrapePool {
             }
         }
         self.metrics.targets.set(targets.len() as f64);
+        // The last of those that ended with the same series goes first.
+        let ending = inner.ending.iter().filter_map(Weak::upgrade);
+        let ending: HashMap<u64, Arc<ScrapeLoop>> =
+            ending.map(|old| (old.target.series_identity, old)).collect();
         for (id, target) in targets {
             if inner.loops.contains_key(&id) {
                 continue;
             }
-            let running = self.start(&inner.ending, target);
+            let running = self.start(ending.get(&target.series_identity), target);
             inner.loops.insert(id, running);
         }
         drop(inner);
@@ -262,11 +267,7 @@ impl ScrapePool {
     }
 
     /// Starts a loop; one that just ended for the same series hands over what it remembers.
-    fn start(&self, ending: &[Weak<ScrapeLoop>], target: Arc<Target>) -> Running {
-        let before = ending
-            .iter()
-            .filter_map(Weak::upgrade)
-            .rfind(|old| old.target.series_identity == target.series_identity);
+    fn start(&self, before: Option<&Arc<ScrapeLoop>>, target: Arc<Target>) -> Running {
         let (memory, last) = match before {
             Some(before) => {
                 before.end_quietly();

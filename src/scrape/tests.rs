@@ -197,6 +197,7 @@ impl Bench {
             Arc::new(BufferPool::default()),
             tokio_util::sync::CancellationToken::new(),
             tokio_util::task::TaskTracker::new(),
+            tokio::runtime::Handle::current(),
         );
         let scrape_loop =
             ScrapeLoop::new(target, Arc::clone(&pool.shared), Arc::default(), LastScrape::default());

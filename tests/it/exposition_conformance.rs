@@ -78,7 +78,7 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn help(&mut self, family: &str, text: &str, _: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
         self.entries.push(json!({"kind": "help", "name": family, "text": text}));
         Ok(())
     }

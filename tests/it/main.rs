@@ -26,6 +26,7 @@ mod promqltest;
 mod query_death;
 mod query_limits;
 mod relabel_conformance;
+mod reload_many;
 mod remote_messages;
 mod remote_read;
 mod remote_write;

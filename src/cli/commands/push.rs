@@ -175,7 +175,7 @@ struct Packer<'a> {
 }
 
 impl Sink for Packer<'_> {
-    fn help(&mut self, family: &str, text: &str, _line: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
         self.families.of(family).help = text.into();
         Ok(())
     }

@@ -3,9 +3,11 @@
 //!
 //! The parsers walk bytes and never allocate per line. Text formats ask the sink first whether the line begins
 //! with the series it expects next ([`Sink::expected`]); if so only the number is parsed. Otherwise the series text
-//! is checked by the full grammar and handed over as a [`SeriesView`], which yields labels on demand. None of the
+//! is checked by the full grammar and handed over as a [`SeriesView`], which yields labels on demand. The lines of
+//! metadata before a family are asked about in the same way ([`Sink::expected_metadata`]). None of the
 //! parsers recurses, so no body can exhaust the stack.
 
+mod around;
 mod content_type;
 mod labels;
 mod nhcb;
@@ -14,6 +16,8 @@ mod openmetrics;
 mod protobuf;
 mod series_text;
 mod text;
+#[cfg(test)]
+mod twin;
 mod wire;
 
 pub use content_type::{Format, FormatChoice, accept_header, choose_format, protocol_format};
@@ -94,14 +98,21 @@ const FAMILY_SUFFIXES: [&[u8]; 8] =
     [b"_bucket", b"_count", b"_sum", b"_total", b"_created", b"_info", b"_gcount", b"_gsum"];
 
 impl Family {
-    /// Speaks of `name` from now on; forgets type and unit if that is another family.
-    fn enter(&mut self, name: &str) {
-        if self.name != name {
-            self.name.clear();
-            self.name.push_str(name);
-            self.metric_type = MetricType::Unknown;
-            self.unit.clear();
+    /// Speaks of `name` from now on; forgets type and unit if that is another family, and says whether it is.
+    fn enter(&mut self, name: &str) -> bool {
+        if self.name == name {
+            return false;
         }
+        self.clear();
+        self.name.push_str(name);
+        true
+    }
+
+    /// Speaks of no family.
+    fn clear(&mut self) {
+        self.name.clear();
+        self.metric_type = MetricType::Unknown;
+        self.unit.clear();
     }
 
     /// Whether a series of this name belongs to the family.
@@ -184,7 +195,9 @@ impl<'a> SeriesView<'a> {
         }
         out.sort()?;
         let family = self.family;
-        if family.name.is_empty() || !family.owns(out.get(crate::model::METRIC_NAME)) {
+        let matters = self.options.type_and_unit_labels
+            || matches!(family.metric_type, MetricType::Histogram | MetricType::Summary);
+        if !matters || family.name.is_empty() || !family.owns(out.get(crate::model::METRIC_NAME)) {
             return Ok(());
         }
         match family.metric_type {
@@ -226,15 +239,21 @@ pub trait Sink {
         None
     }
 
-    /// Whether the whole metadata line (without line feed) is the one seen last time at this place, so that
-    /// [`Sink::help`] need not be called.
-    fn expected_help(&mut self, line: &[u8]) -> bool {
-        let _ = line;
-        false
+    /// `rest` starts at a line of metadata of a text format. If it starts with lines handed to
+    /// [`Sink::metadata_block`] before, of another family than the one that metadata spoke of last, and the sink has
+    /// nothing to learn from them: their length and the family's type.
+    fn expected_metadata(&mut self, rest: &[u8]) -> Option<(usize, MetricType)> {
+        let _ = rest;
+        None
     }
 
-    /// A HELP text; `line` is the line that [`Sink::expected_help`] will be asked about, empty in protobuf.
-    fn help(&mut self, family: &str, text: &str, line: &[u8]) -> Result<(), Stop>;
+    /// The lines behind the calls just made, which say all there is about `family`, with their line feeds.
+    fn metadata_block(&mut self, lines: &[u8], family: &Family) {
+        let _ = (lines, family);
+    }
+
+    /// A HELP text.
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop>;
 
     /// A TYPE.
     fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop>;

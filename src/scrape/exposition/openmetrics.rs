@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::around::{Around, Nobody, Said};
 use super::number::{fast_float, parse_seconds};
-use super::series_text::{self, Utf8, walk};
+use super::series_text::{self, Utf8, of_bytes, walk};
 use super::text::metadata_name;
 use super::{
     Family, Form, PairBuffer, ParseError, ParseOptions, SampleView, SeriesView, Sink, parse_float, unescape,
@@ -73,7 +74,7 @@ fn parse_exemplar(body: &[u8], brace: usize, utf8: Utf8) -> Result<(Exemplar, us
     let mut bad = None;
     // An exemplar has no metric name; told that there is one already, the walk refuses a quoted name.
     let end = series_text::walk_braces(body, brace, true, utf8, true, |part| {
-        bad = bad.take().or(series_text::put(part, &mut pairs).err());
+        bad = bad.take().or(series_text::put(part, &mut pairs, of_bytes(body)).err());
     })?;
     if let Some(error) = bad.or_else(|| pairs.sort().err()) {
         return Err(ParseError::Syntax(error.to_string()));
@@ -97,8 +98,7 @@ pub(super) fn parse<S: Sink>(
     line_start: &mut usize,
 ) -> Result<(), ParseError> {
     let created = if options.skip_created { created_lines(body) } else { Created::default() };
-    let mut family = Family::default();
-    let mut context = 0;
+    let mut around = Around::new();
     let mut name = String::new();
     let mut pairs = PairBuffer::default();
     let mut utf8 = None;
@@ -106,6 +106,11 @@ pub(super) fn parse<S: Sink>(
     while at < body.len() {
         *line_start = at;
         if body[at] == b'#' {
+            if let Some(len) = around.skip_known(body, at, options, sink, read_again) {
+                at += len;
+                continue;
+            }
+            around.catch_up(read_again);
             let end = memchr::memchr(b'\n', &body[at..]).map(|found| at + found);
             let line = &body[at..end.unwrap_or(body.len())];
             if line == b"# EOF" {
@@ -119,11 +124,15 @@ pub(super) fn parse<S: Sink>(
             let Some(end) = end else {
                 return Err(unexpected("a valid start token", body, at));
             };
-            metadata(line, &mut family, &mut name, sink)?;
-            context = family.context(options);
+            let said = metadata(line, &mut around.family, &mut name, sink)?;
+            around.note(at, said, options);
             at = end + 1;
+            if body.get(at) != Some(&b'#') {
+                around.lines_end(body, at, sink);
+            }
             continue;
         }
+        let context = around.context;
         let utf8 = *utf8.get_or_insert_with(|| match std::str::from_utf8(body) {
             Ok(_) => Utf8::Checked,
             Err(_) => Utf8::Unchecked,
@@ -134,17 +143,14 @@ pub(super) fn parse<S: Sink>(
         let (text_end, tail) = match known {
             Some(known) => known,
             None => {
+                around.catch_up(read_again);
                 let text_end = walk(body, at, true, utf8, |_| {})?;
                 (text_end, tail(body, text_end, utf8)?)
             }
         };
-        let view = SeriesView {
-            text: &body[at..text_end],
-            form: Form::OpenMetrics,
-            family: &family,
-            options,
-            context,
-        };
+        let family = &around.family;
+        let view =
+            SeriesView { text: &body[at..text_end], form: Form::OpenMetrics, family, options, context };
         let mut start_ms = 0;
         if options.skip_created && has_created(family.metric_type) {
             // A fault of the labels comes to light when the sink asks for them.
@@ -165,13 +171,17 @@ pub(super) fn parse<S: Sink>(
     Err(ParseError::Syntax("data does not end with # EOF".into()))
 }
 
+/// Reads a line that was read before without a fault.
+fn read_again(line: &[u8], family: &mut Family) {
+    let _ = metadata(line, family, &mut String::new(), &mut Nobody);
+}
+
 fn metadata<S: Sink>(
     line: &[u8],
     family: &mut Family,
     name: &mut String,
     sink: &mut S,
-) -> Result<(), ParseError> {
-    let known_help = line.starts_with(b"# HELP ") && sink.expected_help(line);
+) -> Result<Said, ParseError> {
     let (Some(keyword), Some(b' ')) = (line.get(..6), line.get(6)) else {
         return Err(unexpected("a valid start token", line, 0));
     };
@@ -186,9 +196,8 @@ fn metadata<S: Sink>(
         return Err(ParseError::Syntax(missing.into()));
     }
     let text = &line[end + 1..];
-    family.enter(name);
+    let entered = family.enter(name);
     match keyword {
-        b"# HELP" if known_help => {}
         b"# HELP" => {
             let text = std::str::from_utf8(text).map_err(|_| {
                 let shown = super::excerpt(text);
@@ -196,7 +205,7 @@ fn metadata<S: Sink>(
             })?;
             name.clear();
             unescape(text, true, name);
-            sink.help(&family.name, name, line)?;
+            sink.help(&family.name, name)?;
         }
         b"# TYPE" => {
             family.metric_type = metric_type(text)?;
@@ -217,7 +226,7 @@ fn metadata<S: Sink>(
             sink.unit(&family.name, unit)?;
         }
     }
-    Ok(())
+    Ok(Said { entered, typed: keyword == b"# TYPE" })
 }
 
 fn metric_type(text: &[u8]) -> Result<MetricType, ParseError> {
@@ -266,7 +275,7 @@ struct CreatedSink {
 }
 
 impl Sink for CreatedSink {
-    fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), super::Stop> {
+    fn help(&mut self, _: &str, _: &str) -> Result<(), super::Stop> {
         Ok(())
     }
 

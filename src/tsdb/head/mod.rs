@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -88,6 +88,8 @@ pub struct Head {
     pub changes: Arc<Changes>,
     /// Open batches.
     pub(super) appenders: AtomicU64,
+    /// How many samples batches have had lately.
+    pub(super) batch_len: AtomicUsize,
 }
 
 impl Head {
@@ -113,6 +115,7 @@ impl Head {
             metrics,
             changes: Arc::default(),
             appenders: AtomicU64::new(0),
+            batch_len: AtomicUsize::new(0),
         });
         let names: Arc<dyn SeriesNames> = Arc::clone(&head) as Arc<dyn SeriesNames>;
         head.wal.set_names(Arc::downgrade(&names));
