@@ -230,6 +230,8 @@ pub struct SelectHints {
     pub projection: Option<Projection>,
     /// Only count and sum of histograms are needed, not the buckets.
     pub skip_histogram_buckets: bool,
+    /// Only timestamps and staleness markers are needed: any other float may come as any other float.
+    pub presence_alone: bool,
     /// At most this many series are needed, 0 = all.
     pub limit: usize,
     /// The same selection is asked for again and again, as rules do: its series are worth remembering.
@@ -284,6 +286,11 @@ pub trait SeriesSet: Send + Sync {
 
     /// Labels of series `i` (all, or at least the projection that was asked for).
     fn labels(&self, i: usize) -> Labels;
+
+    /// Whether these are the labels of series `i`; may be cheaper than making them.
+    fn is(&self, i: usize, labels: &Labels) -> bool {
+        self.labels(i) == *labels
+    }
 
     /// Replaces the content of `out` by the samples of series `i` in `[min_t_ms, max_t_ms]`, stale markers included.
     fn samples(

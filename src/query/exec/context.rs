@@ -111,6 +111,7 @@ struct SelectionKey {
     matchers: Vec<Matcher>,
     start_ms: i64,
     end_ms: i64,
+    presence_alone: bool,
     projected: bool,
 }
 
@@ -249,6 +250,7 @@ impl Context {
             matchers: matchers.to_vec(),
             start_ms: hints.start_ms,
             end_ms: hints.end_ms,
+            presence_alone: hints.presence_alone,
             projected: hints.projection.is_some() || hints.skip_histogram_buckets,
         };
         if !key.projected

@@ -55,6 +55,7 @@ pub fn select(
         function: selector.function.clone(),
         projection: selector.projection.clone(),
         skip_histogram_buckets: selector.skip_buckets,
+        presence_alone: selector.presence_alone,
         limit: 0,
         repeats: ctx.repeats,
     };
@@ -124,11 +125,13 @@ impl SelectorNode {
     /// Floats alone: one pass over samples and steps.
     fn fill_floats(&self, buffer: &SampleBuffer, out: &mut Column) -> u64 {
         let lookback = self.ctx.rules.lookback_ms;
-        let (t, v) = (&buffer.timestamps[..], &buffer.values[..]);
+        let (t, v) = (&buffer.timestamps[..], &buffer.values[..buffer.timestamps.len()]);
         let mut next = 0;
         let mut looked_at = 0;
-        for step in 0..self.axis.n {
-            let at = self.shift.apply(self.axis.time(step));
+        let mut time = self.axis.start;
+        for value in &mut out.values {
+            let at = self.shift.apply(time);
+            time = time.saturating_add(self.axis.step);
             // With a fixed `@` the time stands still; otherwise it only grows.
             while next < t.len() && t[next] <= at {
                 next += 1;
@@ -138,7 +141,7 @@ impl SelectorNode {
                 continue;
             }
             looked_at += 1;
-            out.values[step] = match self.take {
+            *value = match self.take {
                 Take::Value => v[i],
                 Take::Timestamp => t[i] as f64 / 1000.0,
                 Take::StartTimestamp => seconds(buffer.float_start_ts.get(i)),

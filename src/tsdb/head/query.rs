@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::chunk::float::FloatDecoder;
 use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
+use super::super::index::PairId;
 use super::super::memory::read_hint;
 use super::Head;
 use super::chunks::{ChunkRef, Encoding, StoredChunk};
@@ -136,6 +138,26 @@ impl SeriesData {
             }
         })
     }
+}
+
+/// The first label of a series, which is its name as a rule.
+fn first_pair(state: &State, slot: u32) -> Option<PairId> {
+    state.series(slot)?.pairs.first().copied()
+}
+
+/// Where the first labels of the series stand in order. Most comparisons of label sets end at their first label: with
+/// its rank at hand they look at no text.
+fn ranks_of_first_pairs(state: &State, slots: &[u32]) -> Map<PairId, u32> {
+    let mut ranks: Map<PairId, u32> = Map::default();
+    for pair in slots.iter().filter_map(|slot| first_pair(state, *slot)) {
+        ranks.entry(pair).or_insert(0);
+    }
+    let mut pairs: Vec<PairId> = ranks.keys().copied().collect();
+    pairs.sort_unstable_by_key(|pair| state.index.text(*pair));
+    for (rank, pair) in pairs.into_iter().enumerate() {
+        ranks.insert(pair, rank as u32);
+    }
+    ranks
 }
 
 fn damaged(error: Damaged) -> StorageError {
@@ -284,11 +306,13 @@ impl HeadView {
     pub fn series(&self, matchers: &[Matcher]) -> Vec<(Labels, SeriesRef)> {
         let state = self.head.state.read();
         let slots = self.slots(&state, matchers);
-        let mut series: Vec<(Labels, SeriesRef)> =
-            slots.into_iter().map(|slot| (state.labels(slot), state.reference(slot))).collect();
+        let ranks = ranks_of_first_pairs(&state, &slots);
+        let rank = |slot: u32| first_pair(&state, slot).and_then(|pair| ranks.get(&pair)).copied();
+        let mut series: Vec<(Option<u32>, Labels, SeriesRef)> =
+            slots.into_iter().map(|slot| (rank(slot), state.labels(slot), state.reference(slot))).collect();
         drop(state);
-        series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        series
+        series.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        series.into_iter().map(|(_, labels, reference)| (labels, reference)).collect()
     }
 
     /// The same for matchers that come again and again, with the newest samples of the series.
