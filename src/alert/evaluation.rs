@@ -136,7 +136,7 @@ fn finish(task: &Task, moment: &Moment, context: &GroupContext) -> Finished {
         "name",
         match task {
             Task::Record(spec) => spec.name.as_str(),
-            Task::Alert(spec) => spec.name.as_str(),
+            Task::Alert(spec, _) => spec.name.as_str(),
         },
     );
     let trace = span.context();
