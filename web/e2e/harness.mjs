@@ -54,7 +54,7 @@ export const open = (page, path) => page.goto(base + path, { waitUntil: "load" }
 export async function settled(page) {
   await page.waitForSelector("main h1, main .panel", { state: "attached" });
   await page.waitForFunction(() => !document.querySelector("main .placeholder, .busy-line.on"), null, {
-    timeout: 20_000,
+    timeout: 40_000,
   });
 }
 
@@ -82,7 +82,7 @@ export function picture(page, name) {
 }
 
 /** Asks until the answer is true. */
-export async function until(what, ask, limit = 20_000) {
+export async function until(what, ask, limit = 40_000) {
   const end = Date.now() + limit;
   for (;;) {
     if (await ask()) return;
@@ -161,7 +161,7 @@ export async function runAll(only) {
     });
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
+    page.setDefaultTimeout(40_000);
     const trouble = [];
     const notes = [];
     page.on(

@@ -123,9 +123,13 @@ test("cursors of two panels move together", async (page) => {
   await open(page, `${q("up")}&g1.expr=${encodeURIComponent(RATE)}&g1.tab=graph&g1.range_input=5m`);
   await page.waitForFunction(() => document.querySelectorAll(".u-over").length === 2);
   await page.waitForSelector(".panel:nth-of-type(2) .legend-name");
-  const box = await page.locator(".u-over").first().boundingBox();
-  await page.mouse.move(box.x + box.width - 20, box.y + 60);
-  await page.waitForFunction(() => document.querySelectorAll(".tip").length === 2);
+  // Charts that are drawn again meanwhile forget the mouse until it moves.
+  let shift = 0;
+  await until("two tips", async () => {
+    const box = await page.locator(".u-over").first().boundingBox();
+    await page.mouse.move(box.x + box.width - 20 - (shift++ % 5), box.y + 60);
+    return (await page.locator(".tip").count()) === 2;
+  });
 });
 
 test("keys move and zoom all panels; the zone switch leaves the address alone", async (page) => {
@@ -140,8 +144,12 @@ test("keys move and zoom all panels; the zone switch leaves the address alone", 
   const address = page.url();
   const field = page.locator('.panel input[aria-label="End"] >> nth=0');
   const before = await field.inputValue();
-  await page.click("header >> text=/UTC[+−]/");
-  await until("the other zone", async () => (await field.inputValue()) !== before);
+  const offset = page.locator("header >> text=/UTC[+−]/");
+  await until("the other zone", async () => {
+    // A click that meets a button while it is drawn again is lost.
+    if (await offset.count()) await offset.click();
+    return (await field.inputValue()) !== before;
+  });
   check(page.url() === address, "the address follows the zone");
 });
 
