@@ -2,12 +2,14 @@
 """Storage, side by side: the same six recorded hours by remote write, then disk, memory, restarts and look-ups.
 
 `benches/peers/storage.py --peers DIR --corpus DIR --record storage` after
-`cargo build --release --bin meerkat --example replay`; takes about six minutes on two cores.
+`cargo build --release --bin meerkat --example replay`; takes about ten minutes on two cores. What `cargo bench --bench
+head` measured before is added: nanoseconds by sample and codec.
 
 One server after the other gets the samples in requests of remote write 1.0 with snappy, oldest first, as fast as it
 takes them; their times lie in the last hours, so that each server writes its blocks as it would in operation. Then it
 is left alone until it is at rest, its files are counted, it is stopped and killed and asked for old data, and at last
-a million series with as many values of one label are written into a data directory of their own and looked up.
+a million series with as many values of one label are written into a data directory of their own, looked up, killed and
+stopped.
 """
 
 import argparse
@@ -35,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", type=int, default=8, help="targets of each job")
     parser.add_argument("--interval", type=int, default=15, help="scrape interval, seconds")
-    parser.add_argument("--hours", type=int, default=6)
+    parser.add_argument("--hours", type=int, default=6, help="recorded hours to send, 0 = none")
     parser.add_argument("--scrapes", type=int, default=10, help="samples of a series in one request")
     parser.add_argument("--many", type=int, default=MANY, help="series of the look-ups, 0 = none")
     parser.add_argument("--settle", type=int, default=75, help="most seconds to wait until a server is at rest")
@@ -52,7 +54,9 @@ def main() -> None:
     begun = time.monotonic()
     try:
         for name, binary in common.binaries(arguments).items():
-            row = {"server": name} | corpus(name, binary, work, arguments)
+            row = {"server": name}
+            if arguments.hours:
+                row |= corpus(name, binary, work, arguments)
             if arguments.many:
                 row |= look_ups(name, binary, work, arguments)
             rows.append(row)
@@ -60,7 +64,7 @@ def main() -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table = transpose(rows)
-    samples = rows[0]["million samples"] if rows else "-"
+    samples = rows[0].get("million samples", "no") if rows else "-"
     notes = [
         f"{arguments.targets} targets of each recording every {arguments.interval} s for {arguments.hours} h, "
         f"{samples} million samples, sent by remote write 1.0 with snappy in requests of 1,000 series with "
@@ -69,14 +73,27 @@ def main() -> None:
         "",
         "Disk in blocks is what is left after flushing and merging, by the samples in it (of VictoriaMetrics the whole "
         "data directory after a forced merge); log is what was written into the write-ahead log, by sample. Restart times "
-        "end when a query over the oldest data answers. Look-ups are medians over five requests, on "
-        f"{arguments.many:,} series of which each has its own value of one label.",
+        "end when the server says that it is ready and when a query over the oldest data answers. Look-ups are medians over five requests, on "
+        f"{arguments.many:,} series with ten labels of which each has its own value of one.",
     ]
+    notes += codecs()
     if arguments.record:
         common.record(arguments.record, "Storage side by side", table, notes)
     else:
         common.print_table(table)
         print("\n".join(notes))
+
+
+def codecs() -> list[str]:
+    """What criterion measured last, as a table; nothing if it never ran here."""
+    rows = []
+    for file in sorted((common.ROOT / "target/criterion").glob("*/*/new/estimates.json")):
+        what = json.loads(file.with_name("benchmark.json").read_text())
+        if what["group_id"] in ("float chunk", "block column", "head"):
+            ns = json.loads(file.read_text())["median"]["point_estimate"]
+            elements = (what["throughput"] or {}).get("Elements", 1)
+            rows.append(f"| {what['group_id']} | {what['function_id']} | {ns / elements:.2f} |")
+    return ["", "| part | what | ns per sample |", "|---|---|---|", *rows] if rows else []
 
 
 def transpose(rows: list[dict]) -> list[dict]:
@@ -129,16 +146,32 @@ class Server:
             time.sleep(2)
             quiet = quiet + 1 if self.cpu() - before < 0.1 else 0
 
-    def until_answer(self, expression: str, at: float) -> float:
+    def restart(self, sig: int, expression: str, at: float) -> dict:
+        """Stops and starts; seconds until it says that it is ready and until old data is served, and its memory."""
+        before, peak_before = self.process.memory_bytes(), self.peak()
+        stopped = self.process.stop(sig)
         started = time.monotonic()
-        while time.monotonic() - started < 180:
-            try:
-                if common.query(self.base, expression, at):
-                    return time.monotonic() - started
-            except (OSError, KeyError, ValueError):
-                pass
-            time.sleep(0.01)
-        return float("nan")
+        self.start()
+        seconds = {}
+        ready = common.ready_url(self.name, self.port)
+        for what, asked in [("ready", lambda: common.get(ready)), ("data", lambda: self.one(expression, at))]:
+            while what not in seconds and time.monotonic() - started < 180:
+                try:
+                    if asked() is not None:
+                        seconds[what] = time.monotonic() - started
+                except (OSError, KeyError, ValueError):
+                    time.sleep(0.005)
+        what = "clean stop" if sig == signal.SIGTERM else "kill -9"
+        row = {
+            f"after {what}: ready, s": f"{seconds.get('ready', float('nan')):.2f}",
+            f"after {what}: old data, s": f"{seconds.get('data', float('nan')):.2f}",
+            f"after {what}: CPU-s": f"{self.cpu():.2f}",
+            f"after {what}: peak RSS MiB (before: now, peak)": f"{self.peak()} ({before >> 20}, {peak_before})",
+        }
+        return row | ({"clean stop itself, s": f"{stopped:.2f}"} if sig == signal.SIGTERM else {})
+
+    def one(self, expression: str, at: float):
+        return common.query(self.base, expression, at) or None
 
 
 def blocks(data: pathlib.Path) -> tuple[int, int]:
@@ -214,12 +247,9 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         }
         # The oldest data, and a moment for what was written last to be on disk everywhere.
         oldest = end - arguments.hours * 3600 + 60
-        for what, sig in [("clean stop", signal.SIGTERM), ("kill -9", signal.SIGKILL)]:
-            stopped = server.process.stop(sig)
-            server.start()
-            row[f"restart after {what}, s"] = f"{server.until_answer('count(go_info)', oldest):.2f}"
-            if sig == signal.SIGTERM:
-                row["clean stop itself, s"] = f"{stopped:.2f}"
+        for sig in [signal.SIGTERM, signal.SIGKILL]:
+            again = server.restart(sig, "count(go_info)", oldest)
+            row |= {f"six hours, {what}": value for what, value in again.items()}
         return row
     finally:
         server.process.stop(signal.SIGKILL)
@@ -254,13 +284,16 @@ def many_series(count: int, t_ms: int):
     def label(name: str, value: str) -> bytes:
         return field(0x0A, field(0x0A, name.encode()) + field(0x12, value.encode()))
 
-    name, job = label("__name__", "many"), label("job", "many")
+    name = label("__name__", "many") + label("cluster", "eu-west-1") + label("container", "exporter")
+    name += label("endpoint", "metrics")
     groups = [label("group", f"group-{g:03}") for g in range(1000)]
+    job = label("instance", "host-1.example.org:9100") + label("job", "many") + label("namespace", "default")
+    pods = [label("pod", f"exporter-{p:03}") for p in range(100)]
     sample = field(0x12, b"\x09" + b"\x00" * 6 + b"\xf0\x3f" + b"\x10" + varint(t_ms))
     for first in range(0, count, PER_REQUEST):
         out = bytearray()
         for i in range(first, min(first + PER_REQUEST, count)):
-            out += field(0x0A, name + groups[i % 1000] + job + label("uid", f"user-{i:07}") + sample)
+            out += field(0x0A, name + groups[i % 1000] + job + pods[i // 1000 % 100] + label("uid", f"user-{i:07}") + sample)
         yield snappy(bytes(out))
 
 
@@ -281,11 +314,15 @@ def look_ups(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
     try:
         server.ready()
         # Some servers hide the newest samples for a while.
-        now = int(time.time()) - 120
+        now = int(time.time()) - 180
         cpu, before = server.cpu(), server.process.memory_bytes()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
-            for body in many_series(arguments.many, now * 1000):
-                post(connection, body)
+
+        def write(at: int) -> None:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
+                for body in many_series(arguments.many, at * 1000):
+                    post(connection, body)
+
+        write(now)
         cpu = server.cpu() - cpu
         grown = server.process.memory_bytes() - before
         if name == "victoria-metrics":
@@ -319,11 +356,17 @@ def look_ups(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
             "all values of the label, ms": f"{1000 * seconds('/api/v1/label/uid/values'):.0f}",
             "100 values of the label, ms": f"{1000 * seconds('/api/v1/label/uid/values', limit=100):.1f}",
         }
-        for what, sig in [("clean stop", signal.SIGTERM), ("kill -9", signal.SIGKILL)]:
-            server.process.stop(sig)
-            server.start()
-            took = server.until_answer('many{uid="user-0000007"}', now + 30)
-            row[f"restart with a million series after {what}, s"] = f"{took:.2f}"
+        # A little log behind the last checkpoint, as there always is.
+        server.reset_peak()
+        write(now + 15)
+        write(now + 30)
+        for sig in [signal.SIGKILL, signal.SIGTERM]:
+            again = server.restart(sig, 'many{uid="user-0000007"}', now + 10)
+            row |= {f"a million series, {what}": value for what, value in again.items()}
+            # Whoever is back takes samples of the series that it had.
+            begun = time.monotonic()
+            write(now + (45 if sig == signal.SIGKILL else 60))
+            row[f"a million series, after {sig.name}: first samples, s"] = f"{time.monotonic() - begun:.2f}"
         return row
     finally:
         server.process.stop(signal.SIGKILL)
