@@ -1,6 +1,7 @@
 //! Reading the head: a view remembers the last commit it may see; series are copied out one by one under a short
 //! lock and decoded outside of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,11 +12,12 @@ use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
 use super::super::memory::read_hint;
+use super::Head;
 use super::chunks::{ChunkRef, Encoding, StoredChunk};
 use super::flush::RawSamples;
-use super::series::{LateSample, Series, decode};
+use super::isolation::{Hidden, Isolation};
+use super::series::{LateSample, decode};
 use super::state::State;
-use super::{Head, isolation::Hidden};
 use crate::model::metadata::Exemplar;
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, Matcher, SampleBuffer};
@@ -200,20 +202,35 @@ impl HeadView {
         }
         let isolation = self.head.isolation.read();
         let isolation = isolation.hides_anything().then_some(&*isolation);
-        let may_have = |slot: u32, series: &Series| {
-            if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
-                return false;
-            }
-            let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
-            if hidden == Hidden::default() {
-                return true;
-            }
-            // Something is hidden: is anything left?
-            let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
-            in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
-        };
         let selected = state.index.select(matchers);
-        selected.iter().filter(|slot| state.series(*slot).is_some_and(|s| may_have(*slot, s))).collect()
+        selected.iter().filter(|slot| self.may_show(state, isolation, *slot)).collect()
+    }
+
+    /// Whether the series in a slot may have samples in the view.
+    fn may_show(&self, state: &State, isolation: Option<&Isolation>, slot: u32) -> bool {
+        let Some(series) = state.series(slot) else { return false };
+        if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
+            return false;
+        }
+        let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
+        if hidden == Hidden::default() {
+            return true;
+        }
+        // Something is hidden: is anything left?
+        let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
+        in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
+    }
+
+    /// What `ask` finds out about the series that may have samples in the view, told which those are.
+    fn of_shown<'s>(
+        &self,
+        state: &'s State,
+        ask: impl FnOnce(&dyn Fn(u32) -> bool) -> Vec<&'s str>,
+    ) -> Vec<&'s str> {
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        let shown = |slot: u32| self.may_show(state, isolation, slot);
+        if self.min_t_ms > self.max_t_ms { Vec::new() } else { ask(&shown) }
     }
 
     /// References and labels of the selected series, sorted by labels.
@@ -311,24 +328,16 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
-        let mut pairs: Vec<u32> = Vec::new();
-        for slot in self.0.slots(&state, matchers) {
-            pairs.extend(state.series(slot).into_iter().flat_map(|s| s.pairs.iter()));
-            if pairs.len() > 1 << 20 {
-                pairs.sort_unstable();
-                pairs.dedup();
-            }
-        }
-        pairs.sort_unstable();
-        pairs.dedup();
-        let mut names: Vec<String> = pairs.into_iter().map(|id| state.index.text(id).0.to_owned()).collect();
+        let names = if matchers.is_empty() {
+            self.0.of_shown(&state, |shown| state.index.names_of(shown))
+        } else {
+            let pairs = self.pairs(&state, matchers, |_| true);
+            let names: BTreeSet<&str> = pairs.into_iter().map(|id| state.index.text(id).0).collect();
+            names.into_iter().collect()
+        };
+        let names = names.into_iter().map(str::to_owned).collect();
         drop(state);
-        names.sort_unstable();
-        names.dedup();
-        if hints.limit > 0 {
-            names.truncate(hints.limit);
-        }
-        Ok(names)
+        Ok(first_sorted(names, hints.limit))
     }
 
     fn label_values(
@@ -338,24 +347,43 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
-        let mut ids: Vec<u32> = Vec::new();
-        for slot in self.0.slots(&state, matchers) {
-            let pairs = state.series(slot).into_iter().flat_map(|s| s.pairs.iter());
-            ids.extend(pairs.filter(|id| state.index.text(**id).0 == name));
-            if ids.len() > 1 << 20 {
-                ids.sort_unstable();
-                ids.dedup();
+        let values = if matchers.is_empty() {
+            self.0.of_shown(&state, |shown| state.index.values_of(name, shown))
+        } else {
+            let pairs = self.pairs(&state, matchers, |id| state.index.text(id).0 == name);
+            pairs.into_iter().map(|id| state.index.text(id).1).collect()
+        };
+        let values = values.into_iter().map(str::to_owned).collect();
+        drop(state);
+        Ok(first_sorted(values, hints.limit))
+    }
+}
+
+/// The first of different texts in order; 0 = all.
+fn first_sorted(mut texts: Vec<String>, limit: usize) -> Vec<String> {
+    if (1..texts.len()).contains(&limit) {
+        texts.select_nth_unstable(limit);
+        texts.truncate(limit);
+    }
+    texts.sort_unstable();
+    texts
+}
+
+impl HeadQuerier {
+    /// The fitting label pairs of the selected series, each once.
+    fn pairs(&self, state: &State, matchers: &[Matcher], fits: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut pairs: Vec<u32> = Vec::new();
+        for slot in self.0.slots(state, matchers) {
+            let own = state.series(slot).into_iter().flat_map(|s| s.pairs.iter().copied());
+            pairs.extend(own.filter(|id| fits(*id)));
+            if pairs.len() > 1 << 20 {
+                pairs.sort_unstable();
+                pairs.dedup();
             }
         }
-        ids.sort_unstable();
-        ids.dedup();
-        let mut values: Vec<String> = ids.into_iter().map(|id| state.index.text(id).1.to_owned()).collect();
-        drop(state);
-        values.sort_unstable();
-        if hints.limit > 0 {
-            values.truncate(hints.limit);
-        }
-        Ok(values)
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs
     }
 }
 
