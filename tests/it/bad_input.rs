@@ -133,7 +133,10 @@ fn a_broken_configuration_does_not_replace_a_good_one() {
         let text = server.get("/api/v1/status/config").text();
         if text.contains("site: two") { Ok(()) } else { Err(text) }
     });
-    assert_eq!(metric(success), "1");
+    until("the success is told", PATIENCE, || match metric(success).as_str() {
+        "1" => Ok(()),
+        other => Err(other.to_owned()),
+    });
 }
 
 #[test]

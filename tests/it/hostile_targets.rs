@@ -146,27 +146,26 @@ fn hostile_targets_hurt_only_themselves() {
     });
     // Two have no limit of their own: 256 MiB each, twice while a buffer grows.
     assert!(most < 1500e6, "{most} bytes resident");
-    let targets = until("each one has an outcome", PATIENCE, || {
+    // On a busy machine a scrape may run into its timeout before it meets what is wrong; one of the next ones does.
+    let targets = until("each one has its own outcome", 2 * PATIENCE, || {
         let targets = target_health(at)?;
-        match targets.iter().find(|(_, health, _)| health == "unknown") {
-            Some(one) => Err(format!("{one:?}")),
-            None => Ok(targets),
-        }
+        let wrong: Vec<String> = targets
+            .iter()
+            .filter(|(job, health, error)| {
+                let reason = hostile.iter().find(|h| h.name == job).map_or("", |h| h.reason);
+                match job.as_str() {
+                    "good" => health != "up" || !error.is_empty(),
+                    _ => health != "down" || error.is_empty() || !error.contains(reason),
+                }
+            })
+            .map(|(job, health, error)| format!("{job}: {health} {error:.300}"))
+            .collect();
+        if wrong.is_empty() { Ok(targets) } else { Err(wrong.join("\n")) }
     });
     assert_eq!(targets.len(), hostile.len() + 2);
-    let mut wrong = Vec::new();
     for (job, health, error) in &targets {
-        let reason = hostile.iter().find(|h| h.name == job).map_or("", |h| h.reason);
-        let as_wanted = match job.as_str() {
-            "good" => health == "up" && error.is_empty(),
-            _ => health == "down" && !error.is_empty() && error.contains(reason),
-        };
         eprintln!("{job}: {health} {error:.200}");
-        if !as_wanted {
-            wrong.push(format!("{job}: {health} {error:.300}"));
-        }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(
         scalar(at, "sum(min_over_time(up{job=\"good\"}[5m]))"),
         Ok(1.0),

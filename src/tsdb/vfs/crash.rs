@@ -520,6 +520,9 @@ impl Vfs for CrashVfs {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.call()?;
+        if to != from && to.starts_with(from) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
         let (node, dir) = (state.node(from)?, state.parent(from)?);
         let target = state.parent(to)?;
         let occupied = |state: &State| state.names(state.node(to)?).map(|names| !names.is_empty());

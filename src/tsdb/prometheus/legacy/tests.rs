@@ -251,7 +251,9 @@ fn write(vfs: &dyn Vfs, path: &str, content: &[u8]) {
     let file = vfs.create(&path).unwrap();
     file.append(content).unwrap();
     file.sync_data().unwrap();
-    vfs.sync_dir(path.parent().unwrap()).unwrap();
+    for dir in path.ancestors().skip(1) {
+        vfs.sync_dir(dir).unwrap();
+    }
 }
 
 fn directory() -> Arc<CrashVfs> {
