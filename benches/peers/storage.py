@@ -50,15 +50,21 @@ def main() -> None:
     arguments = parser.parse_args()
 
     work = common.workspace()
-    rows = []
+    parts = ([corpus] if arguments.hours else []) + ([look_ups] if arguments.many else [])
+    rows, failed = [], []
     begun = time.monotonic()
     try:
         for name, binary in common.binaries(arguments).items():
             row = {"server": name}
-            if arguments.hours:
-                row |= corpus(name, binary, work, arguments)
-            if arguments.many:
-                row |= look_ups(name, binary, work, arguments)
+            for part in parts:
+                started = time.monotonic()
+                try:
+                    row |= part(name, binary, work, arguments)
+                except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                    # The figures of the others are still worth having.
+                    failed.append(f"{name} failed in the part {part.__name__}: {error}")
+                    print(failed[-1], flush=True)
+                print(f"{name}: {part.__name__} took {time.monotonic() - started:.0f} s", flush=True)
             rows.append(row)
             print(f"{name}: {row}", flush=True)
     finally:
@@ -76,12 +82,14 @@ def main() -> None:
         "end when the server says that it is ready and when a query over the oldest data answers. Look-ups are medians over five requests, on "
         f"{arguments.many:,} series with ten labels of which each has its own value of one.",
     ]
-    notes += codecs()
+    notes += codecs() + [text for line in failed for text in ("", line)]
     if arguments.record:
         common.record(arguments.record, "Storage side by side", table, notes)
     else:
         common.print_table(table)
         print("\n".join(notes))
+    if failed:
+        raise SystemExit(1)
 
 
 def codecs() -> list[str]:
@@ -155,12 +163,14 @@ class Server:
         seconds = {}
         ready = common.ready_url(self.name, self.port)
         for what, asked in [("ready", lambda: common.get(ready)), ("data", lambda: self.one(expression, at))]:
-            while what not in seconds and time.monotonic() - started < 180:
+            while time.monotonic() - started < 180:
                 try:
                     if asked() is not None:
                         seconds[what] = time.monotonic() - started
+                        break
                 except (OSError, KeyError, ValueError):
-                    time.sleep(0.005)
+                    pass
+                time.sleep(0.005)
         what = "clean stop" if sig == signal.SIGTERM else "kill -9"
         row = {
             f"after {what}: ready, s": f"{seconds.get('ready', float('nan')):.2f}",
@@ -216,7 +226,7 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         ]
         log = LogWatch(server)
         cpu, started = server.cpu(), time.monotonic()
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600).stdout
         seconds, cpu = time.monotonic() - started, server.cpu() - cpu
         sent = json.loads(output)
         million = sent["samples"] / 1e6
