@@ -401,7 +401,9 @@ fn apply(
         recovery.unusable += 1;
     }
     for (local, id, labels) in read.series {
-        let slot = slot_for(state, waiting, id, &labels);
+        // Series mostly come in the order in which they were created.
+        let likely = locals.last().map_or(0, |before| before.wrapping_add(1));
+        let slot = slot_for(state, waiting, (id, &labels), likely);
         let at = local as usize;
         // Numbers are dense; a hole is left by a lost record, a huge one by damage that passed its checksum.
         if at >= locals.len() {
@@ -471,8 +473,8 @@ fn apply(
     recovery.unusable += u64::from(unknown);
 }
 
-fn slot_for(state: &mut State, waiting: &mut Waiting, id: u64, labels: &Labels) -> u32 {
-    let slot = state.find(labels).unwrap_or_else(|| state.create(labels, Some(id)));
+fn slot_for(state: &mut State, waiting: &mut Waiting, (id, labels): (u64, &Labels), likely: u32) -> u32 {
+    let slot = state.find_near(labels, likely).unwrap_or_else(|| state.create(labels, Some(id)));
     for (place, meta) in waiting.remove(&id).unwrap_or_default() {
         attach(state, slot, place, &meta);
     }
