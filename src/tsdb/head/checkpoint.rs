@@ -50,6 +50,8 @@ pub struct Start {
 pub struct SavedGroup {
     /// Label names.
     pub names: Vec<Box<str>>,
+    /// Label values, one after the other.
+    pub values: String,
     /// Label pairs; their hashes are missing until [`SavedGroup::prepare`].
     pub pairs: Vec<NewPair>,
     /// The series; their pairs are numbers in [`SavedGroup::pairs`].
@@ -88,7 +90,7 @@ impl SavedGroup {
     pub fn prepare(&mut self, hasher: &PairHasher) {
         let names: Vec<u64> = self.names.iter().map(|name| hasher.name(name)).collect();
         for pair in &mut self.pairs {
-            pair.hash = hasher.pair(names[pair.name as usize], &pair.value);
+            pair.hash = hasher.pair(names[pair.name as usize], &self.values[pair.value.clone()]);
         }
         let all = || self.series.iter().filter_map(Slot::series).map(|series| &series.pairs);
         self.begins = vec![0; self.pairs.len() + 1];
@@ -492,7 +494,9 @@ fn take_group(cursor: &mut Cursor<'_>) -> Result<SavedGroup, Damaged> {
         if name as usize >= ranks.len() {
             return Err(Damaged("a label name is not known"));
         }
-        group.pairs.push(NewPair { name, value: cursor.text()?.into(), hash: 0 });
+        let begin = group.values.len();
+        group.values.push_str(cursor.text()?);
+        group.pairs.push(NewPair { name, value: begin..group.values.len(), hash: 0 });
     }
     let n = cursor.count(12)?;
     if n > GROUP {

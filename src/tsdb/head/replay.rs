@@ -326,8 +326,8 @@ fn take_in(head: &Head, state: &mut State, saved: Saved, sum: &mut Sum) {
 }
 
 fn take_in_group(state: &mut State, group: SavedGroup) {
-    let SavedGroup { names, pairs, mut series, begins, members, sum } = group;
-    let ids = state.index.intern_all(&names, pairs);
+    let SavedGroup { names, values, pairs, mut series, begins, members, sum } = group;
+    let ids = state.index.intern_all(&names, &values, &pairs);
     for pair in series.iter_mut().filter_map(Slot::series_mut).flat_map(|series| &mut series.pairs) {
         *pair = ids[*pair as usize];
     }

@@ -379,6 +379,8 @@ pub fn seal(series: &mut Series, chunks: &ChunkStore) -> Result<(), StorageError
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::super::super::index::NewPair;
     use super::*;
 
@@ -389,12 +391,13 @@ mod tests {
             let labels = Labels::from_pairs([("__name__", "m"), ("i", value)]);
             let names: [Box<str>; 2] = ["__name__".into(), "i".into()];
             let hasher = state.index.hasher();
-            let new = |(name, value): (u32, &str)| NewPair {
+            let values = format!("m{value}");
+            let new = |(name, value): (u32, Range<usize>)| NewPair {
                 name,
-                value: value.into(),
-                hash: hasher.pair(hasher.name(&names[name as usize]), value),
+                hash: hasher.pair(hasher.name(&names[name as usize]), &values[value.clone()]),
+                value,
             };
-            let pairs = state.index.intern_all(&names, [(0, "m"), (1, value)].map(new).into());
+            let pairs = state.index.intern_all(&names, &values, &[(0, 0..1), (1, 1..values.len())].map(new));
             Series::new(id, pairs.into(), short(labels.hash64()))
         };
         let (a, b) = (series(&mut state, 7, "a"), series(&mut state, 8, "b"));

@@ -1,6 +1,8 @@
 //! Which series have this label? The inverted index of the head: interned label pairs, each with the set of its
 //! series, and for each label name its pairs. Series are slots of the head (`u32`).
 
+use std::ops::Range;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
@@ -57,8 +59,8 @@ impl PairHasher {
 pub struct NewPair {
     /// Number of its name in a list.
     pub name: u32,
-    /// Its value.
-    pub value: Box<str>,
+    /// Where its value stands in the text of all values: most pairs are known, and need no text of their own.
+    pub value: Range<usize>,
     /// By [`PairHasher::pair`].
     pub hash: u64,
 }
@@ -192,14 +194,15 @@ impl Index {
         ids
     }
 
-    /// The numbers of label pairs that series will have at once, in order; `names` are those that the pairs mean.
-    pub fn intern_all(&mut self, names: &[Box<str>], pairs: Vec<NewPair>) -> Vec<PairId> {
+    /// The numbers of label pairs that series will have at once, in order; `names` and `values` are those that the pairs
+    /// mean.
+    pub fn intern_all(&mut self, names: &[Box<str>], values: &str, pairs: &[NewPair]) -> Vec<PairId> {
         let names: Vec<u32> = names.iter().map(|name| self.intern_name(name)).collect();
-        let enter = |NewPair { name, value, hash }| {
-            let name = names[name as usize];
-            self.pair(name, &value, hash).unwrap_or_else(|| self.add_pair(name, value, hash))
+        let enter = |NewPair { name, value, hash }: &NewPair| {
+            let (name, value) = (names[*name as usize], &values[value.clone()]);
+            self.pair(name, value, *hash).unwrap_or_else(|| self.add_pair(name, value.into(), *hash))
         };
-        pairs.into_iter().map(enter).collect()
+        pairs.iter().map(enter).collect()
     }
 
     /// Enters series, in ascending order, that have a label pair, which was interned before.
