@@ -32,6 +32,8 @@ MANY = 1_000_000
 PER_REQUEST = 5_000
 #: The time in requests of that part until they are sent, milliseconds.
 FIRST_MS = 1_700_000_000_000
+#: Most seconds to wait for a server that starts, and then for its data.
+PATIENCE = 90
 #: Servers look for work once a minute.
 CYCLE = 62
 
@@ -166,7 +168,7 @@ class Server:
         seconds = {}
         ready = common.ready_url(self.name, self.port)
         for what, asked in [("ready", lambda: common.get(ready)), ("data", lambda: self.one(expression, at))]:
-            while time.monotonic() - started < 180:
+            while time.monotonic() - started < PATIENCE:
                 try:
                     if asked() is not None:
                         seconds[what] = time.monotonic() - started
@@ -244,8 +246,8 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         server.reset_peak()
         cpu = server.cpu()
         if name == "victoria-metrics":
-            common.get(f"{server.base}/internal/force_flush")
-            common.get(f"{server.base}/internal/force_merge")
+            common.get(f"{server.base}/internal/force_flush", timeout=120)
+            common.get(f"{server.base}/internal/force_merge", timeout=120)
             server.settle(20)
             size, samples = common.directory_bytes(server.data), sent["samples"]
         else:
@@ -349,7 +351,7 @@ def look_ups(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         cpu = server.cpu() - cpu
         grown = server.process.memory_bytes() - before
         if name == "victoria-metrics":
-            common.get(f"{server.base}/internal/force_flush")
+            common.get(f"{server.base}/internal/force_flush", timeout=120)
         row = {
             "new series, CPU-s per million": f"{cpu / arguments.many * 1e6:.2f}",
             "RSS bytes per new series": f"{grown / arguments.many:.0f}",
@@ -383,6 +385,8 @@ def look_ups(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         server.reset_peak()
         write(now + 15)
         write(now + 30)
+        # Some servers put on disk seconds later what they have acknowledged.
+        time.sleep(10)
         for sig in [signal.SIGKILL, signal.SIGTERM]:
             again = server.restart(sig, 'many{uid="user-0000007"}', now + 10)
             row |= {f"a million series, {what}": value for what, value in again.items()}
