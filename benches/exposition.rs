@@ -8,8 +8,9 @@ use meerkat::model::metadata::MetricType;
 use meerkat::model::sample::HistogramValue;
 use meerkat::scrape::cache::{Found, HashKey, Pass, SeriesCache};
 use meerkat::scrape::exposition::{
-    Format, PairBuffer, ParseOptions, SampleView, SeriesView, Sink, Stop, parse,
+    Family, Format, PairBuffer, ParseOptions, SampleView, SeriesView, Sink, Stop, parse,
 };
+use meerkat::scrape::metadata::{Interner, MetadataCache};
 use meerkat::tsdb::door::SeriesRef;
 
 fn bodies() -> Vec<Vec<u8>> {
@@ -36,50 +37,61 @@ struct Cold {
 /// Knows all series.
 struct Warm<'a> {
     pass: Pass<'a>,
+    metadata: &'a mut MetadataCache,
+    interner: &'a Interner,
     sum: f64,
 }
 
-macro_rules! no_metadata {
-    () => {
-        fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), Stop> {
-            Ok(())
-        }
-        fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
-            Ok(())
-        }
-        fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-            Ok(())
-        }
-        fn histogram(
-            &mut self,
-            _: &SeriesView<'_>,
-            _: HistogramValue,
-            _: &SampleView<'_>,
-        ) -> Result<(), Stop> {
-            Ok(())
-        }
-    };
-}
-
 impl Sink for Cold {
-    no_metadata!();
+    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
+        Ok(())
+    }
 
     fn series(&mut self, series: &SeriesView<'_>, _: &SampleView<'_>, _: bool) -> Result<(), Stop> {
         series.labels(&mut self.pairs).map_err(|_| Stop)?;
         self.labels += self.pairs.len();
         Ok(())
     }
+
+    fn histogram(&mut self, _: &SeriesView<'_>, _: HistogramValue, _: &SampleView<'_>) -> Result<(), Stop> {
+        Ok(())
+    }
 }
 
 impl Sink for Warm<'_> {
-    no_metadata!();
-
     fn expected(&mut self, rest: &[u8], context: u64) -> Option<usize> {
         self.pass.expected(rest, context)
     }
 
-    fn expected_help(&mut self, line: &[u8]) -> bool {
-        xxhash_rust::xxh3::xxh3_64(line) != 0
+    fn expected_metadata(&mut self, rest: &[u8]) -> Option<(usize, MetricType)> {
+        self.metadata.expected(rest)
+    }
+
+    fn metadata_block(&mut self, lines: &[u8], family: &Family) {
+        self.metadata.remember(lines, family.metric_type);
+    }
+
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
+        self.metadata.help(self.interner, family, text);
+        Ok(())
+    }
+
+    fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop> {
+        self.metadata.metric_type(self.interner, family, metric_type);
+        Ok(())
+    }
+
+    fn unit(&mut self, family: &str, unit: &str) -> Result<(), Stop> {
+        self.metadata.unit(self.interner, family, unit);
+        Ok(())
     }
 
     fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, known: bool) -> Result<(), Stop> {
@@ -91,6 +103,10 @@ impl Sink for Warm<'_> {
         if let (Found::New, hash) = self.pass.find(series.text(), series.context()) {
             self.pass.add(series.text(), hash, SeriesRef(1), true, false);
         }
+        Ok(())
+    }
+
+    fn histogram(&mut self, _: &SeriesView<'_>, _: HistogramValue, _: &SampleView<'_>) -> Result<(), Stop> {
         Ok(())
     }
 }
@@ -112,14 +128,18 @@ fn benchmark(c: &mut Criterion) {
     });
     group.bench_function("warm", |b| {
         let key = HashKey::random();
-        let mut cache = SeriesCache::default();
+        let (mut cache, mut metadata) = (SeriesCache::default(), MetadataCache::default());
+        let interner = Interner::default();
         b.iter(|| {
             let mut sum = 0.0;
             for body in bodies.iter().take(50) {
-                let mut sink = Warm { pass: cache.begin(&key), sum: 0.0 };
+                metadata.begin();
+                let pass = cache.begin(&key);
+                let mut sink = Warm { pass, metadata: &mut metadata, interner: &interner, sum: 0.0 };
                 parse(Format::Text, body, &options, &mut sink).expect("valid");
                 sum += sink.sum;
                 sink.pass.finish();
+                metadata.finish();
             }
             sum
         });

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use meerkat::model::{Labels, Matcher, SampleBuffer};
+use meerkat::query::parse::FUNCTIONS;
+use meerkat::query::parse::ast::ValueType;
 use meerkat::query::{Engine, EngineOptions, QueryOptions};
 use meerkat::telemetry::Registry;
 use meerkat::tsdb::{LabelQueryHints, Querier, Queryable, SelectHints, SeriesSet, StorageError};
@@ -123,35 +125,91 @@ fn instant(c: &mut Criterion) {
     group.finish();
 }
 
-fn windows(c: &mut Criterion) {
-    let (engine, storage) = (engine(), Counters::new(20));
-    let mut group = c.benchmark_group("windows_1h_over_24h");
-    group.sample_size(10).measurement_time(Duration::from_secs(2));
+/// What stands around the series to call a function, if it is not the plain form.
+fn call_of(function: &str) -> String {
+    let (vector, window) = ("requests_total", "requests_total[1h]");
+    let buckets = "label_replace(requests_total, \"le\", \"$1\", \"code\", \"2(.*)\")";
+    match function {
+        "clamp" => format!("clamp({vector}, 100, 1000)"),
+        "clamp_max" | "clamp_min" => format!("{function}({vector}, 1000)"),
+        "round" => format!("round({vector}, 10)"),
+        "predict_linear" => format!("predict_linear({window}, 3600)"),
+        "quantile_over_time" => format!("quantile_over_time(0.9, {window})"),
+        "double_exponential_smoothing" => format!("double_exponential_smoothing({window}, 0.5, 0.5)"),
+        "histogram_quantile" => format!("histogram_quantile(0.9, {buckets})"),
+        "histogram_quantiles" => format!("histogram_quantiles({buckets}, \"q\", 0.5, 0.9)"),
+        "histogram_fraction" => format!("histogram_fraction(1, 5, {buckets})"),
+        "label_join" => format!("label_join({vector}, \"where\", \"/\", \"job\", \"instance\")"),
+        "label_replace" => format!("label_replace({vector}, \"host\", \"$1\", \"instance\", \"(.*):.*\")"),
+        "sort_by_label" | "sort_by_label_desc" => format!("{function}({vector}, \"job\")"),
+        "scalar" => format!("scalar({vector})"),
+        "vector" => "vector(1)".to_owned(),
+        "max_of" | "min_of" => format!("vector({function}(time(), 5))"),
+        "info" => format!("info({vector})"),
+        _ => {
+            let argument = function_arguments(function);
+            match argument.first() {
+                Some(ValueType::Matrix) => format!("{function}({window})"),
+                Some(_) => format!("{function}({vector})"),
+                None => format!("{function}()"),
+            }
+        }
+    }
+}
+
+fn function_arguments(name: &str) -> &'static [ValueType] {
+    FUNCTIONS.iter().find(|f| f.name == name).map_or(&[], |f| f.args)
+}
+
+/// Every function of the language over 20 series, a day at a step of a minute; windows are an hour long.
+fn functions(c: &mut Criterion) {
+    let options = EngineOptions { experimental_functions: true, ..EngineOptions::default() };
+    let (engine, storage) = (Engine::new(options, &Registry::new()), Counters::new(20));
+    let mut group = c.benchmark_group("functions");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500));
     group.throughput(Throughput::Elements(20 * 24 * 240));
-    for function in [
-        "rate",
-        "increase",
-        "delta",
-        "irate",
-        "changes",
-        "resets",
-        "sum_over_time",
-        "avg_over_time",
-        "min_over_time",
-        "max_over_time",
-        "count_over_time",
-        "last_over_time",
-        "stddev_over_time",
-        "deriv",
-    ] {
-        let query = format!("{function}(requests_total[1h])");
-        group.bench_function(function, |b| b.iter(|| run_range(&engine, &storage, &query, 24, 60)));
+    for function in FUNCTIONS {
+        let query = call_of(function.name);
+        group.bench_function(function.name, |b| b.iter(|| run_range(&engine, &storage, &query, 24, 60)));
+    }
+    group.finish();
+}
+
+/// Every aggregation and every kind of binary operation over 1,000 series, an hour at a step of 15 seconds.
+fn operators(c: &mut Criterion) {
+    let options = EngineOptions { experimental_functions: true, ..EngineOptions::default() };
+    let (engine, storage) = (Engine::new(options, &Registry::new()), Counters::new(1_000));
+    let mut group = c.benchmark_group("operators");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500));
+    group.throughput(Throughput::Elements(1_000 * 240));
+    for operator in ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"] {
+        let query = format!("{operator} by (job) (requests_total)");
+        group.bench_function(operator, |b| b.iter(|| run_range(&engine, &storage, &query, 1, 15)));
     }
     for (name, query) in [
-        ("quantile_over_time", "quantile_over_time(0.9, requests_total[1h])"),
-        ("predict_linear", "predict_linear(requests_total[1h], 3600)"),
+        ("topk", "topk by (job) (5, requests_total)"),
+        ("bottomk", "bottomk by (job) (5, requests_total)"),
+        ("quantile", "quantile by (job) (0.9, requests_total)"),
+        ("count_values", "count_values by (job) (\"v\", requests_total > bool 100)"),
+        ("limitk", "limitk by (job) (5, requests_total)"),
+        ("limit_ratio", "limit_ratio(0.5, requests_total)"),
+        ("scalar_arithmetic", "requests_total * 100"),
+        ("scalar_comparison", "requests_total > 100"),
+        ("vector_arithmetic", "requests_total / requests_total"),
+        ("vector_comparison", "requests_total >= bool requests_total"),
+        ("many_to_one", "requests_total / on (job) group_left sum by (job) (requests_total)"),
+        ("and", "requests_total and requests_total > 100"),
+        ("or", "requests_total > 100 or requests_total"),
+        ("unless", "requests_total unless requests_total > 100"),
+        ("subquery", "max_over_time(requests_total[10m:1m])"),
     ] {
-        group.bench_function(name, |b| b.iter(|| run_range(&engine, &storage, query, 24, 60)));
+        group.bench_function(name, |b| b.iter(|| run_range(&engine, &storage, query, 1, 15)));
     }
     group.finish();
 }
@@ -179,5 +237,5 @@ fn growth(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, dashboards, instant, windows, growth);
+criterion_group!(benches, dashboards, instant, functions, operators, growth);
 criterion_main!(benches);

@@ -4,13 +4,18 @@
 //! `cargo run --release --example fleet -- --listen 127.0.0.1:9200 --targets 2000 --corpus node.rec.zst`
 //!
 //! Target i answers at `/targets/<i>/metrics`, compressed when asked. A recording is zstd over frames of a
-//! little-endian u32 length and a body; without `--corpus` bodies are made up. All bodies are compressed at start,
+//! little-endian u32 length and a body; without `--corpus` bodies are made up. Bodies are compressed ahead of time,
 //! so that serving costs next to nothing. `/targets.json` lists the fleet for HTTP service discovery.
+//!
+//! With `--churn 10` a tenth of the series of each target is replaced by others every `--churn-seconds` (300): they
+//! carry a label that counts up. Targets do so one after the other, so that every stretch of time sees as much of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +27,15 @@ struct Options {
     listen: String,
     targets: usize,
     corpus: Option<String>,
+    churn: Churn,
+}
+
+/// How series come and go.
+#[derive(Clone, Copy)]
+struct Churn {
+    /// Of a hundred series, so many are replaced.
+    percent: u64,
+    period: Duration,
 }
 
 struct Answer {
@@ -31,13 +45,18 @@ struct Answer {
 
 struct Fleet {
     listen: String,
-    answers: Vec<Answer>,
+    bodies: Vec<Vec<u8>>,
+    churn: Churn,
+    begun: Instant,
+    /// What is ready to be sent, by generation of the series that are replaced.
+    answers: Mutex<BTreeMap<u64, Arc<Vec<Answer>>>>,
     /// How often each target was asked.
     asked: Vec<AtomicUsize>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { listen: "127.0.0.1:9200".into(), targets: 100, corpus: None };
+    let churn = Churn { percent: 0, period: Duration::from_secs(300) };
+    let mut options = Options { listen: "127.0.0.1:9200".into(), targets: 100, corpus: None, churn };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -45,7 +64,17 @@ fn options() -> Result<Options, String> {
             "--listen" => options.listen = value()?,
             "--targets" => options.targets = value()?.parse().map_err(|e| format!("--targets: {e}"))?,
             "--corpus" => options.corpus = Some(value()?),
-            other => return Err(format!("unknown argument {other}; known: --listen, --targets, --corpus")),
+            "--churn" => {
+                options.churn.percent = value()?.parse().map_err(|e| format!("--churn: {e}"))?;
+            }
+            "--churn-seconds" => {
+                let seconds: u64 = value()?.parse().map_err(|e| format!("--churn-seconds: {e}"))?;
+                options.churn.period = Duration::from_secs(seconds.max(1));
+            }
+            other => {
+                let known = "--listen, --targets, --corpus, --churn, --churn-seconds";
+                return Err(format!("unknown argument {other}; known: {known}"));
+            }
         }
     }
     Ok(options)
@@ -98,6 +127,33 @@ fn head(content_type: &str, encoding: &str, len: usize) -> Vec<u8> {
         .into_bytes()
 }
 
+/// The body with a label on those series that are replaced from generation to generation.
+fn in_generation(body: &[u8], percent: u64, generation: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len() + body.len() / 8);
+    for line in body.split_inclusive(|b| *b == b'\n') {
+        let series = match memchr::memrchr(b' ', line) {
+            Some(end) if line[0] != b'#' => &line[..end],
+            _ => {
+                out.extend_from_slice(line);
+                continue;
+            }
+        };
+        if xxhash_rust::xxh3::xxh3_64(series) % 100 >= percent {
+            out.extend_from_slice(line);
+            continue;
+        }
+        let (name, rest) = match memchr::memchr(b'{', series) {
+            Some(brace) => (&series[..brace], &line[brace + 1..]),
+            None => (series, &line[series.len()..]),
+        };
+        out.extend_from_slice(name);
+        out.extend_from_slice(format!("{{generation=\"{generation}\"").as_bytes());
+        out.push(if name.len() == series.len() { b'}' } else { b',' });
+        out.extend_from_slice(rest);
+    }
+    out
+}
+
 fn answer(body: &[u8]) -> Answer {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     // Writing into a vector cannot fail.
@@ -112,6 +168,48 @@ fn answer(body: &[u8]) -> Answer {
 }
 
 impl Fleet {
+    /// The generation of a target's series; targets move on one after the other.
+    fn generation(&self, target: usize) -> u64 {
+        if self.churn.percent == 0 {
+            return 0;
+        }
+        let period = self.churn.period.as_millis() as u64;
+        let phase = period * target as u64 / self.asked.len() as u64;
+        (self.begun.elapsed().as_millis() as u64 + phase) / period
+    }
+
+    fn answers(&self, generation: u64) -> Arc<Vec<Answer>> {
+        if let Some(ready) = self.answers.lock().ok().and_then(|a| a.get(&generation).cloned()) {
+            return ready;
+        }
+        let percent = self.churn.percent;
+        let made = match percent {
+            0 => self.bodies.iter().map(|body| answer(body)).collect(),
+            _ => self.bodies.iter().map(|b| answer(&in_generation(b, percent, generation))).collect(),
+        };
+        let made = Arc::new(made);
+        if let Ok(mut answers) = self.answers.lock() {
+            answers.insert(generation, Arc::clone(&made));
+            // Two generations are being asked for at any time, and one is being made.
+            while answers.len() > 3 {
+                answers.pop_first();
+            }
+        }
+        made
+    }
+
+    /// Makes what will be asked for: one generation ahead.
+    fn prepare(&self) {
+        for generation in 0.. {
+            let period = self.churn.period.as_secs_f64();
+            let needed = period * (generation as f64 - 2.0);
+            std::thread::sleep(Duration::from_secs_f64(
+                (needed - self.begun.elapsed().as_secs_f64()).max(0.0),
+            ));
+            self.answers(generation);
+        }
+    }
+
     fn list(&self) -> Vec<u8> {
         let listen = &self.listen;
         let items: Vec<String> = (0..self.asked.len())
@@ -141,7 +239,8 @@ impl Fleet {
             return stream.write_all(missing).await.ok();
         };
         let turn = self.asked[index].fetch_add(1, Ordering::Relaxed);
-        let answer = &self.answers[(index * 37 + turn) % self.answers.len()];
+        let answers = self.answers(self.generation(index));
+        let answer = &answers[(index * 37 + turn) % answers.len()];
         let wants_gzip = request.lines().any(|l| {
             l.len() > 16 && l[..16].eq_ignore_ascii_case("accept-encoding:") && l[16..].contains("gzip")
         });
@@ -175,9 +274,25 @@ fn main() -> Result<(), String> {
         Some(path) => recorded(path)?,
         None => made_up(),
     };
-    let answers: Vec<Answer> = bodies.iter().map(|body| answer(body)).collect();
     let asked = (0..options.targets).map(|_| AtomicUsize::new(0)).collect();
-    let fleet = Arc::new(Fleet { listen: options.listen.clone(), answers, asked });
+    let mut fleet = Fleet {
+        listen: options.listen.clone(),
+        bodies,
+        churn: options.churn,
+        begun: Instant::now(),
+        answers: Mutex::default(),
+        asked,
+    };
+    fleet.answers(0);
+    if fleet.churn.percent > 0 {
+        fleet.answers(1);
+    }
+    fleet.begun = Instant::now();
+    let fleet = Arc::new(fleet);
+    if fleet.churn.percent > 0 {
+        let preparing = Arc::clone(&fleet);
+        std::thread::spawn(move || preparing.prepare());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -3,6 +3,9 @@
 
 Prints CPU seconds per million samples, resident memory, disk, and the time from `kill -9` to the old data
 answering again. Needs release builds: `cargo build --release --bin meerkat --example fleet`.
+
+`--churn 10` replaces a tenth of all series every five minutes, a few at any time. Three servers at the default
+duration take about eight minutes: `scrape.py --peers DIR --churn 10 --record scraping-churn`.
 """
 
 import argparse
@@ -18,7 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", type=int, default=2000)
     parser.add_argument("--interval", type=int, default=10, help="scrape interval, seconds")
-    parser.add_argument("--seconds", type=int, default=120, help="how long each server is measured")
+    parser.add_argument(
+        "--duration", "--seconds", dest="seconds", type=int, default=110, help="how long each server is measured, seconds"
+    )
+    parser.add_argument("--churn", type=int, default=0, help="percent of the series that are replaced")
+    parser.add_argument("--churn-seconds", type=int, default=300, help="how often they are replaced")
     parser.add_argument("--corpus", default=str(common.ROOT / "../shared/corpus/node.rec.zst"))
     parser.add_argument("--meerkat", default=str(common.ROOT / "target/release/meerkat"))
     parser.add_argument("--fleet", default=str(common.ROOT / "target/release/examples/fleet"))
@@ -39,6 +46,10 @@ def main() -> None:
             str(arguments.targets),
             "--corpus",
             arguments.corpus,
+            "--churn",
+            str(arguments.churn),
+            "--churn-seconds",
+            str(arguments.churn_seconds),
         ],
         work / "fleet.log",
     )
@@ -57,8 +68,15 @@ def main() -> None:
         f"measured over {arguments.seconds} s after two intervals of warm-up; the fleet runs on the same cores.",
         "Restart is `kill -9`, start again, and the seconds until a query over the old data answers.",
     ]
+    title = "Scraping side by side"
+    if arguments.churn:
+        title += ", series coming and going"
+        notes.append(
+            f"{arguments.churn} % of the series of each target are replaced by new ones every {arguments.churn_seconds} s, "
+            "targets one after the other."
+        )
     if arguments.record:
-        common.record(arguments.record, "Scraping side by side", rows, notes)
+        common.record(arguments.record, title, rows, notes)
     else:
         common.print_table(rows)
 

@@ -7,6 +7,10 @@
 //! counters reset now and then and no two targets show the same values at the same time. Series that are missing
 //! from a frame get a stale marker. Every server gets the same requests (remote write 1.0, snappy), oldest first; at
 //! the end the number of series and samples is printed as JSON.
+//!
+//! With `--counters 1000,10000` there are made-up counters instead of recordings: so many series of
+//! `requests_1000_total` and so on, sampled every five minutes in the last hour, and with `--long 100` so many of
+//! `requests_long_total` over all hours.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -29,6 +33,10 @@ struct Options {
     scrapes: usize,
     /// Time of the last scrape, seconds.
     end_s: i64,
+    /// Made-up counters of the last hour, by metric.
+    counters: Vec<usize>,
+    /// Made-up counters over all hours.
+    long: usize,
     to: Vec<String>,
 }
 
@@ -40,6 +48,8 @@ fn options() -> Result<Options, String> {
         hours: 24,
         scrapes: 10,
         end_s: 1_760_000_400,
+        counters: Vec::new(),
+        long: 0,
         to: Vec::new(),
     };
     let mut arguments = std::env::args().skip(1);
@@ -53,6 +63,11 @@ fn options() -> Result<Options, String> {
             "--scrapes" => options.scrapes = number()?.max(1) as usize,
             "--hours" => options.hours = number()?.max(1),
             "--end" => options.end_s = number()?,
+            "--counters" => {
+                let numbers = value.split(',').map(str::parse);
+                options.counters = numbers.collect::<Result<_, _>>().map_err(|e| format!("{name}: {e}"))?;
+            }
+            "--long" => options.long = number()?.max(0) as usize,
             "--to" => options.to.push(value),
             other => return Err(format!("unknown argument {other}")),
         }
@@ -150,6 +165,56 @@ struct Series<'a> {
     labels: Vec<u8>,
     row: &'a [Option<f64>],
     first: usize,
+    /// The scrape that has its first sample.
+    from: usize,
+    /// Scrapes from sample to sample.
+    every: usize,
+}
+
+fn encoded(labels: &[(String, String)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in labels {
+        let mut label = Vec::new();
+        bytes_field(&mut label, 0x0a, name.as_bytes());
+        bytes_field(&mut label, 0x12, value.as_bytes());
+        bytes_field(&mut out, 0x0a, &label);
+    }
+    out
+}
+
+/// What made-up counters show, scrape by scrape, in a few variants.
+fn made_up_rows(scrapes: usize) -> Vec<Vec<Option<f64>>> {
+    let row = |variant: usize| {
+        let mut count = 0.0;
+        let step = move |i: usize| {
+            count += ((i * 7919 + variant * 104_729) % 97) as f64;
+            Some(count)
+        };
+        (0..scrapes).map(step).collect()
+    };
+    (0..16).map(row).collect()
+}
+
+fn made_up_series<'a>(rows: &'a [Vec<Option<f64>>], options: &Options) -> Vec<Series<'a>> {
+    let scrapes = rows.first().map_or(0, Vec::len);
+    let hour = ((3600 / options.interval_s) as usize).min(scrapes.saturating_sub(1));
+    let every = (300 / options.interval_s).max(1) as usize;
+    let last_hour =
+        options.counters.iter().map(|n| (format!("requests_{n}_total"), *n, scrapes - 1 - hour, every));
+    let kinds = [("requests_long_total".to_owned(), options.long, 0, 1)].into_iter().chain(last_hour);
+    kinds
+        .flat_map(|(name, n, from, every)| {
+            (0..n).map(move |i| {
+                let labels = [
+                    ("__name__".to_owned(), name.clone()),
+                    ("code".to_owned(), (200 + i % 10).to_string()),
+                    ("instance".to_owned(), format!("host-{:05}.example:9100", i / 10)),
+                    ("job".to_owned(), format!("job-{}", i % 7)),
+                ];
+                Series { labels: encoded(&labels), row: &rows[i % rows.len()], first: 0, from, every }
+            })
+        })
+        .collect()
 }
 
 fn all_series<'a>(recordings: &'a [Recording], targets: usize) -> Vec<Series<'a>> {
@@ -162,14 +227,8 @@ fn all_series<'a>(recordings: &'a [Recording], targets: usize) -> Vec<Series<'a>
                 labels.push(("job".into(), recording.job.clone()));
                 labels.push(("instance".into(), format!("{}-{target}.example:9100", recording.job)));
                 labels.sort();
-                let mut encoded = Vec::new();
-                for (name, value) in &labels {
-                    let mut label = Vec::new();
-                    bytes_field(&mut label, 0x0a, name.as_bytes());
-                    bytes_field(&mut label, 0x12, value.as_bytes());
-                    bytes_field(&mut encoded, 0x0a, &label);
-                }
-                out.push(Series { labels: encoded, row, first: target * 90 % recording.frames });
+                let first = target * 90 % recording.frames;
+                out.push(Series { labels: encoded(&labels), row, first, from: 0, every: 1 });
             }
         }
     }
@@ -185,7 +244,8 @@ fn request(series: &[Series<'_>], scrapes: std::ops::Range<usize>, options: &Opt
         one.clear();
         one.extend_from_slice(&s.labels);
         let before = one.len();
-        for i in scrapes.clone() {
+        let due = |i: &usize| *i >= s.from && (*i - s.from).is_multiple_of(s.every);
+        for i in scrapes.clone().filter(due) {
             let at = |i: usize| s.row[(s.first + i) % s.row.len()];
             let bits = match at(i) {
                 Some(v) => v.to_bits(),
@@ -254,14 +314,22 @@ fn answer(stream: &mut TcpStream) -> std::io::Result<String> {
 
 fn main() -> Result<(), String> {
     let options = options()?;
+    let scrapes = (options.hours * 3600 / options.interval_s) as usize + 1;
+    if options.long > 0 || !options.counters.is_empty() {
+        let rows = made_up_rows(scrapes);
+        return send(&made_up_series(&rows, &options), scrapes, &options);
+    }
     let folder = std::fs::read_dir(&options.corpus)
         .map_err(|e| format!("cannot list {}: {e}", options.corpus.display()))?;
     let mut files: Vec<PathBuf> = folder.flatten().map(|e| e.path()).collect();
     files.retain(|f| f.to_string_lossy().ends_with(".rec.zst"));
     files.sort();
     let recordings = files.iter().map(|f| load(f)).collect::<Result<Vec<_>, _>>()?;
-    let series = all_series(&recordings, options.targets);
-    let scrapes = (options.hours * 3600 / options.interval_s) as usize + 1;
+    send(&all_series(&recordings, options.targets), scrapes, &options)
+}
+
+/// Sends all samples, oldest first, and prints how many there were.
+fn send(series: &[Series<'_>], scrapes: usize, options: &Options) -> Result<(), String> {
     let mut samples = 0;
     std::thread::scope(|scope| {
         let (mut queues, mut workers) = (Vec::new(), Vec::new());
@@ -271,8 +339,9 @@ fn main() -> Result<(), String> {
             workers.push(scope.spawn(move || deliver(url, &receive)));
         }
         for first in (0..scrapes).step_by(options.scrapes) {
-            for part in series.chunks(SERIES) {
-                let (body, count) = request(part, first..(first + options.scrapes).min(scrapes), &options);
+            let until = (first + options.scrapes).min(scrapes);
+            for part in series.chunks(SERIES).filter(|part| part.iter().any(|s| s.from < until)) {
+                let (body, count) = request(part, first..until, options);
                 samples += count;
                 let body = snap::raw::Encoder::new().compress_vec(&body).map_err(|e| e.to_string())?;
                 let body = Arc::new(body);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::evaluator::Notification;
 use super::template::functions::query_escape;
-use super::template::{AlertData, QuerySource, Value, expand_alert_template};
-use crate::model::{Labels, LabelsBuilder, METRIC_NAME};
-use crate::query::VectorSample;
+use super::texts::AlertTexts;
+use super::written::Output;
+use crate::model::Labels;
 use crate::query::value::PointValue;
 
 /// How long a resolved alert is remembered and sent again (15 minutes, as Prometheus).
@@ -19,7 +19,7 @@ pub const ALERTS_METRIC: &str = "ALERTS";
 pub const ALERTS_FOR_STATE_METRIC: &str = "ALERTS_FOR_STATE";
 
 /// State of one alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertState {
     /// The rule was never evaluated.
     Unknown,
@@ -65,8 +65,6 @@ pub struct Alert {
     pub last_sent_at_ms: Option<i64>,
     /// Since when only `keep_firing_for` holds it.
     pub keep_firing_since_ms: Option<i64>,
-    /// Its stored series, made when first needed: `ALERTS` in this state, and `ALERTS_FOR_STATE`.
-    pub(super) series: Option<(AlertState, Labels, Labels)>,
 }
 
 /// What an evaluation did to the alerts of a rule.
@@ -79,19 +77,6 @@ pub struct Updated {
 }
 
 impl Alert {
-    /// `ALERTS` and `ALERTS_FOR_STATE` of this alert.
-    fn stored_series(&mut self) -> (Labels, Labels) {
-        if let Some((state, series, for_state)) = &self.series
-            && *state == self.state
-        {
-            return (series.clone(), for_state.clone());
-        }
-        let series = alert_series(ALERTS_METRIC, &self.labels, Some(self.state));
-        let for_state = alert_series(ALERTS_FOR_STATE_METRIC, &self.labels, None);
-        self.series = Some((self.state, series.clone(), for_state.clone()));
-        (series, for_state)
-    }
-
     fn needs_sending(&self, t_ms: i64, resend_delay_ms: i64) -> bool {
         if self.state == AlertState::Pending {
             return false;
@@ -121,74 +106,6 @@ pub struct AlertingSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl AlertingSpec {
-    /// The alerts that the elements of a result ask for, templates expanded, sorted by labels.
-    pub fn expand(
-        &self,
-        result: Vec<VectorSample>,
-        t_ms: i64,
-        context: &ExternalContext,
-        source: &dyn QuerySource,
-        on_template_error: &dyn Fn(),
-    ) -> Result<Vec<Alert>, String> {
-        let mut alerts: Vec<Alert> = result
-            .into_iter()
-            .map(|sample| self.alert(sample, t_ms, context, source, on_template_error))
-            .collect();
-        alerts.sort_by(|a, b| a.labels.cmp(&b.labels));
-        if alerts.windows(2).any(|pair| pair[0].labels == pair[1].labels) {
-            return Err("vector contains metrics with the same labelset after applying alert labels".into());
-        }
-        Ok(alerts)
-    }
-
-    fn alert(
-        &self,
-        sample: VectorSample,
-        t_ms: i64,
-        context: &ExternalContext,
-        source: &dyn QuerySource,
-        on_template_error: &dyn Fn(),
-    ) -> Alert {
-        let value = match &sample.value {
-            PointValue::Float(v) => Value::Float(*v),
-            PointValue::Histogram(h) => Value::string(&h.to_string()),
-        };
-        let data = AlertData {
-            labels: sample.labels.clone(),
-            value,
-            external_labels: context.labels.clone(),
-            external_url: context.url.clone(),
-        };
-        let expand = |text: &str| {
-            expand_alert_template(&self.name, text, &data, t_ms, source).unwrap_or_else(|error| {
-                on_template_error();
-                tracing::warn!(alert = %self.name, %error, "Expanding alert template failed");
-                format!("<error expanding template: {error}>")
-            })
-        };
-        let mut labels = LabelsBuilder::new(&sample.labels);
-        labels.remove(METRIC_NAME);
-        for (name, text) in &self.labels {
-            labels.set(name, &expand(text));
-        }
-        labels.set("alertname", &self.name);
-        let annotations = self.annotations.iter().map(|(n, text)| (n.clone(), expand(text))).collect();
-        Alert {
-            state: AlertState::Pending,
-            labels: labels.build(),
-            annotations,
-            value: sample.value,
-            active_at_ms: t_ms,
-            fired_at_ms: None,
-            resolved_at_ms: None,
-            last_sent_at_ms: None,
-            keep_firing_since_ms: None,
-            series: None,
-        }
-    }
-}
-
 /// What templates and links need to know of the process.
 #[derive(Debug, Clone, Default)]
 pub struct ExternalContext {
@@ -203,6 +120,8 @@ pub struct ExternalContext {
 pub struct AlertingRule {
     /// Definition.
     pub spec: Arc<AlertingSpec>,
+    /// Its labels and annotations, ready to be expanded.
+    pub texts: Arc<AlertTexts>,
     /// Alerts by label set.
     pub active: BTreeMap<Labels, Alert>,
     /// Whether stored state was taken over (or there was none to take over); before that no series are written.
@@ -216,13 +135,14 @@ pub struct AlertingRule {
 pub const CONFIRMING_EVALUATIONS: u32 = 2;
 
 /// Samples that an evaluation wants stored.
-pub type RuleSamples = Vec<(Labels, PointValue)>;
+pub type RuleSamples = Vec<(Output, PointValue)>;
 
 impl AlertingRule {
     /// A rule without alerts.
     #[must_use]
     pub fn new(spec: AlertingSpec, restored: bool) -> Self {
-        Self { spec: Arc::new(spec), active: BTreeMap::new(), restored, unconfirmed_evaluations: 0 }
+        let texts = Arc::new(AlertTexts::new(&spec));
+        Self { spec: Arc::new(spec), texts, active: BTreeMap::new(), restored, unconfirmed_evaluations: 0 }
     }
 
     /// The strongest state of its alerts.
@@ -235,22 +155,8 @@ impl AlertingRule {
     /// forgets all alerts, as in Prometheus.
     pub fn update(&mut self, found: Vec<Alert>, t_ms: i64, limit: usize) -> Result<Updated, String> {
         let mut updated = Updated::default();
-        let mut seen: Vec<Labels> = Vec::with_capacity(found.len());
-        for alert in found {
-            seen.push(alert.labels.clone());
-            match self.active.get_mut(&alert.labels) {
-                Some(known) if known.state != AlertState::Inactive => {
-                    known.value = alert.value;
-                    if known.annotations != alert.annotations {
-                        known.annotations = alert.annotations;
-                    }
-                }
-                _ => {
-                    updated.changed = true;
-                    self.active.insert(alert.labels.clone(), alert);
-                }
-            }
-        }
+        let seen: Vec<Labels> = found.iter().map(|alert| alert.labels.clone()).collect();
+        updated.changed |= self.merge(found);
         // Both are sorted by labels, so that one walk tells which alerts were found.
         let mut seen = seen.into_iter().peekable();
         let samples = &mut updated.samples;
@@ -285,7 +191,6 @@ impl AlertingRule {
                         *changed = true;
                         alert.state = AlertState::Inactive;
                         alert.resolved_at_ms = Some(t_ms);
-                        alert.series = None;
                     }
                     return true;
                 }
@@ -298,9 +203,9 @@ impl AlertingRule {
                 alert.fired_at_ms = Some(t_ms);
             }
             if restored {
-                let (series, for_state) = alert.stored_series();
-                samples.push((series, PointValue::Float(1.0)));
-                samples.push((for_state, PointValue::Float(alert.active_at_ms.div_euclid(1000) as f64)));
+                let since = alert.active_at_ms.div_euclid(1000) as f64;
+                samples.push((Output::alerts(alert.labels.clone(), alert.state), PointValue::Float(1.0)));
+                samples.push((Output::for_state(alert.labels.clone()), PointValue::Float(since)));
             }
             true
         });
@@ -309,6 +214,33 @@ impl AlertingRule {
             return Err(format!("exceeded limit of {limit} with {counted} alerts"));
         }
         Ok(updated)
+    }
+
+    /// Takes values and annotations of alerts that are known, and those that are not; answers whether there are such. A walk
+    /// over both, because looking each one up would compare its labels a dozen times.
+    fn merge(&mut self, found: Vec<Alert>) -> bool {
+        let mut found = found.into_iter().peekable();
+        let mut fresh = Vec::new();
+        let mut changed = false;
+        for (labels, known) in &mut self.active {
+            while let Some(alert) = found.next_if(|alert| alert.labels < *labels) {
+                fresh.push(alert);
+            }
+            let Some(alert) = found.next_if(|alert| alert.labels == *labels) else { continue };
+            if known.state == AlertState::Inactive {
+                changed = true;
+                *known = alert;
+                continue;
+            }
+            known.value = alert.value;
+            if known.annotations != alert.annotations {
+                known.annotations = alert.annotations;
+            }
+        }
+        fresh.extend(found);
+        changed |= !fresh.is_empty();
+        self.active.extend(fresh.into_iter().map(|alert| (alert.labels.clone(), alert)));
+        changed
     }
 
     /// The notifications due at `t_ms`; marks them as sent.
@@ -361,13 +293,4 @@ impl AlertingRule {
         }
         self.restored = true;
     }
-}
-
-fn alert_series(metric: &str, labels: &Labels, state: Option<AlertState>) -> Labels {
-    let mut builder = LabelsBuilder::new(labels);
-    builder.set(METRIC_NAME, metric);
-    if let Some(state) = state {
-        builder.set("alertstate", state.as_str());
-    }
-    builder.build()
 }

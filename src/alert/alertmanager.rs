@@ -13,7 +13,9 @@ use crate::config::sections::AlertmanagerConfig;
 use crate::model::LabelsBuilder;
 use crate::model::relabel::process;
 use crate::model::target_group::TargetGroup;
-use crate::net::{BodyBuffer, ClientOptions, HttpClient, NetError, Request};
+use crate::net::{BodyBuffer, ClientOptions, Dialer, HttpClient, NetError, Request};
+use crate::telemetry::Registry;
+use crate::telemetry::spans::SpanContext;
 
 const ADDRESS: &str = "__address__";
 const SCHEME: &str = "__scheme__";
@@ -35,6 +37,7 @@ impl Poster for HttpPoster {
                 .headers
                 .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
             request.max_body = 1 << 20;
+            request.trace = Some(SpanContext::Outside);
             let mut answer = BodyBuffer::new();
             let fetched = client.fetch(request, &mut answer).await.map_err(|e| e.to_string())?;
             if fetched.status.is_success() {
@@ -63,9 +66,10 @@ pub struct Resolved {
 
 impl AlertmanagerSection {
     /// Builds the client of a section.
-    pub fn new(config: &AlertmanagerConfig) -> Result<Self, NetError> {
+    pub fn new(config: &AlertmanagerConfig, registry: &Registry) -> Result<Self, NetError> {
         let authenticator = crate::net::cloud::authenticator_for(config.sigv4.as_ref(), "aps", None, None)?;
-        let options = ClientOptions { authenticator, ..ClientOptions::default() };
+        let dialer = Some(Dialer::new(registry, "alertmanager"));
+        let options = ClientOptions { authenticator, dialer, ..ClientOptions::default() };
         let client = HttpClient::from_config(&config.http, options)?;
         let timeout = config.timeout.as_std();
         let poster = Arc::new(HttpPoster { client: client.clone(), timeout });
@@ -142,7 +146,7 @@ mod tests {
             relabel_configs: parse_rules(rules, NameScheme::Utf8).expect("valid rules"),
             ..AlertmanagerConfig::default()
         };
-        let section = AlertmanagerSection::new(&config).expect("a client");
+        let section = AlertmanagerSection::new(&config, &Registry::new()).expect("a client");
         let target = |address: &str, port: &str| {
             BTreeMap::from([
                 ("__address__".to_owned(), address.to_owned()),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::alerting::{AlertState, AlertingRule, AlertingSpec, ExternalContext};
 use super::template::QuerySource;
+use super::texts::Surroundings;
 use crate::model::Labels;
 use crate::query::value::PointValue;
 use crate::query::{Engine, QueryError, QueryOptions, QueryValue, VectorSample};
@@ -103,10 +104,9 @@ pub fn run(
                 vector.push(VectorSample { labels: series[i].labels.clone(), t_ms, value });
             }
         }
-        let found = rule
-            .spec
-            .expand(vector, t_ms, &ExternalContext::default(), &NoQueries, &|| {})
-            .and_then(|found| rule.update(found, t_ms, 0));
+        let context = ExternalContext::default();
+        let surroundings = Surroundings { t_ms, context: &context, source: &NoQueries, on_error: &|| {} };
+        let found = rule.texts.expand(vector, &surroundings).and_then(|found| rule.update(found, t_ms, 0));
         found.map_err(QueryError::Execution)?;
         let mut before = std::mem::take(&mut open);
         for (labels, alert) in &rule.active {

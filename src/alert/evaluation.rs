@@ -13,8 +13,10 @@ use super::evaluator::{Evaluator, RuleOrigin};
 use super::group::GroupContext;
 use super::recording::RecordingSpec;
 use super::template::QuerySource;
+use super::texts::{AlertTexts, Surroundings};
 use crate::model::Labels;
 use crate::query::value::PointValue;
+use crate::telemetry::spans::{SpanContext, SpanKind};
 
 /// How many rules of all groups may be evaluated besides those that their groups evaluate anyway
 /// (`--rules.max-concurrent-evals`).
@@ -49,7 +51,7 @@ impl EvalPermits {
 #[derive(Debug, Clone)]
 pub(super) enum Task {
     Record(Arc<RecordingSpec>),
-    Alert(Arc<AlertingSpec>),
+    Alert(Arc<AlertingSpec>, Arc<AlertTexts>),
 }
 
 /// What a rule returned.
@@ -129,23 +131,41 @@ pub(super) fn evaluate(tasks: &[Task], moment: &Moment, context: &GroupContext) 
 
 fn finish(task: &Task, moment: &Moment, context: &GroupContext) -> Finished {
     let started = Instant::now();
-    let result = catch_unwind(AssertUnwindSafe(|| find(task, moment, context)))
+    let mut span = SpanContext::Outside.start("rule", SpanKind::Internal);
+    span.set(
+        "name",
+        match task {
+            Task::Record(spec) => spec.name.as_str(),
+            Task::Alert(spec, _) => spec.name.as_str(),
+        },
+    );
+    let trace = span.context();
+    let result = catch_unwind(AssertUnwindSafe(|| find(task, moment, context, &trace)))
         .unwrap_or_else(|_| Err("the evaluation failed inside the server, see its log".into()));
+    if let Err(why) = &result {
+        span.fail(why);
+    }
     Finished { result, seconds: started.elapsed().as_secs_f64() }
 }
 
-fn find(task: &Task, moment: &Moment, context: &GroupContext) -> Result<Found, String> {
+fn find(task: &Task, moment: &Moment, context: &GroupContext, trace: &SpanContext) -> Result<Found, String> {
     let evaluator = context.evaluator.as_ref();
     match task {
         Task::Record(spec) => {
-            let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
+            let result = evaluator.eval_rule(&moment.origin, trace, &spec.expr, moment.query_t_ms)?;
             spec.apply(result, moment.limit).map(Found::Samples)
         }
-        Task::Alert(spec) => {
-            let result = evaluator.eval_rule(&moment.origin, &spec.expr, moment.query_t_ms)?;
+        Task::Alert(spec, texts) => {
+            let result = evaluator.eval_rule(&moment.origin, trace, &spec.expr, moment.query_t_ms)?;
             let source = TemplateQueries { evaluator, url: &context.external.url };
             let count_failure = || context.template_failures.inc();
-            spec.expand(result, moment.t_ms, &context.external, &source, &count_failure).map(Found::Alerts)
+            let surroundings = Surroundings {
+                t_ms: moment.t_ms,
+                context: &context.external,
+                source: &source,
+                on_error: &count_failure,
+            };
+            texts.expand(result, &surroundings).map(Found::Alerts)
         }
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! Time is always an argument, so the same rules run live, in unit tests and over the past.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::model::{Labels, Matcher};
 use crate::query::log::QueryOrigin;
 use crate::query::value::PointValue;
-use crate::query::{Engine, QueryOptions, QueryValue, VectorSample};
+use crate::query::{Engine, PreparedQuery, QueryError, QueryOptions, QueryResult, QueryValue, VectorSample};
+use crate::telemetry::spans::SpanContext;
 use crate::tsdb::{Queryable, SelectHints};
 
 /// The group that a rule belongs to.
@@ -24,9 +28,15 @@ pub trait Evaluator: Send + Sync {
     /// The instant vector of `query` at `t_ms`; a scalar becomes one element without labels.
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String>;
 
-    /// The same for a rule of a group, which the query log names.
-    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        let _ = group;
+    /// The same for a rule of a group, which the query log names, as part of a trace.
+    fn eval_rule(
+        &self,
+        group: &RuleOrigin,
+        trace: &SpanContext,
+        query: &str,
+        t_ms: i64,
+    ) -> Result<Vec<VectorSample>, String> {
+        let _ = (group, trace);
         self.eval(query, t_ms)
     }
 
@@ -43,38 +53,55 @@ pub trait Evaluator: Send + Sync {
 pub struct EngineEvaluator {
     engine: Arc<Engine>,
     storage: Arc<dyn Queryable>,
+    /// The expressions of rules by text. A reload makes a new evaluator, so those of removed rules do not stay.
+    prepared: Mutex<HashMap<String, Arc<PreparedQuery>, foldhash::fast::RandomState>>,
 }
 
 impl EngineEvaluator {
     /// Evaluates with `engine` over `storage`.
     #[must_use]
     pub fn new(engine: Arc<Engine>, storage: Arc<dyn Queryable>) -> Self {
-        Self { engine, storage }
+        Self { engine, storage, prepared: Mutex::default() }
     }
 
-    fn run(&self, query: &str, t_ms: i64, origin: QueryOrigin) -> Result<Vec<VectorSample>, String> {
-        let options = QueryOptions { origin, ..QueryOptions::default() };
-        let result =
-            self.engine.instant(self.storage.as_ref(), query, t_ms, &options).map_err(|e| e.to_string())?;
-        match result.value {
-            QueryValue::Vector(samples) => Ok(samples),
-            QueryValue::Scalar { t_ms, value } => {
-                Ok(vec![VectorSample { labels: Labels::empty(), t_ms, value: PointValue::Float(value) }])
-            }
-            QueryValue::String { .. } | QueryValue::Matrix(_) => {
-                Err("rule result is not a vector or scalar".into())
-            }
+    fn prepare(&self, query: &str) -> Result<Arc<PreparedQuery>, QueryError> {
+        if let Some(known) = self.prepared.lock().get(query) {
+            return Ok(Arc::clone(known));
+        }
+        let prepared = Arc::new(self.engine.prepare(query)?);
+        self.prepared.lock().insert(query.to_owned(), Arc::clone(&prepared));
+        Ok(prepared)
+    }
+}
+
+fn vector(result: Result<QueryResult, QueryError>) -> Result<Vec<VectorSample>, String> {
+    match result.map_err(|e| e.to_string())?.value {
+        QueryValue::Vector(samples) => Ok(samples),
+        QueryValue::Scalar { t_ms, value } => {
+            Ok(vec![VectorSample { labels: Labels::empty(), t_ms, value: PointValue::Float(value) }])
+        }
+        QueryValue::String { .. } | QueryValue::Matrix(_) => {
+            Err("rule result is not a vector or scalar".into())
         }
     }
 }
 
 impl Evaluator for EngineEvaluator {
     fn eval(&self, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        self.run(query, t_ms, QueryOrigin::Unknown)
+        vector(self.engine.instant(self.storage.as_ref(), query, t_ms, &QueryOptions::default()))
     }
 
-    fn eval_rule(&self, group: &RuleOrigin, query: &str, t_ms: i64) -> Result<Vec<VectorSample>, String> {
-        self.run(query, t_ms, QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() })
+    fn eval_rule(
+        &self,
+        group: &RuleOrigin,
+        trace: &SpanContext,
+        query: &str,
+        t_ms: i64,
+    ) -> Result<Vec<VectorSample>, String> {
+        let origin = QueryOrigin::Rule { file: group.file.clone(), group: group.group.clone() };
+        let options = QueryOptions { origin, trace: trace.clone(), ..QueryOptions::default() };
+        let prepared = self.prepare(query).map_err(|e| e.to_string())?;
+        vector(self.engine.instant_again(self.storage.as_ref(), &prepared, t_ms, &options))
     }
 
     fn last_samples(

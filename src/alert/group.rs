@@ -269,18 +269,14 @@ impl Group {
             }
         }
         for rule in old_rules.iter().flatten() {
-            self.orphaned.extend(rule.written.labels().cloned());
+            self.orphaned.extend(rule.written.series());
         }
     }
 
     /// Series that must end when the group goes away.
     #[must_use]
     pub fn written_series(&self) -> Vec<Labels> {
-        self.rules
-            .iter()
-            .flat_map(|r| r.written.labels().cloned())
-            .chain(self.orphaned.iter().cloned())
-            .collect()
+        self.rules.iter().flat_map(|r| r.written.series()).chain(self.orphaned.iter().cloned()).collect()
     }
 
     /// Evaluates all rules for the slot `t_ms` and tells the notifier.
@@ -309,7 +305,9 @@ impl Group {
         let positions = self.stages.get(number).cloned().unwrap_or_default();
         let tasks = positions.iter().map(|i| match &self.rules[*i].kind {
             RuleKind::Recording(spec) => Task::Record(Arc::clone(spec)),
-            RuleKind::Alerting(alerting) => Task::Alert(Arc::clone(&alerting.spec)),
+            RuleKind::Alerting(alerting) => {
+                Task::Alert(Arc::clone(&alerting.spec), Arc::clone(&alerting.texts))
+            }
         });
         let query_t_ms = t_ms - self.spec.query_offset_ms;
         let origin = RuleOrigin { file: self.spec.file.clone(), group: self.spec.name.clone() };

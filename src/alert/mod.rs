@@ -33,6 +33,8 @@ pub mod silences;
 pub mod state;
 /// Go's `text/template` as alerts use it.
 pub mod template;
+/// Labels and annotations of alerts.
+pub mod texts;
 /// Rule unit tests.
 pub mod unit_test;
 /// What rules wrote last.

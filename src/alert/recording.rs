@@ -1,9 +1,10 @@
 //! What does a recording rule store? The result of its expression under its own name and labels.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::alerting::RuleSamples;
-use crate::model::{LabelsBuilder, METRIC_NAME};
+use super::written::Output;
+use crate::model::{Labels, METRIC_NAME};
 use crate::query::VectorSample;
 
 /// The definition of a recording rule.
@@ -20,22 +21,18 @@ pub struct RecordingSpec {
 impl RecordingSpec {
     /// The series to store for a result of the expression.
     pub fn apply(&self, result: Vec<VectorSample>, limit: usize) -> Result<RuleSamples, String> {
-        let mut seen = BTreeSet::new();
-        let mut samples = RuleSamples::with_capacity(result.len());
-        for sample in result {
-            let mut labels = LabelsBuilder::new(&sample.labels);
-            labels.set(METRIC_NAME, &self.name);
-            for (name, value) in &self.labels {
-                labels.set(name, value);
-            }
-            let labels = labels.build();
-            if !seen.insert(labels.clone()) {
-                return Err(
-                    "vector contains metrics with the same labelset after applying rule labels".into()
-                );
-            }
-            samples.push((labels, sample.value));
+        let own = self.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let changes: BTreeMap<&str, &str> =
+            [(METRIC_NAME, self.name.as_str())].into_iter().chain(own).collect();
+        let changes: Vec<(&str, &str)> = changes.into_iter().collect();
+        let series: Vec<Labels> = result.iter().map(|sample| sample.labels.with(&changes)).collect();
+        let mut seen =
+            HashSet::with_capacity_and_hasher(series.len(), foldhash::fast::RandomState::default());
+        if !series.iter().all(|labels| seen.insert(labels)) {
+            return Err("vector contains metrics with the same labelset after applying rule labels".into());
         }
+        let values = result.into_iter().map(|sample| sample.value);
+        let samples: RuleSamples = series.into_iter().map(Output::plain).zip(values).collect();
         if limit > 0 && samples.len() > limit {
             return Err(format!("exceeded limit of {limit} with {} series", samples.len()));
         }

@@ -215,6 +215,5 @@ fn decode_alert(stored: &Value) -> Option<Alert> {
         resolved_at_ms: stored["resolvedAt"].as_i64(),
         last_sent_at_ms: stored["lastSentAt"].as_i64(),
         keep_firing_since_ms: stored["keepFiringSince"].as_i64(),
-        series: None,
     })
 }

@@ -38,6 +38,17 @@ pub struct UnitTestOptions {
     pub parse: ParseOptions,
     /// Feature `promql-delayed-name-removal`.
     pub delayed_name_removal: bool,
+    /// Show what differs line by line, a label or annotation a line, rather than one line an alert or sample.
+    pub diff: Option<DiffStyle>,
+}
+
+/// How differences are shown line by line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiffStyle {
+    /// For files.
+    Plain,
+    /// For terminals: with colours.
+    Coloured,
 }
 
 /// One test group after it was run.
@@ -224,13 +235,20 @@ fn run_group(
         }
         let following_ms = offset_ms + file.evaluation_interval.0;
         while let Some(case) = cases.get(next_case).filter(|case| case.eval_time.0 < following_ms) {
-            check_alerts(case, &bench.groups, failures);
+            check_alerts(case, &bench.groups, options.diff, failures);
             next_case += 1;
         }
         offset_ms = following_ms;
     }
     for case in &test.promql_expr_test {
-        check_expr(case, start_ms, bench.context.evaluator.as_ref(), file.fuzzy_compare, failures);
+        let mut fail = |text: String| {
+            failures.push(format!("expr: {:?}, time: {}, {text}", case.expr, case.eval_time));
+        };
+        match compare_expr(case, start_ms, bench.context.evaluator.as_ref(), file.fuzzy_compare) {
+            Ok(None) => {}
+            Ok(Some(sides)) => fail(format!("\n{}", sides.show(options.diff))),
+            Err(error) => fail(format!("err: {error}")),
+        }
     }
     Ok(())
 }
@@ -255,18 +273,108 @@ fn store(samples: &[(Labels, i64, SequenceValue)], storage: &dyn Appendable) -> 
     batch.commit().map(drop).map_err(|e| e.to_string())
 }
 
-type AlertTexts = Vec<(Labels, BTreeMap<String, String>)>;
+/// What was wanted and what came: of each alert or sample one line, and the lines that tell it in full.
+#[derive(Debug, Default)]
+struct Sides {
+    want: Vec<(String, Vec<String>)>,
+    got: Vec<(String, Vec<String>)>,
+}
 
-fn check_alerts(case: &AlertCase, groups: &[Group], failures: &mut Vec<String>) {
+impl Sides {
+    fn show(&self, style: Option<DiffStyle>) -> String {
+        let Some(style) = style else { return self.show_short() };
+        let lines = |side: &[(String, Vec<String>)]| -> Vec<String> {
+            let numbered = side.iter().enumerate();
+            numbered
+                .flat_map(|(i, (_, lines))| std::iter::once(format!("[{i}]")).chain(lines.clone()))
+                .collect()
+        };
+        let mut out = String::from("    --- expected\n    +++ got\n");
+        for (mark, line) in line_diff(&lines(&self.want), &lines(&self.got)) {
+            let (begin, end) = match (style, mark) {
+                (DiffStyle::Coloured, '-') => ("\u{1b}[31m", "\u{1b}[0m"),
+                (DiffStyle::Coloured, '+') => ("\u{1b}[32m", "\u{1b}[0m"),
+                _ => ("", ""),
+            };
+            let _ = writeln!(out, "    {begin}{mark} {line}{end}");
+        }
+        out
+    }
+
+    /// Lines that only one side has, marked.
+    fn show_short(&self) -> String {
+        let mut out = String::new();
+        let has = |side: &[(String, Vec<String>)], line: &str| side.iter().any(|(other, _)| other == line);
+        for (line, _) in &self.want {
+            let mark = if has(&self.got, line) { ' ' } else { '-' };
+            let _ = writeln!(out, "    {mark} expected {line}");
+        }
+        for (line, _) in self.got.iter().filter(|(line, _)| !has(&self.want, line)) {
+            let _ = writeln!(out, "    + got      {line}");
+        }
+        if self.want.is_empty() {
+            out.push_str("    (nothing was expected)\n");
+        }
+        if self.got.is_empty() {
+            out.push_str("    (got nothing)\n");
+        }
+        out
+    }
+}
+
+/// More lines than this are not compared one with another, but shown one side after the other.
+const MAX_COMPARED: usize = 4_000;
+
+/// The lines of both sides in order: `-` only the first has it, `+` only the second, ` ` both.
+fn line_diff(want: &[String], got: &[String]) -> Vec<(char, String)> {
+    let marked = |mark: char, line: &String| (mark, line.clone());
+    if want.len().max(got.len()) > MAX_COMPARED {
+        let (gone, new) = (want.iter().map(|l| marked('-', l)), got.iter().map(|l| marked('+', l)));
+        return gone.chain(new).collect();
+    }
+    // Length of the longest common sequence of the lines from (i, j) on.
+    let width = got.len() + 1;
+    let mut common = vec![0u16; (want.len() + 1) * width];
+    for i in (0..want.len()).rev() {
+        for j in (0..got.len()).rev() {
+            common[i * width + j] = if want[i] == got[j] {
+                common[(i + 1) * width + j + 1] + 1
+            } else {
+                common[(i + 1) * width + j].max(common[i * width + j + 1])
+            };
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut out = Vec::new();
+    while i < want.len() || j < got.len() {
+        if i < want.len() && j < got.len() && want[i] == got[j] {
+            out.push(marked(' ', &want[i]));
+            (i, j) = (i + 1, j + 1);
+        } else if j == got.len()
+            || (i < want.len() && common[(i + 1) * width + j] >= common[i * width + j + 1])
+        {
+            out.push(marked('-', &want[i]));
+            i += 1;
+        } else {
+            out.push(marked('+', &got[j]));
+            j += 1;
+        }
+    }
+    out
+}
+
+type FiringAlerts = Vec<(Labels, BTreeMap<String, String>)>;
+
+fn check_alerts(case: &AlertCase, groups: &[Group], style: Option<DiffStyle>, failures: &mut Vec<String>) {
     let alerting = groups.iter().flat_map(|g| &g.rules).filter_map(|rule| match &rule.kind {
         RuleKind::Alerting(alerting) => Some(alerting),
         RuleKind::Recording(_) => None,
     });
     let named: Vec<&AlertingRule> = alerting.filter(|a| a.spec.name == case.alertname).collect();
     let firing = named.iter().flat_map(|a| a.active.values()).filter(|a| a.state == AlertState::Firing);
-    let mut got: AlertTexts =
+    let mut got: FiringAlerts =
         firing.map(|a| (a.labels.clone(), a.annotations.iter().cloned().collect())).collect();
-    let mut want: AlertTexts = case
+    let mut want: FiringAlerts = case
         .exp_alerts
         .iter()
         .map(|alert| {
@@ -278,55 +386,34 @@ fn check_alerts(case: &AlertCase, groups: &[Group], failures: &mut Vec<String>) 
     got.sort();
     want.sort();
     if got != want {
-        let mut text = format!("alertname: {}, time: {}\n", case.alertname, case.eval_time);
-        let show = |alerts: &AlertTexts| -> Vec<String> {
-            alerts.iter().map(|(l, a)| format!("Labels:{l} Annotations:{a:?}")).collect()
+        let show = |alerts: &FiringAlerts| {
+            let each = alerts.iter().map(|(labels, annotations)| {
+                let pairs = labels.iter().map(|l| (l.name, l.value));
+                let mut lines = vec!["  labels:".to_owned()];
+                lines.extend(pairs.map(|(name, value)| format!("    {name}: {value:?}")));
+                lines.push("  annotations:".to_owned());
+                lines.extend(annotations.iter().map(|(name, value)| format!("    {name}: {value:?}")));
+                (format!("Labels:{labels} Annotations:{annotations:?}"), lines)
+            });
+            each.collect()
         };
-        diff(&show(&want), &show(&got), &mut text);
-        failures.push(text);
+        let sides = Sides { want: show(&want), got: show(&got) };
+        let place = format!("alertname: {}, time: {}", case.alertname, case.eval_time);
+        failures.push(format!("{place}\n{}", sides.show(style)));
     }
 }
 
-/// Lines that only one side has, marked as in a unified diff.
-fn diff(want: &[String], got: &[String], out: &mut String) {
-    for line in want {
-        let mark = if got.contains(line) { ' ' } else { '-' };
-        let _ = writeln!(out, "    {mark} expected {line}");
-    }
-    for line in got {
-        if !want.contains(line) {
-            let _ = writeln!(out, "    + got      {line}");
-        }
-    }
-    if want.is_empty() {
-        out.push_str("    (nothing was expected)\n");
-    }
-    if got.is_empty() {
-        out.push_str("    (got nothing)\n");
-    }
-}
-
-fn check_expr(
+/// What differs, if anything.
+fn compare_expr(
     case: &ExprCase,
     start_ms: i64,
     evaluator: &dyn Evaluator,
     fuzzy: bool,
-    failures: &mut Vec<String>,
-) {
-    let mut fail = |text: String| {
-        let place = format!("expr: {:?}, time: {}", case.expr, case.eval_time);
-        failures.push(format!("{place}, {text}"));
-    };
-    let got = match evaluator.eval(&case.expr, start_ms + case.eval_time.0) {
-        Ok(got) => got,
-        Err(error) => return fail(format!("err: {error}")),
-    };
+) -> Result<Option<Sides>, String> {
+    let got = evaluator.eval(&case.expr, start_ms + case.eval_time.0)?;
     let mut want = Vec::new();
     for sample in &case.exp_samples {
-        match expected(&sample.labels, sample.value, &sample.histogram) {
-            Ok(sample) => want.push(sample),
-            Err(error) => return fail(format!("err: {error}")),
-        }
+        want.push(expected(&sample.labels, sample.value, &sample.histogram)?);
     }
     let mut got: Vec<(Labels, PointValue)> =
         got.into_iter().map(|VectorSample { labels, value, .. }| (labels, value)).collect();
@@ -334,20 +421,20 @@ fn check_expr(
     want.sort_by(|a, b| a.0.cmp(&b.0));
     let equal = got.len() == want.len()
         && got.iter().zip(&want).all(|(g, w)| g.0 == w.0 && same_value(&g.1, &w.1, fuzzy));
-    if !equal {
-        let show = |samples: &[(Labels, PointValue)]| -> Vec<String> {
-            samples
-                .iter()
-                .map(|(labels, value)| match value {
-                    PointValue::Float(v) => format!("{labels} {}", format_plain(*v)),
-                    PointValue::Histogram(h) => format!("{labels} {h} ({:?})", h.counter_reset_hint),
-                })
-                .collect()
-        };
-        let mut text = String::from("\n");
-        diff(&show(&want), &show(&got), &mut text);
-        fail(text);
+    if equal {
+        return Ok(None);
     }
+    let show = |samples: &[(Labels, PointValue)]| {
+        let each = samples.iter().map(|(labels, value)| {
+            let value = match value {
+                PointValue::Float(v) => format_plain(*v),
+                PointValue::Histogram(h) => format!("{h} ({:?})", h.counter_reset_hint),
+            };
+            (format!("{labels} {value}"), vec![format!("  labels: {labels}"), format!("  value: {value}")])
+        });
+        each.collect()
+    };
+    Ok(Some(Sides { want: show(&want), got: show(&got) }))
 }
 
 fn expected(labels: &str, value: f64, histogram: &str) -> Result<(Labels, PointValue), String> {
@@ -378,5 +465,28 @@ fn same_value(got: &PointValue, want: &PointValue, fuzzy: bool) -> bool {
             a.equals(&b) && a.counter_reset_hint == b.counter_reset_hint
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_by_line_only_what_differs_is_marked() {
+        let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (want, got, diff) in [
+            ("abc", "abc", " a b c"),
+            ("abc", "axc", " a-b+x c"),
+            ("", "ab", "+a+b"),
+            ("ab", "", "-a-b"),
+            ("abcd", "acde", " a-b c d+e"),
+        ] {
+            let shown: String = line_diff(&lines(want), &lines(got))
+                .into_iter()
+                .map(|(mark, line)| format!("{mark}{line}"))
+                .collect();
+            assert_eq!(shown, diff, "{want} {got}");
+        }
     }
 }

@@ -17,8 +17,10 @@ use super::guarded::ConnectionState;
 const SPARE: usize = 64;
 /// How long a connection may be without a request before it can be asked to go: whoever means it sends one at once.
 const GRACE: Duration = Duration::from_millis(250);
-/// Pause between two looks for a place when there is none.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The same when not even a spare place is left: a client that is new would wait in the kernel's queue instead.
+const SHORT_GRACE: Duration = Duration::from_millis(10);
+/// Longest wait for a place before connections are looked at again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 struct Known {
@@ -96,17 +98,19 @@ impl Connections {
             if let Some(place) = self.free_place() {
                 return place;
             }
-            if self.make_room(GRACE) {
-                // It goes as soon as its task runs.
-                tokio::task::yield_now().await;
-                if let Some(place) = self.free_place() {
-                    return place;
-                }
-            }
-            if let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
+            let leaving = self.make_room(GRACE);
+            if !leaving && let Ok(permit) = Arc::clone(&self.spare).try_acquire_owned() {
                 return self.take(permit, true);
             }
-            tokio::time::sleep(PAUSE).await;
+            if !leaving {
+                self.make_room(SHORT_GRACE);
+            }
+            // Whoever was asked to go does so as soon as its task runs. The semaphores are never closed.
+            tokio::select! {
+                Ok(permit) = Arc::clone(&self.places).acquire_owned() => return self.take(permit, false),
+                Ok(permit) = Arc::clone(&self.spare).acquire_owned(), if !leaving => return self.take(permit, true),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
         }
     }
 }

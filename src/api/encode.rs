@@ -3,12 +3,14 @@
 use super::json;
 use super::reply::Out;
 use crate::model::histogram::FloatHistogram;
-use crate::model::number::write_api;
+use crate::model::number::{format_plain, write_api};
 use crate::query::value::PointValue;
 use crate::query::{Explanation, MatrixSeries, PlanNode, QueryStats, QueryValue, VectorSample};
 
 /// Points between two looks at the buffer.
 const POINTS_BETWEEN_FLUSHES: usize = 1024;
+/// Bytes of a point with many digits.
+const LONG_POINT: usize = 40;
 
 /// Writes `{"resultType":…,"result":…}` with statistics where asked for.
 pub fn query_data(out: &mut Out, value: &QueryValue, stats: Option<(&QueryStats, bool)>) {
@@ -17,8 +19,8 @@ pub fn query_data(out: &mut Out, value: &QueryValue, stats: Option<(&QueryStats,
             out.raw("{\"resultType\":\"scalar\",\"result\":[");
             json::timestamp(&mut out.buf, *t_ms);
             out.raw(",");
-            json::sample_value(&mut out.buf, *value);
-            out.raw("]");
+            // Scalars never have an exponent, unlike values of series.
+            out.raw(&format!("\"{}\"]", format_plain(*value)));
         }
         QueryValue::String { t_ms, value } => {
             out.raw("{\"resultType\":\"string\",\"result\":[");
@@ -84,14 +86,15 @@ fn matrix_series(out: &mut Out, series: &MatrixSeries) {
     json::labels(&mut out.buf, &series.labels);
     if !series.floats.is_empty() {
         out.raw(",\"values\":[");
-        for (i, (t_ms, value)) in series.floats.iter().enumerate() {
-            if i > 0 {
-                out.buf.push(b',');
+        for (i, points) in series.floats.chunks(POINTS_BETWEEN_FLUSHES).enumerate() {
+            out.buf.reserve(points.len() * LONG_POINT);
+            for (k, (t_ms, value)) in points.iter().enumerate() {
+                if i + k > 0 {
+                    out.buf.push(b',');
+                }
+                float_point(&mut out.buf, *t_ms, *value);
             }
-            float_point(&mut out.buf, *t_ms, *value);
-            if i % POINTS_BETWEEN_FLUSHES == 0 {
-                out.flush_if_full();
-            }
+            out.flush_if_full();
         }
         out.raw("]");
     }
@@ -112,9 +115,9 @@ fn matrix_series(out: &mut Out, series: &MatrixSeries) {
 fn float_point(out: &mut Vec<u8>, t_ms: i64, value: f64) {
     out.push(b'[');
     json::timestamp(out, t_ms);
-    out.push(b',');
-    json::sample_value(out, value);
-    out.push(b']');
+    out.extend_from_slice(b",\"");
+    write_api(out, value);
+    out.extend_from_slice(b"\"]");
 }
 
 fn histogram_point(out: &mut Vec<u8>, t_ms: i64, histogram: &FloatHistogram) {

@@ -67,7 +67,7 @@ const LANGUAGE: &[&str] = &[
 /// Functions that Go's templates have built in; Prometheus does not list them.
 const GO_TEMPLATE_FUNCTIONS: &[&str] = &[
     "and", "call", "eq", "ge", "gt", "html", "index", "js", "le", "len", "lt", "ne", "not", "or", "print",
-    "printf", "println", "slice", "tmpl", "urlquery",
+    "printf", "println", "slice", "urlquery",
 ];
 
 type Categories = BTreeMap<&'static str, BTreeMap<String, bool>>;

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
@@ -20,6 +21,7 @@ use super::security::Security;
 use super::{cross_site, routes, ui};
 use crate::model::regex::AnchoredRegex;
 use crate::telemetry::Histogram;
+use crate::telemetry::spans::{Span, SpanContext, SpanKind};
 
 const DURATION_BOUNDS: &[f64] = &[0.1, 0.2, 0.4, 1.0, 3.0, 8.0, 20.0, 60.0, 120.0];
 const SIZE_BOUNDS: &[f64] = &[1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
@@ -84,17 +86,37 @@ pub fn application(api: Arc<Api>, cors: Cors, security: Arc<Security>) -> Router
     let outer = if prefix.is_empty() {
         inner
     } else {
-        let to = format!("{prefix}/");
-        Router::new()
-            .route("/", axum::routing::get(move || async move { axum::response::Redirect::to(&to) }))
-            .nest(&prefix, inner)
-            .fallback(|| async { super::reply::text(http::StatusCode::NOT_FOUND, "404 page not found\n") })
+        Router::new().fallback(move |request: Request| below(prefix, inner, request))
     };
     outer
         .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| {
             ApiError::internal("the request failed inside the server; see its log").into_response()
         }))
         .layer(from_fn_with_state(security, guard))
+}
+
+/// Serves what lies below the route prefix. The prefix alone leads to its slash: addresses in the document are relative.
+async fn below(prefix: String, inner: Router, mut request: Request) -> Response {
+    let uri = request.uri();
+    let path = uri.path();
+    if path == "/" || path == prefix {
+        let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+        return axum::response::Redirect::to(&format!("{prefix}/{query}")).into_response();
+    }
+    let rest = path.strip_prefix(prefix.as_str()).filter(|rest| rest.starts_with('/'));
+    let Some(rest) = rest else {
+        return super::reply::text(StatusCode::NOT_FOUND, "404 page not found\n");
+    };
+    let rest = uri.query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = rest.parse().ok();
+    if let Ok(stripped) = http::Uri::from_parts(parts) {
+        *request.uri_mut() = stripped;
+    }
+    match inner.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }
 
 /// The outermost layer: nobody passes without the right name and password, whatever the path.
@@ -110,16 +132,12 @@ async fn guard(State(security): State<Arc<Security>>, request: Request, next: Ne
     response
 }
 
-async fn around(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+async fn around(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let mut span = request_span(&request);
+    request.extensions_mut().insert(span.context());
     let origin = request.headers().get(header::ORIGIN).cloned();
-    let handler = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or("/", |p| p.as_str())
-        .strip_prefix(shared.api.options.route_prefix.as_str())
-        .unwrap_or("/")
-        .to_owned();
+    let handler = request.extensions().get::<MatchedPath>().map_or("/", |p| p.as_str()).to_owned();
     let options = &shared.api.options;
     let refusal = cross_site::refuse_host(options, &request).or_else(|| {
         if routes::changes_something(&handler, request.method()) {
@@ -164,6 +182,10 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
     }
     let code = response.status();
+    span.set("http.response.status_code", usize::from(code.as_u16()));
+    if code.is_server_error() {
+        span.fail(&code);
+    }
     let registry = &shared.api.registry;
     registry
         .counter(
@@ -186,7 +208,7 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
         SIZE_BOUNDS,
         &[("handler", &handler)],
     );
-    let mut sent = Sent { bytes: 0, sizes };
+    let mut sent = Sent { bytes: 0, sizes, _span: span };
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             sent.add(frame.data_ref().map_or(0, bytes::Bytes::len));
@@ -195,8 +217,32 @@ async fn around(State(shared): State<Shared>, request: Request, next: Next) -> R
     })
 }
 
+/// The span of a request, part of the trace that its sender tells.
+fn request_span(request: &Request) -> Span {
+    let told = request.headers().get("traceparent").and_then(|v| v.to_str().ok());
+    let trace = SpanContext::of_header(told);
+    if let SpanContext::Outside | SpanContext::Recorded(_) = trace {
+        let (method, uri) = (request.method(), request.uri());
+        let mut span = trace.start(&format!("{method} {}", uri.path()), SpanKind::Server);
+        if span.is_recorded() {
+            let header = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok());
+            span.set("http.request.method", method.as_str());
+            span.set("url.path", uri.path());
+            span.set("server.address", header(header::HOST).unwrap_or_default());
+            span.set("user_agent.original", header(header::USER_AGENT).unwrap_or_default());
+            if let Some(peer) = super::write::peer_of(request.extensions()) {
+                span.set("client.address", peer.ip().to_string());
+            }
+        }
+        return span;
+    }
+    Span::Unrecorded
+}
+
 /// Counts the bytes of one answer, and tells them when the last is out.
 struct Sent {
+    /// Over when the last byte is out.
+    _span: Span,
     bytes: usize,
     sizes: Histogram,
 }

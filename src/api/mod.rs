@@ -91,6 +91,8 @@ pub mod time_text;
 pub mod tls;
 /// The embedded user interface.
 pub mod ui;
+/// Threads for answers that may take long.
+mod workers;
 /// The remote-write endpoint.
 pub mod write;
 

@@ -26,7 +26,8 @@ impl Params {
     pub fn parse(body: &[u8], query: &str) -> Result<Self, ApiError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for source in [body, query.as_bytes()] {
-            for (name, value) in url::form_urlencoded::parse(source) {
+            let pieces = source.split(|b| *b == b'&').filter(|piece| is_sound(piece));
+            for (name, value) in pieces.flat_map(url::form_urlencoded::parse) {
                 if pairs.len() >= MAX_PARAMETERS {
                     return Err(ApiError::bad_data(format!(
                         "error parsing form values: more than {MAX_PARAMETERS} parameters"
@@ -99,6 +100,13 @@ impl Params {
     }
 }
 
+/// Whether Go takes a piece of a query or form: no semicolon, and two hexadecimal digits behind each percent sign. Other
+/// pieces are as if they were not there.
+fn is_sound(piece: &[u8]) -> bool {
+    let escapes = || piece.split(|b| *b == b'%').skip(1);
+    !piece.contains(&b';') && escapes().all(|e| e.len() >= 2 && e[..2].iter().all(u8::is_ascii_hexdigit))
+}
+
 /// Parses Unix seconds with a fraction, or RFC 3339, to milliseconds.
 pub fn parse_time(text: &str) -> Result<i64, String> {
     if let Some(seconds) = parse_go_float(text) {
@@ -135,9 +143,20 @@ pub fn parse_seconds_or_duration(text: &str) -> Result<i64, String> {
     parse_duration_ms(text).map_err(|_| format!("cannot parse {text:?} to a valid duration"))
 }
 
-/// A decimal float as Go reads it; Rust's own grammar is the same but for spellings nobody sends.
+/// A decimal float as Go reads it: digits may be grouped by underscores, and what is too large for a float is none.
 fn parse_go_float(text: &str) -> Option<f64> {
-    text.parse().ok()
+    let value: f64 = if text.contains('_') {
+        let grouped = text.as_bytes().windows(3).filter(|w| w[1] == b'_');
+        let all = grouped.clone().all(|w| w[0].is_ascii_digit() && w[2].is_ascii_digit());
+        if !all || grouped.count() != text.matches('_').count() {
+            return None;
+        }
+        text.replace('_', "").parse().ok()?
+    } else {
+        text.parse().ok()?
+    };
+    let spelled = text.bytes().any(|b| b.eq_ignore_ascii_case(&b'i'));
+    (value.is_finite() || value.is_nan() || spelled).then_some(value)
 }
 
 #[cfg(test)]
@@ -151,6 +170,7 @@ mod tests {
             ("1435781451.781", 1_435_781_451_781),
             ("1e3", 1_000_000),
             ("-1.5", -1_500),
+            ("1_000.5", 1_000_500),
             ("2015-07-01T20:10:51.781Z", 1_435_781_451_781),
             ("2015-07-01T22:10:51.781+02:00", 1_435_781_451_781),
             (MIN_TIME_TEXT, MIN_TIME_MS),
@@ -158,7 +178,19 @@ mod tests {
         ] {
             assert_eq!(parse_time(text), Ok(want), "{text}");
         }
-        for bad in ["", "x", "NaN", "2015-07-01", "2015-07-01 20:10:51Z", "2015-07-01T20:10:51", "30m"] {
+        for bad in [
+            "1e400",
+            "_1",
+            "1__0",
+            "1_",
+            "",
+            "x",
+            "NaN",
+            "2015-07-01",
+            "2015-07-01 20:10:51Z",
+            "2015-07-01T20:10:51",
+            "30m",
+        ] {
             assert!(parse_time(bad).is_err(), "{bad}");
         }
     }
@@ -181,5 +213,9 @@ mod tests {
         assert_eq!(params.first("query"), "a");
         assert_eq!(params.all("match[]").collect::<Vec<_>>(), ["x", "y z"]);
         assert_eq!(params.first("absent"), "");
+        // Pieces that Go does not take are as if they were not there.
+        let params = Params::parse(b"query=%zz&time=1;2&a=%41", "query=b&x=%4").expect("valid");
+        assert_eq!((params.first("query"), params.first("time")), ("b", ""));
+        assert_eq!((params.first("a"), params.first("x")), ("A", ""));
     }
 }

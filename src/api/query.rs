@@ -14,6 +14,7 @@ use super::{ast_json, encode, json, selectors};
 use crate::model::Labels;
 use crate::query::log::QueryOrigin;
 use crate::query::{CancelToken, QueryOptions, QueryResult, QueryValue};
+use crate::telemetry::spans::SpanContext;
 
 /// Most points a range query may answer for each series.
 const MAX_POINTS: i64 = 11_000;
@@ -38,7 +39,11 @@ struct Wishes {
 }
 
 impl Wishes {
-    fn parse(params: &Params, origin: QueryOrigin, per_step_feature: bool) -> Result<Self, ApiError> {
+    fn parse(
+        params: &Params,
+        (origin, trace): (QueryOrigin, SpanContext),
+        per_step_feature: bool,
+    ) -> Result<Self, ApiError> {
         let limit = params.limit("limit")?;
         let timeout = params.duration("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
         let lookback_delta_ms = match params.first("lookback_delta") {
@@ -67,6 +72,7 @@ impl Wishes {
             cancel: CancelToken::default(),
             origin,
             no_cache: matches!(params.first("nocache"), "1" | "true"),
+            trace,
         };
         Ok(Self { options, limit, stats, warnings })
     }
@@ -116,9 +122,9 @@ fn capped(mut texts: Vec<String>, kind: &str) -> Vec<String> {
 
 /// `/api/v1/query`
 pub async fn instant(call: Call) -> Response {
-    let origin = origin(&call);
+    let asker = (origin(&call), call.trace.clone());
     let prepared = || -> Result<_, ApiError> {
-        let wishes = Wishes::parse(&call.params, origin, call.api.options.per_step_stats)?;
+        let wishes = Wishes::parse(&call.params, asker, call.api.options.per_step_stats)?;
         let t_ms = call.params.time("time", call.api.clock.now_ms())?;
         Ok((wishes, t_ms, call.params.first("query").to_owned()))
     };
@@ -137,12 +143,12 @@ pub async fn instant(call: Call) -> Response {
 
 /// `/api/v1/query_range`
 pub async fn range(call: Call) -> Response {
-    let origin = origin(&call);
+    let asker = (origin(&call), call.trace.clone());
     let prepared = || -> Result<_, ApiError> {
         let params = &call.params;
         let limit = params.limit("limit")?;
         let (start, end, step) = range_times(params)?;
-        let mut wishes = Wishes::parse(&call.params, origin, call.api.options.per_step_stats)?;
+        let mut wishes = Wishes::parse(&call.params, asker, call.api.options.per_step_stats)?;
         wishes.limit = limit;
         Ok((wishes, start, end, step, params.first("query").to_owned()))
     };
@@ -163,10 +169,10 @@ pub async fn range(call: Call) -> Response {
 /// `/api/v1/explain`: the plan of a query with series, samples and seconds of each part. With `start`, `end` and
 /// `step` the query runs as a range query, else as an instant query at `time`.
 pub async fn explain(call: Call) -> Response {
-    let origin = origin(&call);
+    let asker = (origin(&call), call.trace.clone());
     let prepared = || -> Result<_, ApiError> {
         let params = &call.params;
-        let wishes = Wishes::parse(params, origin, false)?;
+        let wishes = Wishes::parse(params, asker, false)?;
         if params.first("step").is_empty() {
             let t_ms = params.time("time", call.api.clock.now_ms())?;
             return Ok((wishes, t_ms, t_ms, 0));

@@ -55,7 +55,7 @@ pub async fn read(call: Call) -> Response {
         })
         .await;
     }
-    let answered = tokio::task::spawn_blocking(move || {
+    let answered = super::workers::run(move || {
         let _permit = permit;
         let message = server::samples(&*services.queryable, &request, &external, limits)?;
         Ok(snap::raw::Encoder::new().compress_vec(&message).unwrap_or_default())

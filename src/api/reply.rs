@@ -1,4 +1,4 @@
-//! How does an answer leave without being held as a whole? Work runs on the blocking pool and writes into an
+//! How does an answer leave without being held as a whole? Work runs on threads that give way and writes into an
 //! [`Out`], which hands full chunks to the connection through a short channel. A client that goes away cancels
 //! the work; a small answer is sent in one piece with its length.
 
@@ -84,7 +84,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Runs `work` on the blocking pool and answers with what it writes, as JSON.
+/// Runs `work` on threads that give way and answers with what it writes, as JSON.
 pub async fn stream_json(
     cancel: CancelToken,
     work: impl FnOnce(&mut Out) -> Result<(), ApiError> + Send + 'static,
@@ -92,7 +92,7 @@ pub async fn stream_json(
     stream("application/json", cancel, work).await
 }
 
-/// Runs `work` on the blocking pool and answers with what it writes.
+/// Runs `work` on threads that give way and answers with what it writes.
 pub async fn stream(
     content_type: &str,
     cancel: CancelToken,
@@ -103,7 +103,7 @@ pub async fn stream(
         HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let guard = CancelOnDrop(cancel);
     let (parts, mut received) = mpsc::channel(CHUNKS_IN_FLIGHT);
-    tokio::task::spawn_blocking(move || {
+    super::workers::run(move || {
         let mut out = Out { buf: Vec::with_capacity(4096), parts, gone: false };
         let last = match work(&mut out) {
             Ok(()) => Part::Last(std::mem::take(&mut out.buf).into()),

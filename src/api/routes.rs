@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
@@ -21,6 +22,7 @@ use super::{
     admin, features, federate, labels, lifecycle, live, openapi, otlp, query, read, reply, rule_history,
     rules, search, self_metrics, silences, status, targets, write,
 };
+use crate::telemetry::spans::SpanContext;
 
 /// A request as handlers of the table see it.
 pub struct Call {
@@ -40,6 +42,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Whom the connection comes from.
     pub peer: Option<std::net::SocketAddr>,
+    /// The trace that it belongs to.
+    pub trace: SpanContext,
     /// The body, unless it was a form.
     pub body: Body,
 }
@@ -348,6 +352,7 @@ async fn read_call(
 ) -> Result<Call, ApiError> {
     let (parts, body) = request.into_parts();
     let peer = write::peer_of(&parts.extensions);
+    let trace = parts.extensions.get::<SpanContext>().cloned().unwrap_or_default();
     let (form, body) = if is_form(&parts.headers) && parts.method != Method::GET {
         let reading = axum::body::to_bytes(body, MAX_FORM_BYTES);
         let bytes = tokio::time::timeout(FORM_DEADLINE, reading)
@@ -369,6 +374,7 @@ async fn read_call(
         method: parts.method,
         headers: parts.headers,
         peer,
+        trace,
         body,
     })
 }
@@ -449,8 +455,13 @@ pub fn router(api: Arc<Api>) -> Router {
             }
             Serve::Ready(handler) if route.path.contains('{') => on(
                 methods(route.methods),
-                move |State(api): State<Arc<Api>>, Path(value): Path<String>, request: Request| {
-                    serve_ready(handler, route.cost, api, value, request)
+                move |State(api): State<Arc<Api>>,
+                      value: Result<Path<String>, PathRejection>,
+                      request: Request| async move {
+                    match value {
+                        Ok(Path(value)) => serve_ready(handler, route.cost, api, value, request).await,
+                        Err(_) => ApiError::bad_data("invalid label name: it is not UTF-8").into_response(),
+                    }
                 },
             ),
             Serve::Ready(handler) => {

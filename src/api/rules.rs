@@ -142,7 +142,7 @@ impl Filter {
             names: texts("rule_name[]"),
             groups: texts("rule_group[]"),
             files: texts("file[]"),
-            matchers: selectors::of_params(params)?,
+            matchers: selectors::of_label_params(params)?,
             page,
         })
     }

@@ -70,7 +70,7 @@ pub fn of_federation(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
     params.all("match[]").map(parse).collect()
 }
 
-/// The same for labels and their values, where Prometheus does not name the parameter in its errors.
+/// The same for labels, their values and rules, where Prometheus does not name the parameter in its errors.
 pub fn of_label_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
     sets_of(params).map_err(ApiError::bad_data)
 }

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Pause after an accept failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that the kernel keeps until they are accepted, if its own limit allows: beyond it clients wait a second.
+const BACKLOG: u32 = 4096;
 /// Most bytes of request headers.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
@@ -87,7 +89,7 @@ pub struct ServerOptions {
 /// Listens on one address; the error says where and what may help.
 pub async fn bind(address: &str) -> Result<TcpListener, String> {
     let address = if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
-    TcpListener::bind(&address).await.map_err(|e| {
+    listen(&address).await.map_err(|e| {
         let help = match e.kind() {
             io::ErrorKind::AddrInUse => {
                 "; another process listens there: stop it, or choose another port with --web.listen-address"
@@ -99,6 +101,21 @@ pub async fn bind(address: &str) -> Result<TcpListener, String> {
         };
         format!("listen tcp {address}: {e}{help}")
     })
+}
+
+async fn listen(address: &str) -> io::Result<TcpListener> {
+    let mut failed = None;
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart must not wait for connections of the process before it.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => failed = Some(e),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")))
 }
 
 /// Serves `app` on all listeners until `stop` is cancelled, then drains.

@@ -163,9 +163,45 @@ async fn user_asset(api: &Api, path: &str) -> Option<Response> {
     Some(response)
 }
 
+/// Sends a client to another path for good, in the words of Go's server.
+fn moved(api: &Api, to: &str, query: Option<&str>) -> Response {
+    let mut response = redirect(api, to, query);
+    if let Some(target) = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()) {
+        let target = target.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let target = target.replace('"', "&#34;").replace('\'', "&#39;");
+        let body = format!("<a href=\"{target}\">Moved Permanently</a>.\n\n");
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        *response.body_mut() = Body::from(body);
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, html);
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
+/// The path without empty, `.` and `..` parts, if it has any: Go's server sends clients there, and some join URLs carelessly.
+fn tidied(path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').skip(1) {
+        match part {
+            ".." => {
+                parts.pop();
+            }
+            "" | "." => {}
+            part => parts.push(part),
+        }
+    }
+    let slash = if path.ends_with('/') && !parts.is_empty() { "/" } else { "" };
+    let tidy = format!("/{}{slash}", parts.join("/"));
+    (tidy != path).then_some(tidy)
+}
+
 /// Serves what no other route does: pages, files of the user interface, redirects, and 404.
 pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response {
     let path = request.uri().path();
+    if let Some(to) = tidied(path) {
+        return moved(&api, &to, request.uri().query());
+    }
     let read = request.method() == Method::GET || request.method() == Method::HEAD;
     if read {
         match path {
@@ -188,4 +224,25 @@ pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response
         }
     }
     reply::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn careless_paths_are_tidied() {
+        for (path, want) in [
+            ("//api/v1/query", "/api/v1/query"),
+            ("/api/../v1/./query/", "/v1/query/"),
+            ("/..", "/"),
+            ("//", "/"),
+            ("///other.example/x", "/other.example/x"),
+        ] {
+            assert_eq!(tidied(path).as_deref(), Some(want), "{path}");
+        }
+        for path in ["/", "/query", "/query/", "/a..b/.c"] {
+            assert_eq!(tidied(path), None, "{path}");
+        }
+    }
 }

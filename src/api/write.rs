@@ -43,7 +43,8 @@ fn message_version(content_type: Option<&str>) -> Result<MessageVersion, String>
                 V1_NAME => Ok(MessageVersion::V1),
                 V2_NAME => Ok(MessageVersion::V2),
                 _ => Err(format!(
-                    "got {content_type} content type; unknown remote write protobuf message {value}"
+                    "got {content_type} content type; unknown remote write protobuf message {value}, supported: \
+                     {V1_NAME}, {V2_NAME}"
                 )),
             };
         }

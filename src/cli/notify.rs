@@ -24,6 +24,7 @@ pub struct AlertDelivery {
     /// By name of their discovery set.
     sections: Mutex<BTreeMap<String, AlertmanagerSection>>,
     dropped: Mutex<Vec<String>>,
+    registry: Arc<Registry>,
     /// By URL of the active Alertmanagers.
     silences: Mutex<BTreeMap<String, SilenceDoor>>,
 }
@@ -43,6 +44,7 @@ impl AlertDelivery {
             discovery: DiscoveryManager::new(discovery_options, registry, clock),
             sections: Mutex::default(),
             dropped: Mutex::default(),
+            registry: Arc::clone(registry),
             silences: Mutex::default(),
         });
         let mut updates = delivery.discovery.subscribe();
@@ -80,7 +82,8 @@ impl AlertDelivery {
         let mut sets = BTreeMap::new();
         for (i, section) in config.alerting.alertmanagers.iter().enumerate() {
             let name = format!("config-{i}");
-            let made = AlertmanagerSection::new(section).map_err(|e| format!("alertmanager {i}: {e}"))?;
+            let made = AlertmanagerSection::new(section, &self.registry)
+                .map_err(|e| format!("alertmanager {i}: {e}"))?;
             sections.insert(name.clone(), made);
             sets.insert(name, section.sd.clone());
         }

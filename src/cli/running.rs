@@ -1,7 +1,6 @@
 //! Which configuration runs, and how does another one take its place? Everything that a configuration governs is
 //! applied in one order, at the start and at each reload.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::query::parse::ParseOptions;
 use crate::remote::otlp::OtlpReceiver;
 use crate::remote::read::Fanout;
 use crate::remote::send::RemoteWriter;
+use crate::remote::traces::TraceExporter;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Counter;
 use crate::tsdb::{Db, DbOptions};
@@ -214,6 +214,10 @@ pub struct Governed {
     pub rules: Arc<RuleManager>,
     /// Delivery of alerts.
     pub delivery: Arc<AlertDelivery>,
+    /// Sends spans to a collector.
+    pub traces: TraceExporter,
+    /// What spans say of this process.
+    pub resource: Vec<(&'static str, String)>,
     /// PromQL.
     pub engine: Arc<Engine>,
     /// What PromQL allows.
@@ -292,6 +296,9 @@ impl Governed {
         let (sender, sending) = (Arc::clone(&self.sender), Arc::clone(&config));
         self.otlp.configure(&config.otlp);
         let runtime = tokio::runtime::Handle::current();
+        if let Err(e) = self.traces.apply(config.tracing.as_ref(), &self.resource, &runtime) {
+            errors.push(e);
+        }
         if let Err(e) = self.fanout.apply(&config, &runtime) {
             errors.push(e);
         }
@@ -315,18 +322,6 @@ impl Governed {
             Ok(Err(e)) => errors.push(format!("loading rules: {e}")),
             Err(_) => errors.push("loading rules failed inside the server".into()),
         }
-        for section in unused_sections(&config) {
-            tracing::warn!(
-                section,
-                "this version reads this section of the configuration but does not act on it"
-            );
-        }
         if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
     }
-}
-
-/// Sections that are valid but have no effect yet.
-fn unused_sections(config: &Config) -> Vec<&'static str> {
-    let sections: BTreeMap<&'static str, bool> = BTreeMap::from([("tracing", config.tracing.is_some())]);
-    sections.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
 }

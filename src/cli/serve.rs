@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::remote::otlp::OtlpReceiver;
 use crate::remote::read::Fanout;
 use crate::remote::receive::RemoteWriteReceiver;
 use crate::remote::send::{RemoteWriter, SendParts};
+use crate::remote::traces::TraceExporter;
 use crate::scrape::ScrapeManager;
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
@@ -34,9 +36,11 @@ use crate::tsdb::vfs::RealVfs;
 
 /// Exit code of a failure while running.
 pub const EXIT_FAILURE: u8 = 1;
-/// Threads for work that blocks: each connection of the default limit may hold one while its answer is read slowly,
-/// and as many are left for everything else.
+/// Threads for work that blocks, in each runtime: each connection of the default limit may hold one while its answer is
+/// read slowly, and as many are left for everything else.
 const MAX_BLOCKING_THREADS: usize = 1024;
+/// One thread scrapes more than a million samples a second.
+const MAX_SCRAPE_THREADS: usize = 16;
 /// How long each part may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a process without configuration scrapes itself quickly, milliseconds.
@@ -83,17 +87,30 @@ pub fn run(mut flags: Flags) -> u8 {
     }
     flags.settle();
     crate::net::tls::install_crypto_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(MAX_BLOCKING_THREADS)
-        .build()
-    {
-        Ok(runtime) => runtime,
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let scrape_threads = (cores / 2).clamp(1, MAX_SCRAPE_THREADS);
+    let runtimes = threads("work", cores)
+        .and_then(|work| Ok((work, threads("web", cores)?, threads("scrape", scrape_threads)?)));
+    let (work, web, scraping) = match runtimes {
+        Ok(runtimes) => runtimes,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
     };
-    let code = runtime.block_on(serve(flags, without_config));
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    let code = work.block_on(serve(flags, without_config, web.handle(), scraping.handle()));
+    for runtime in [web, scraping, work] {
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    }
     code
+}
+
+/// A runtime. There are three: scrapes and rules do not queue behind the requests of a flood, and scrapes store what they
+/// fetched where they are, a fraction of a millisecond each, without anybody else waiting for that.
+fn threads(name: &str, workers: usize) -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(workers)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_name(name)
+        .build()
 }
 
 struct Signals {
@@ -121,7 +138,7 @@ impl Signals {
     }
 }
 
-async fn serve(flags: Flags, without_config: bool) -> u8 {
+async fn serve(flags: Flags, without_config: bool, web: &Handle, scraping: &Handle) -> u8 {
     let build = build_info();
     tracing::info!(
         mode = if flags.bool("agent") { "agent" } else { "server" },
@@ -163,7 +180,9 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     }
     let mut listeners = Vec::new();
     for address in flags.list("web.listen-address") {
-        match server::bind(address).await {
+        let address = address.to_owned();
+        let bound = web.spawn(async move { server::bind(&address).await }).await;
+        match bound.unwrap_or_else(|e| Err(e.to_string())) {
             Ok(listener) => listeners.push(listener),
             Err(e) => return fail(EXIT_FAILURE, &format!("Unable to start web listener: {e}")),
         }
@@ -198,10 +217,10 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     let stop_web = CancellationToken::new();
     let app = application(Arc::clone(&api), cors, Arc::clone(&security));
     let server_options = options::server(&flags, security, &api.registry);
-    let web = tokio::spawn(server::serve(listeners, app, server_options, stop_web.clone()));
+    let web = web.spawn(server::serve(listeners, app, server_options, stop_web.clone()));
 
     let started = tokio::select! {
-        started = start(&flags, &api, &running, &clock) => started,
+        started = start(&flags, &api, &running, &clock, scraping) => started,
         () = signals.stop() => {
             // Whatever is being opened looks like a crash to the next start, and that is safe.
             return 0;
@@ -229,12 +248,26 @@ async fn serve(flags: Flags, without_config: bool) -> u8 {
     0
 }
 
+/// How spans describe this process: as Prometheus, whose place it takes, and as itself.
+fn resource(build: &BuildInfo) -> Vec<(&'static str, String)> {
+    vec![
+        ("service.name", "prometheus".to_owned()),
+        ("service.version", build.version.to_owned()),
+        ("telemetry.sdk.name", "meerkat".to_owned()),
+        ("telemetry.sdk.version", build.own_version.to_owned()),
+        ("telemetry.sdk.language", "rust".to_owned()),
+        ("process.pid", std::process::id().to_string()),
+        ("host.name", rustix::system::uname().nodename().to_string_lossy().into_owned()),
+    ]
+}
+
 /// Opens storage and everything above it.
 async fn start(
     flags: &Flags,
     api: &Arc<Api>,
     running: &Arc<RunningConfig>,
     clock: &Arc<dyn Clock>,
+    scraping: &Handle,
 ) -> Result<Governed, String> {
     let registry = &api.registry;
     let config = running.current();
@@ -272,6 +305,7 @@ async fn start(
         Arc::clone(clock),
         Arc::clone(registry),
         options::scrape(flags, &config),
+        scraping.clone(),
     );
     let template_failures = registry.counter(
         "prometheus_template_text_expansion_failures_total",
@@ -322,6 +356,8 @@ async fn start(
         scrape: scrape.clone(),
         rules: Arc::clone(&rules),
         delivery: Arc::clone(&delivery),
+        traces: TraceExporter::default(),
+        resource: resource(&api.build),
         engine: Arc::clone(&engine),
         parse: options::parse(flags),
         external_url: api.options.external_url.clone(),
@@ -463,6 +499,7 @@ async fn stop(governed: Governed) {
     }
     governed.backfills.stop();
     governed.delivery.stop(STOP_DEADLINE).await;
+    governed.traces.stop().await;
     let sender = Arc::clone(&governed.sender);
     if tokio::task::spawn_blocking(move || sender.stop()).await.is_err() {
         tracing::error!("stopping remote write failed inside the server");

@@ -41,7 +41,7 @@ pub use scrape::{EscapingScheme, GlobalConfig, ScrapeConfig, ScrapeProtocol};
 pub use sd::{DnsSdConfig, FileSdConfig, HttpSdConfig, SdConfig, SdConfigs, StaticConfig};
 pub use sections::{
     AlertingConfig, AlertmanagerConfig, FloatEncoding, OtlpConfig, RetentionConfig, StorageConfig,
-    TracingConfig, TranslationStrategy, TsdbConfig,
+    TracingClientType, TracingConfig, TranslationStrategy, TsdbConfig,
 };
 pub use values::{ByteSize, ConfigUrl, FilePath, LabelMap, PromDuration, Secret};
 pub use web::{ClientAuthType, HttpServerConfig, RateLimitConfig, TlsServerConfig, WebConfig};

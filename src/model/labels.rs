@@ -5,6 +5,7 @@
 //! bits first. Every length byte is ASCII, so the whole is valid UTF-8 and slices need no `unsafe`. A clone
 //! costs a reference count. Empty values are left out: an empty label is the same as no label.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,14 @@ use super::METRIC_NAME;
 const LONG_LENGTH: u8 = 127;
 /// Longest name or value that can be packed, 2^28 − 1 bytes.
 pub const MAX_LABEL_BYTES: usize = (1 << 28) - 1;
+
+/// Most bytes that stay reserved for packing the next set.
+const KEPT_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Room for packing, used again for the next set.
+    static PACKED: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// One label, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,16 +107,43 @@ impl Labels {
 
     /// Packs pairs that are already strictly sorted by name and have no empty value (checked in debug builds).
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut packed = String::new();
-        let mut last: Option<&str> = None;
-        for (name, value) in pairs {
-            debug_assert!(last.is_none_or(|last| last < name), "labels out of order at {name:?}");
-            debug_assert!(!value.is_empty(), "empty value of {name:?}");
-            put_text(&mut packed, name);
-            put_text(&mut packed, value);
-            last = Some(name);
+        Self::fill(|packed| {
+            let mut last: Option<&str> = None;
+            for (name, value) in pairs {
+                debug_assert!(last.is_none_or(|last| last < name), "labels out of order at {name:?}");
+                debug_assert!(!value.is_empty(), "empty value of {name:?}");
+                put_text(packed, name);
+                put_text(packed, value);
+                last = Some(name);
+            }
+        })
+    }
+
+    /// One label in packed form, for [`Labels::from_packed`].
+    #[must_use]
+    pub fn pack(name: &str, value: &str) -> Box<str> {
+        let mut packed = String::with_capacity(name.len() + value.len() + 2);
+        put_text(&mut packed, name);
+        put_text(&mut packed, value);
+        packed.into()
+    }
+
+    /// Puts packed labels together that are strictly sorted by name and have no empty value.
+    #[must_use]
+    pub fn from_packed<'a>(labels: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::fill(|packed| labels.into_iter().for_each(|label| packed.push_str(label)))
+    }
+
+    fn fill(write: impl FnOnce(&mut String)) -> Self {
+        // Sets are made by the thousand: growing a text for each would cost more than all the rest.
+        let mut packed = PACKED.take();
+        packed.clear();
+        write(&mut packed);
+        let labels = Self(Arc::from(packed.as_str()));
+        if packed.capacity() <= KEPT_BYTES {
+            PACKED.set(packed);
         }
-        Self(Arc::from(packed))
+        labels
     }
 
     /// The labels in order of name.
@@ -185,6 +221,28 @@ impl Labels {
     #[must_use]
     pub fn filter(&self, mut keep: impl FnMut(Label<'_>) -> bool) -> Self {
         Self::from_sorted(self.iter().filter(|l| keep(*l)).map(|l| (l.name, l.value)))
+    }
+
+    /// The set with these labels set, which are sorted by name, each once; one without a value deletes the label.
+    #[must_use]
+    pub fn with<'a>(&'a self, changes: &'a [(&'a str, &'a str)]) -> Self {
+        let (mut own, mut changes) = (self.iter().peekable(), changes.iter().peekable());
+        let merged = std::iter::from_fn(move || {
+            loop {
+                let Some((name, value)) = changes.peek().copied().copied() else {
+                    return own.next().map(|l| (l.name, l.value));
+                };
+                if let Some(label) = own.next_if(|l| l.name < name) {
+                    return Some((label.name, label.value));
+                }
+                own.next_if(|l| l.name == name);
+                changes.next();
+                if !value.is_empty() {
+                    return Some((name, value));
+                }
+            }
+        });
+        Self::from_sorted(merged)
     }
 }
 
@@ -411,6 +469,13 @@ mod tests {
             for (name, value) in &want {
                 prop_assert_eq!(got.get(name), Some(value.as_str()));
             }
+            let mut changed = want.clone();
+            let changes: BTreeMap<&str, &str> = other.iter().map(|(n, v)| (&**n, &**v)).collect();
+            for (name, value) in &changes {
+                if value.is_empty() { changed.remove(*name); } else { changed.insert((*name).into(), (*value).into()); }
+            }
+            let changes: Vec<(&str, &str)> = changes.into_iter().collect();
+            prop_assert_eq!(got.with(&changes), Labels::from_pairs(changed));
             let (want2, got2) = (map(&other), Labels::from_pairs(other.iter().map(|(n, v)| (n, v))));
             prop_assert_eq!(got.cmp(&got2), want.iter().cmp(want2.iter()));
         }

@@ -119,17 +119,29 @@ fn layout(v: f64, use_exponent: impl Fn(i32) -> bool) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// The numbers 00 to 99 as text.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+};
+
 /// Appends the decimal digits of a whole number.
 #[inline]
 pub fn write_integer(out: &mut Vec<u8>, mut v: u64) {
     let (mut digits, mut at) = ([0; 20], 20);
-    loop {
+    while v >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[(v % 100) as usize]);
+        v /= 100;
+    }
+    if v > 0 || at == 20 {
         at -= 1;
-        digits[at] = b'0' + (v % 10) as u8;
-        v /= 10;
-        if v == 0 {
-            break;
-        }
+        digits[at] = b'0' + v as u8;
     }
     out.extend_from_slice(&digits[at..]);
 }
@@ -279,6 +291,17 @@ mod tests {
         assert_eq!(format_open_metrics(1.0), "1.0");
         assert_eq!(format_open_metrics(1e6), "1e+06");
         assert_eq!(format_open_metrics(f64::INFINITY), "+Inf");
+    }
+
+    #[test]
+    fn whole_numbers_of_every_length_print() {
+        let lengths =
+            (0..20).flat_map(|digits| [10u64.pow(digits), 10u64.pow(digits) - 1, 7 * 10u64.pow(digits / 2)]);
+        for v in lengths.chain([0, 10, 101, 1_090, u64::MAX]) {
+            let mut out = Vec::new();
+            write_integer(&mut out, v);
+            assert_eq!(out, v.to_string().into_bytes());
+        }
     }
 
     proptest! {

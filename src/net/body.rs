@@ -1,9 +1,12 @@
 //! How is a body read without trusting its sender? Chunk by chunk into a reused buffer, then decompressed into
 //! another one; the cap counts decompressed bytes and stops decompression, not only its result.
 
+use std::sync::Arc;
+
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::error::NetError;
+use super::room::{BodyRoom, Share};
 
 /// What a body may have when the caller sets no limit: 256 MiB, several times the exposition of a million series in
 /// its compact form, so that an endless body costs little more.
@@ -12,6 +15,8 @@ pub const DEFAULT_MAX_BODY: u64 = 256 << 20;
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Room that is added at a time while decompressing.
 const STEP: usize = 64 << 10;
+/// Room that a claimed length can ask for at once.
+const CLAIM: usize = 4 << 20;
 
 /// Buffers that are used again from request to request.
 #[derive(Debug)]
@@ -21,6 +26,7 @@ pub struct BodyBuffer {
     decoded: Vec<u8>,
     is_encoded: bool,
     inflate: Option<Box<Decompress>>,
+    share: Share,
 }
 
 impl Default for BodyBuffer {
@@ -33,7 +39,19 @@ impl BodyBuffer {
     /// Empty buffers.
     #[must_use]
     pub fn new() -> Self {
-        Self { wire: Vec::new(), decoded: Vec::new(), is_encoded: false, inflate: None }
+        Self {
+            wire: Vec::new(),
+            decoded: Vec::new(),
+            is_encoded: false,
+            inflate: None,
+            share: Share::default(),
+        }
+    }
+
+    /// Empty buffers that take their memory from `room` as long as the request sets no limit.
+    #[must_use]
+    pub fn within(room: Arc<BodyRoom>) -> Self {
+        Self { share: Share::of(room), ..Self::new() }
     }
 
     /// The body, decompressed.
@@ -59,25 +77,39 @@ impl BodyBuffer {
     pub fn shrink_to(&mut self, keep: usize) {
         self.wire.shrink_to(keep);
         self.decoded.shrink_to(keep);
+        self.share.release();
+    }
+
+    /// Appends what came over the wire.
+    pub(super) fn push_wire(&mut self, chunk: &[u8], limit: Limit) -> Result<(), NetError> {
+        check_size(self.wire.len() + chunk.len(), limit.bytes)?;
+        reserve(&mut self.wire, chunk.len(), 0, limit, &mut self.share)?;
+        self.wire.extend_from_slice(chunk);
+        Ok(())
     }
 
     /// Fills the buffer with a body as it came over the wire and decompresses it.
     pub fn load(&mut self, wire: &[u8], content_encoding: &str, max_body: u64) -> Result<(), NetError> {
         self.clear();
         self.wire.extend_from_slice(wire);
-        self.decode(content_encoding, max_body)
+        self.decode(content_encoding, Limit { bytes: max_body, is_own: true })
     }
 
-    /// Decompresses what came. A body of `max_body` bytes or more is refused.
-    pub(super) fn decode(&mut self, content_encoding: &str, max_body: u64) -> Result<(), NetError> {
+    /// Decompresses what came. A body that reaches the limit is refused.
+    pub(super) fn decode(&mut self, content_encoding: &str, limit: Limit) -> Result<(), NetError> {
+        let max_body = limit.bytes;
+        let beside = self.wire.capacity();
+        let share = &mut self.share;
+        let mut grow = |out: &mut Vec<u8>, more| reserve(out, more, beside, limit, share);
+        let (wire, decoded) = (&self.wire, &mut self.decoded);
         let result = match content_encoding.trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => return check_size(self.wire.len(), max_body),
+            "" | "identity" => return check_size(wire.len(), max_body),
             "gzip" | "x-gzip" => {
                 let inflate = self.inflate.get_or_insert_with(|| Box::new(Decompress::new(false)));
-                gunzip(inflate, &self.wire, &mut self.decoded, max_body)
+                gunzip(inflate, wire, decoded, max_body, &mut grow)
             }
-            "zstd" => unzstd(&self.wire, &mut self.decoded, max_body),
-            "snappy" => unsnappy(&self.wire, &mut self.decoded, max_body),
+            "zstd" => unzstd(wire, decoded, max_body, &mut grow),
+            "snappy" => unsnappy(wire, decoded, max_body, &mut grow),
             other => Err(NetError::Decode {
                 encoding: other.into(),
                 reason: "the encoding is not supported".into(),
@@ -86,6 +118,39 @@ impl BodyBuffer {
         self.is_encoded = true;
         result
     }
+}
+
+/// What bounds a body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    /// A body of so many bytes is refused.
+    pub(super) bytes: u64,
+    /// The request sets it. Otherwise the memory shared with others bounds the body too.
+    pub(super) is_own: bool,
+}
+
+/// Makes room in a buffer for so many more bytes.
+type Grow<'g> = &'g mut dyn FnMut(&mut Vec<u8>, usize) -> Result<(), NetError>;
+
+/// Makes room for `more` bytes; a body without a limit of its own has to find it in what all share. `beside` is what
+/// its other buffer holds.
+fn reserve(
+    buffer: &mut Vec<u8>,
+    more: usize,
+    beside: usize,
+    limit: Limit,
+    share: &mut Share,
+) -> Result<(), NetError> {
+    let (len, capacity) = (buffer.len(), buffer.capacity());
+    if capacity - len >= more {
+        return Ok(());
+    }
+    let wanted = (len + more).max(capacity + capacity / 2);
+    if !limit.is_own {
+        share.cover((wanted + beside) as u64)?;
+    }
+    buffer.reserve_exact(wanted - len);
+    Ok(())
 }
 
 pub(super) fn check_size(len: usize, max_body: u64) -> Result<(), NetError> {
@@ -118,16 +183,25 @@ fn gzip_header(input: &[u8]) -> Option<usize> {
     (at <= input.len()).then_some(at)
 }
 
-/// Decompresses all members of `input`, appending to `out`.
+/// The length that the last member claims, as far as its input can justify it: deflate expands no more than 1,032 times.
+fn claimed_len(input: &[u8]) -> usize {
+    let claimed = input.last_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+    claimed.min(input.len().saturating_mul(1032)).min(CLAIM)
+}
+
+/// Decompresses all members of `input`, appending to `out`; `grow` makes room in it.
 fn gunzip(
     inflate: &mut Decompress,
     mut input: &[u8],
     out: &mut Vec<u8>,
     max_body: u64,
+    grow: Grow<'_>,
 ) -> Result<(), NetError> {
     if input.is_empty() {
         return Err(bad_gzip("the body is empty"));
     }
+    // When all of it fits at once, no window has to be kept; the decoder likes some space behind the end.
+    let mut step = claimed_len(input).saturating_add(512).max(STEP);
     while !input.is_empty() {
         let header = gzip_header(input).ok_or_else(|| bad_gzip("invalid header"))?;
         input = &input[header..];
@@ -135,14 +209,15 @@ fn gunzip(
         let start = out.len();
         loop {
             // One byte above the limit is enough to know that it is broken.
-            let room = usize::try_from(max_body).unwrap_or(usize::MAX).saturating_sub(out.len()).min(STEP);
+            let room = usize::try_from(max_body).unwrap_or(usize::MAX).saturating_sub(out.len()).min(step);
+            step = STEP;
             if room == 0 {
                 return Err(NetError::BodyTooLarge { limit: max_body });
             }
-            out.reserve(room);
+            grow(out, room)?;
             let (in_before, out_before) = (inflate.total_in(), out.len());
             let status = inflate
-                .decompress_vec(input, out, FlushDecompress::None)
+                .decompress_vec(input, out, FlushDecompress::Finish)
                 .map_err(|e| bad_gzip(e.to_string()))?;
             let consumed = usize::try_from(inflate.total_in() - in_before).unwrap_or(input.len());
             input = input.get(consumed..).unwrap_or(&[]);
@@ -173,22 +248,29 @@ fn gunzip(
 }
 
 /// Snappy's block format, as the remote protocols use it.
-fn unsnappy(input: &[u8], out: &mut Vec<u8>, max_body: u64) -> Result<(), NetError> {
+fn unsnappy(input: &[u8], out: &mut Vec<u8>, max_body: u64, grow: Grow<'_>) -> Result<(), NetError> {
     let bad = |e: snap::Error| NetError::Decode { encoding: "snappy".into(), reason: e.to_string() };
     let len = snap::raw::decompress_len(input).map_err(bad)?;
     check_size(len, max_body)?;
+    grow(out, len)?;
     out.resize(len, 0);
     let written = snap::raw::Decoder::new().decompress(input, out).map_err(bad)?;
     out.truncate(written);
     Ok(())
 }
 
-fn unzstd(input: &[u8], out: &mut Vec<u8>, max_body: u64) -> Result<(), NetError> {
+fn unzstd(input: &[u8], out: &mut Vec<u8>, max_body: u64, grow: Grow<'_>) -> Result<(), NetError> {
     use std::io::Read as _;
     let bad = |e: std::io::Error| NetError::Decode { encoding: "zstd".into(), reason: e.to_string() };
     let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(bad)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(bad)?;
-    decoder.take(max_body).read_to_end(out).map_err(bad)?;
+    loop {
+        let left = max_body.saturating_sub(out.len() as u64).min(STEP as u64);
+        grow(out, STEP)?;
+        if decoder.by_ref().take(left).read_to_end(out).map_err(bad)? == 0 {
+            break;
+        }
+    }
     check_size(out.len(), max_body)
 }
 

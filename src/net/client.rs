@@ -15,16 +15,30 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::body::{BodyBuffer, DEFAULT_MAX_BODY, check_size};
+use super::body::{BodyBuffer, DEFAULT_MAX_BODY, Limit, check_size};
 use super::cloud::{Authenticator, Outgoing};
+use super::dialer::{Dialer, RoundRobin};
 use super::error::NetError;
 use super::oauth2::TokenSource;
 use super::secrets::{Fingerprint, SecretSource};
 use super::tls;
 use crate::config::{ConfigUrl, HttpClientConfig, ProxyConfig, Secret, TlsConfig};
+use crate::telemetry::spans::{Span, SpanContext, SpanKind};
 
 /// Redirects that are followed at most, as in Go.
 const MAX_REDIRECTS: usize = 10;
+
+/// Bodies up to here are decompressed where they were received, bytes on the wire.
+const SMALL_WIRE: usize = 128 << 10;
+
+/// Runs what takes long without holding up other tasks.
+pub(crate) fn beside_others<R>(work: impl FnOnce() -> R) -> R {
+    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
 
 /// What the user of a client decides, as opposed to its configuration.
 #[derive(Debug, Clone)]
@@ -39,6 +53,12 @@ pub struct ClientOptions {
     pub connect_timeout: Option<Duration>,
     /// Connect to this socket whatever the URL says.
     pub unix_socket: Option<PathBuf>,
+    /// Speak HTTP/2 from the first byte, without TLS too.
+    pub http2_only: bool,
+    /// Counts connections.
+    pub dialer: Option<Dialer>,
+    /// Each connection goes to one of the host's addresses that chance picks.
+    pub round_robin_dns: bool,
     /// Signs each request, last of all; for the credentials of cloud providers.
     pub authenticator: Option<Arc<dyn Authenticator>>,
 }
@@ -51,6 +71,9 @@ impl Default for ClientOptions {
             max_idle_per_host: 1000,
             connect_timeout: None,
             unix_socket: None,
+            http2_only: false,
+            dialer: None,
+            round_robin_dns: false,
             authenticator: None,
         }
     }
@@ -71,6 +94,8 @@ pub struct Request<'a> {
     pub timeout: Duration,
     /// A body of this many bytes after decompression or more is refused; 0 means 256 MiB.
     pub max_body: u64,
+    /// The trace that it belongs to; `None` for requests that are not traced.
+    pub trace: Option<SpanContext>,
 }
 
 impl<'a> Request<'a> {
@@ -84,6 +109,7 @@ impl<'a> Request<'a> {
             body: bytes::Bytes::new(),
             timeout,
             max_body: 0,
+            trace: None,
         }
     }
 
@@ -214,6 +240,15 @@ fn build(
     if !enable_http2 {
         builder = builder.http1_only();
     }
+    if let Some(dialer) = &options.dialer {
+        builder = builder.connector_layer(dialer.clone());
+    }
+    if options.round_robin_dns {
+        builder = builder.dns_resolver(Arc::new(RoundRobin));
+    }
+    if options.http2_only {
+        builder = builder.http2_prior_knowledge();
+    }
     if let Some(limit) = options.connect_timeout {
         builder = builder.connect_timeout(limit);
     }
@@ -242,6 +277,20 @@ fn go_method(method: &Method) -> &'static str {
         Method::DELETE => "Delete",
         _ => "Request",
     }
+}
+
+/// Begins the span of a request that is traced, and tells the other side.
+fn traced(request: &mut Request<'_>, url: &Url) -> Result<Span, NetError> {
+    let Some(context) = &request.trace else { return Ok(Span::Off) };
+    let mut span = context.start(&format!("HTTP {}", request.method), SpanKind::Client);
+    if let Some(header) = span.header() {
+        request.headers.insert(HeaderName::from_static("traceparent"), header_value("traceparent", &header)?);
+        span.set("http.request.method", request.method.as_str());
+        span.set("url.full", shown(url));
+        span.set("server.address", url.host_str().unwrap_or_default());
+        span.set("server.port", usize::from(url.port_or_known_default().unwrap_or(0)));
+    }
+    Ok(span)
 }
 
 /// A URL for messages: without its password.
@@ -365,17 +414,32 @@ impl HttpClient {
         Box::pin(self.fetch_once(request, body))
     }
 
-    async fn fetch_once(&self, request: Request<'_>, body: &mut BodyBuffer) -> Result<Fetched, NetError> {
+    async fn fetch_once(&self, mut request: Request<'_>, body: &mut BodyBuffer) -> Result<Fetched, NetError> {
         let url = Url::parse(request.url).map_err(|e| NetError::InvalidUrl {
             url: ConfigUrl::parse(request.url).map(|u| u.to_string()).unwrap_or_default(),
             reason: e.to_string(),
         })?;
         body.clear();
-        let (timeout, method, text) = (request.timeout, go_method(&request.method), shown(&url));
-        match tokio::time::timeout(timeout, self.exchange(request, url, body)).await {
+        let (timeout, method, text) = (request.timeout, go_method(&request.method), request.url);
+        let mut span = traced(&mut request, &url)?;
+        let result = match tokio::time::timeout(timeout, self.exchange(request, url, body)).await {
             Ok(result) => result,
-            Err(_) => Err(NetError::Timeout { method, url: text, after: timeout }),
+            Err(_) => {
+                let url = Url::parse(text).map(|url| shown(&url)).unwrap_or_default();
+                Err(NetError::Timeout { method, url, after: timeout })
+            }
+        };
+        match &result {
+            Ok(fetched) => {
+                span.set("http.response.status_code", usize::from(fetched.status.as_u16()));
+                span.set(
+                    "http.response.body.size",
+                    usize::try_from(fetched.wire_bytes).unwrap_or(usize::MAX),
+                );
+            }
+            Err(error) => span.fail(error),
         }
+        result
     }
 
     /// Sends a request whose answer is read line by line as it comes. The deadline holds until the head of the answer
@@ -413,7 +477,10 @@ impl HttpClient {
         first: Url,
         body: &mut BodyBuffer,
     ) -> Result<Fetched, NetError> {
-        let max_body = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
+        let limit = match request.max_body {
+            0 => Limit { bytes: DEFAULT_MAX_BODY, is_own: false },
+            bytes => Limit { bytes, is_own: true },
+        };
         let Answer { mut response, method, url } = self.respond(request, first).await?;
         let status = response.status();
         let encoding = response
@@ -423,11 +490,15 @@ impl HttpClient {
             .unwrap_or_default()
             .to_owned();
         while let Some(chunk) = response.chunk().await.map_err(|e| request_error(&method, &url, &e))? {
-            check_size(body.wire.len() + chunk.len(), max_body)?;
-            body.wire.extend_from_slice(&chunk);
+            body.push_wire(&chunk, limit)?;
         }
         let has_body = method != Method::HEAD && !body.wire.is_empty();
-        body.decode(if has_body { &encoding } else { "" }, max_body)?;
+        let encoding = if has_body { encoding.as_str() } else { "" };
+        if body.wire_len() > SMALL_WIRE {
+            beside_others(|| body.decode(encoding, limit))?;
+        } else {
+            body.decode(encoding, limit)?;
+        }
         let headers = std::mem::take(response.headers_mut());
         Ok(Fetched {
             status,

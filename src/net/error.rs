@@ -90,6 +90,15 @@ pub enum NetError {
         /// The limit in bytes, after decompression.
         limit: u64,
     },
+    /// The body takes more memory than there is for bodies without a limit.
+    #[error(
+        "body size limit exceeded: all bodies without a body_size_limit share a bounded memory, and {bytes} bytes for \
+         this one are too much; give it a limit of its own"
+    )]
+    NoRoom {
+        /// Bytes of the buffers it wanted.
+        bytes: u64,
+    },
     /// The body does not decompress.
     #[error("cannot decode the {encoding} body: {reason}")]
     Decode {

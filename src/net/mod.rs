@@ -9,12 +9,16 @@ pub mod body;
 pub mod client;
 /// Credentials of cloud providers.
 pub mod cloud;
+/// Connections: counted, and spread over the addresses of a host.
+pub mod dialer;
 /// What can go wrong.
 mod error;
 /// Signed JSON web tokens.
 mod jwt;
 /// Tokens by client credentials or signed assertion.
 pub mod oauth2;
+/// Memory that bodies share.
+mod room;
 /// Credentials and their files.
 pub mod secrets;
 /// Signing for AWS.
@@ -23,6 +27,9 @@ pub mod sigv4;
 pub mod tls;
 
 pub use body::BodyBuffer;
+pub(crate) use client::beside_others;
 pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
+pub use dialer::Dialer;
 pub use error::NetError;
+pub use room::BodyRoom;
 pub use tls::install_crypto_provider;

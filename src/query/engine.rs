@@ -22,6 +22,7 @@ use parking_lot::RwLock;
 
 use crate::telemetry::Registry;
 use crate::telemetry::memory::MemoryBudget;
+use crate::telemetry::spans::{SpanContext, SpanKind};
 use crate::tsdb::{Changes, Queryable, StorageError};
 
 /// Settings of an engine that hold for all its queries.
@@ -97,6 +98,8 @@ pub struct QueryOptions {
     pub origin: QueryOrigin,
     /// Evaluate everything anew, and keep nothing of it.
     pub no_cache: bool,
+    /// The trace that the query belongs to.
+    pub trace: SpanContext,
 }
 
 /// Stops a query from another thread; clones share one switch.
@@ -188,6 +191,15 @@ pub struct Engine {
     log: RwLock<Option<Arc<dyn QueryLog>>>,
     subquery_step_ms: AtomicI64,
     cache: ResultCache,
+    /// Threads a query may use: asking the system takes longer than a small query.
+    threads: usize,
+}
+
+/// A query that was read once to be evaluated often.
+#[derive(Debug)]
+pub struct PreparedQuery {
+    text: String,
+    expr: Expr,
 }
 
 /// What is asked of a query.
@@ -208,7 +220,8 @@ impl Engine {
         let metrics = EngineMetrics::new(registry, options.max_concurrency);
         let subquery_step_ms = AtomicI64::new(options.default_subquery_step_ms);
         let cache = ResultCache::new(options.result_cache_bytes);
-        Self { options, gate, memory, metrics, log: RwLock::new(None), subquery_step_ms, cache }
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { options, gate, memory, metrics, log: RwLock::new(None), subquery_step_ms, cache, threads }
     }
 
     /// Tells each query to `log` from now on, or to nobody.
@@ -249,6 +262,33 @@ impl Engine {
     ) -> Result<QueryResult, QueryError> {
         let times = Times { axis: Axis::instant(t_ms), step_ms: 0, instant: true };
         self.run(storage, query, times, options)
+    }
+
+    /// Reads `query` for [`Engine::instant_again`].
+    pub fn prepare(&self, query: &str) -> Result<PreparedQuery, QueryError> {
+        Ok(PreparedQuery { text: query.to_owned(), expr: self.parse(query)? })
+    }
+
+    /// Evaluates a query at `t_ms` that is going to be evaluated again and again, as those of rules are.
+    pub fn instant_again(
+        &self,
+        storage: &dyn Queryable,
+        query: &PreparedQuery,
+        t_ms: i64,
+        options: &QueryOptions,
+    ) -> Result<QueryResult, QueryError> {
+        let times = Times { axis: Axis::instant(t_ms), step_ms: 0, instant: true };
+        let asked = Asked { text: &query.text, expr: &query.expr, began: Instant::now(), repeats: true };
+        self.run_parsed(storage, &asked, times, options, QueryStats::default(), None)
+    }
+
+    fn parse(&self, query: &str) -> Result<Expr, QueryError> {
+        let parse_options = ParseOptions {
+            experimental_functions: self.options.experimental_functions,
+            extended_range_selectors: self.options.extended_range_selectors,
+            fill_modifiers: self.options.fill_modifiers,
+        };
+        parse_expr(query, &parse_options).map_err(QueryError::Parse)
     }
 
     /// Evaluates `query` at `start_ms`, `start_ms + step_ms`, … up to `end_ms`.
@@ -321,28 +361,40 @@ impl Engine {
         explained: Option<&mut Option<PlanNode>>,
     ) -> Result<QueryResult, QueryError> {
         let began = Instant::now();
-        let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
-        let deadline = began + timeout;
-        let mut stats = QueryStats::default();
-        let prepare = Instant::now();
-        let parse_options = ParseOptions {
-            experimental_functions: self.options.experimental_functions,
-            extended_range_selectors: self.options.extended_range_selectors,
-            fill_modifiers: self.options.fill_modifiers,
-        };
-        let expr = parse_expr(query, &parse_options).map_err(QueryError::Parse)?;
+        let expr = self.parse(query)?;
         let kind = expr.value_type();
         if !times.instant && !matches!(kind, ValueType::Scalar | ValueType::Vector) {
             let name = if kind == ValueType::String { "string" } else { "range vector" };
             return Err(QueryError::RangeType(name));
         }
-        stats.query_preparation_time = prepare.elapsed().as_secs_f64();
+        let stats =
+            QueryStats { query_preparation_time: began.elapsed().as_secs_f64(), ..QueryStats::default() };
+        let asked = Asked { text: query, expr: &expr, began, repeats: false };
+        self.run_parsed(storage, &asked, times, options, stats, explained)
+    }
+
+    fn run_parsed(
+        &self,
+        storage: &dyn Queryable,
+        asked: &Asked<'_>,
+        times: Times,
+        options: &QueryOptions,
+        mut stats: QueryStats,
+        explained: Option<&mut Option<PlanNode>>,
+    ) -> Result<QueryResult, QueryError> {
+        let mut span = options.trace.start("promqlExec", SpanKind::Internal);
+        span.set("query", asked.text);
+        let trace = span.context();
+        let timeout = options.timeout.map_or(self.options.timeout, |t| t.min(self.options.timeout));
+        let deadline = asked.began + timeout;
         let queued = Instant::now();
+        let waiting = trace.start("promqlExecQueue", SpanKind::Internal);
         let _slot = self.gate.enter(deadline, &options.cancel)?;
+        drop(waiting);
         stats.exec_queue_time = queued.elapsed().as_secs_f64();
         let _active = self.metrics.enter();
-        let job = Job { engine: self, storage, query, expr: &expr, times, options, deadline };
-        let result = if is_high(&expr) {
+        let job = Job { engine: self, storage, asked, times, options, deadline, trace };
+        let result = if is_high(asked.expr) {
             on_large_stack(|| job.evaluate(&mut stats, explained)).unwrap_or_else(|e| {
                 Err(QueryError::Execution(format!(
                     "evaluating a long expression in a thread of its own: {e}"
@@ -351,13 +403,13 @@ impl Engine {
         } else {
             job.evaluate(&mut stats, explained)
         };
-        stats.exec_total_time = began.elapsed().as_secs_f64();
+        stats.exec_total_time = asked.began.elapsed().as_secs_f64();
         self.metrics.observe(&stats);
         let log = self.log.read().clone();
         if let Some(log) = log {
             let steps = i64::try_from(times.axis.n.saturating_sub(1)).unwrap_or(i64::MAX);
             log.log(&LoggedQuery {
-                query,
+                query: asked.text,
                 start_ms: times.axis.start,
                 end_ms: times.axis.start.saturating_add(times.step_ms.saturating_mul(steps)),
                 step_ms: times.step_ms,
@@ -366,20 +418,29 @@ impl Engine {
                 origin: &options.origin,
             });
         }
-        let (value, annotations) = result?;
+        let (value, annotations) = result.inspect_err(|e| span.fail(e))?;
         Ok(QueryResult { value, annotations, stats })
     }
+}
+
+/// The query as it was asked.
+struct Asked<'a> {
+    text: &'a str,
+    expr: &'a Expr,
+    began: Instant,
+    /// It is going to be asked again and again.
+    repeats: bool,
 }
 
 /// One query on its way.
 struct Job<'a> {
     engine: &'a Engine,
     storage: &'a dyn Queryable,
-    query: &'a str,
-    expr: &'a Expr,
+    asked: &'a Asked<'a>,
     times: Times,
     options: &'a QueryOptions,
     deadline: Instant,
+    trace: SpanContext,
 }
 
 impl Job<'_> {
@@ -389,7 +450,10 @@ impl Job<'_> {
         explained: Option<&mut Option<PlanNode>>,
     ) -> Result<(QueryValue, Annotations), QueryError> {
         let settings = &self.engine.options;
+        let span = self.trace.start("promqlEval", SpanKind::Internal);
+        let within = span.context();
         let prepare = Instant::now();
+        let preparing = within.start("promqlPrepare", SpanKind::Internal);
         let axis = self.times.axis;
         let default_subquery_step_ms = self.engine.subquery_step_ms.load(Ordering::Relaxed);
         let plan_options = PlanOptions {
@@ -399,7 +463,7 @@ impl Job<'_> {
             default_subquery_step_ms,
             type_and_unit_labels: settings.type_and_unit_labels,
         };
-        let plan = plan(self.expr, &plan_options)?;
+        let plan = plan(self.asked.expr, &plan_options)?;
         let lookback_ms = self.options.lookback_delta_ms.unwrap_or(settings.lookback_delta_ms);
         let (min_t, max_t) = reach(&plan, axis.start, axis.last(), lookback_ms);
         let rules = Rules {
@@ -413,7 +477,7 @@ impl Job<'_> {
             max_bytes: settings.max_query_bytes,
             deadline: self.deadline,
             cancel: self.options.cancel.clone(),
-            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads: self.engine.threads,
         };
         let per_step = self.options.per_step_stats && settings.per_step_stats;
         let keeping = if per_step || explained.is_some() {
@@ -422,11 +486,15 @@ impl Job<'_> {
             self.keeping(&plan, lookback_ms, default_subquery_step_ms)
         };
         let querier = self.storage.querier(min_t, max_t)?;
-        let ctx = Context::new(querier, self.query, rules, limits, Arc::clone(&self.engine.memory), per_step)
-            .profiled(explained.is_some().then(Profile::default));
+        let ctx =
+            Context::new(querier, self.asked.text, rules, limits, Arc::clone(&self.engine.memory), per_step)
+                .profiled(explained.is_some().then(Profile::default))
+                .repeated(self.asked.repeats);
         let ctx = Arc::new(ctx);
         stats.query_preparation_time += prepare.elapsed().as_secs_f64();
+        drop(preparing);
         let inner = Instant::now();
+        let computing = within.start("promqlInnerEval", SpanKind::Internal);
         let root = Root {
             start_ms: axis.start,
             end_ms: axis.last(),
@@ -438,16 +506,19 @@ impl Job<'_> {
             None => answer(&ctx, &plan, axis, &root),
         };
         stats.inner_eval_time = inner.elapsed().as_secs_f64();
+        drop(computing);
         let counts = ctx.counts();
         (stats.total_queryable_samples, stats.samples_read) = (counts.0, counts.1);
         (stats.peak_samples, stats.peak_bytes) = (counts.2, counts.3);
         stats.samples_per_step = ctx.steps(axis);
         if let (Some(explained), Some(profile)) = (explained, &ctx.profile) {
-            *explained = Some(tree(&plan, profile, self.query));
+            *explained = Some(tree(&plan, profile, self.asked.text));
         }
         let mut value = value?;
         let sort = Instant::now();
+        let sorting = within.start("promqlSort", SpanKind::Internal);
         sort_matrix(&mut value);
+        drop(sorting);
         stats.result_sort_time = sort.elapsed().as_secs_f64();
         stats.eval_total_time = prepare.elapsed().as_secs_f64();
         let annotations = ctx.annotations();
@@ -470,7 +541,7 @@ impl Job<'_> {
         let changes = self.storage.changes()?;
         let key = CacheKey {
             storage: changes.id(),
-            query: self.query.to_owned(),
+            query: self.asked.text.to_owned(),
             step_ms: axis.step,
             phase_ms: axis.start.rem_euclid(axis.step),
             lookback_ms,

@@ -30,6 +30,8 @@ pub mod stack;
 pub mod value;
 
 pub use annotations::Annotations;
-pub use engine::{CancelToken, Engine, EngineOptions, QueryError, QueryOptions, QueryResult, QueryStats};
+pub use engine::{
+    CancelToken, Engine, EngineOptions, PreparedQuery, QueryError, QueryOptions, QueryResult, QueryStats,
+};
 pub use explain::{Explanation, PlanNode};
 pub use value::{MatrixSeries, QueryValue, VectorSample};

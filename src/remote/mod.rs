@@ -12,6 +12,8 @@ pub mod receive;
 pub mod send;
 /// Known series of remote writers.
 pub mod series_cache;
+/// Spans on their way to a collector.
+pub mod traces;
 /// Protobuf fields, reading.
 pub mod wire;
 /// Protobuf fields, writing.

@@ -158,11 +158,12 @@ impl RemoteWriteReceiver {
 
 /// Undoes snappy's block format under the size limit.
 pub fn decompress(body: &[u8]) -> Result<Vec<u8>, String> {
-    let len = snap::raw::decompress_len(body).map_err(|e| format!("snappy: {e}"))?;
+    let corrupt = |_| "snappy: corrupt input".to_owned();
+    let len = snap::raw::decompress_len(body).map_err(corrupt)?;
     if len > MAX_REQUEST_BYTES {
-        return Err(format!("snappy: decoded size {len} exceeds the limit of {MAX_REQUEST_BYTES} bytes"));
+        return Err(format!("snappy: decoded length {len} exceeds limit {MAX_REQUEST_BYTES}"));
     }
-    snap::raw::Decoder::new().decompress_vec(body).map_err(|e| format!("snappy: {e}"))
+    snap::raw::Decoder::new().decompress_vec(body).map_err(corrupt)
 }
 
 /// Undoes zstd under the size limit.

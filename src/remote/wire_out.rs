@@ -43,6 +43,14 @@ pub fn signed(out: &mut Vec<u8>, number: u32, v: i64) {
     unsigned(out, number, v as u64);
 }
 
+/// A `fixed64`.
+pub fn fixed64(out: &mut Vec<u8>, number: u32, v: u64) {
+    if v != 0 {
+        varint(out, u64::from(number) << 3 | 1);
+        out.extend_from_slice(&v.to_le_bytes());
+    }
+}
+
 /// A `double`; `always` writes zero too, as members of a `oneof` need it.
 pub fn double(out: &mut Vec<u8>, number: u32, v: f64, always: bool) {
     if always || v.to_bits() != 0 {

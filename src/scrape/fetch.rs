@@ -7,6 +7,7 @@ use super::scrape_loop::ScrapeError;
 use super::settings::JobSettings;
 use super::target::Target;
 use crate::net::{BodyBuffer, HttpClient, Request};
+use crate::telemetry::spans::SpanContext;
 
 const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 
@@ -35,6 +36,7 @@ pub(super) async fn fetch(
     let request = Request {
         headers,
         max_body: settings.config.body_size_limit.as_u64(),
+        trace: Some(SpanContext::Outside),
         ..Request::get(&target.url, target.timeout)
     };
     let fetched = client.fetch(request, body).await?;

@@ -10,7 +10,7 @@ use crate::model::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::tsdb::door::{AppendError, Appender, SeriesRef};
 
 use super::cache::{Found, Hash96, Pass};
-use super::exposition::{PairBuffer, SampleView, SeriesView, Sink, Stop};
+use super::exposition::{Family, PairBuffer, SampleView, SeriesView, Sink, Stop};
 use super::metadata::{FamilyMetadata, MetadataCache};
 use super::native_limits;
 use super::settings::{JobSettings, Shared};
@@ -390,12 +390,16 @@ impl Sink for Ingest<'_, '_> {
         self.pass.expected(rest, context)
     }
 
-    fn expected_help(&mut self, line: &[u8]) -> bool {
-        self.metadata.expected_help(line)
+    fn expected_metadata(&mut self, rest: &[u8]) -> Option<(usize, MetricType)> {
+        self.metadata.expected(rest)
     }
 
-    fn help(&mut self, family: &str, text: &str, line: &[u8]) -> Result<(), Stop> {
-        let changed = self.metadata.help(&self.shared.interner, family, text, line);
+    fn metadata_block(&mut self, text: &[u8], family: &Family) {
+        self.metadata.remember(text, family.metric_type);
+    }
+
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
+        let changed = self.metadata.help(&self.shared.interner, family, text);
         self.note_metadata(changed);
         Ok(())
     }

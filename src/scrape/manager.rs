@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +42,7 @@ struct Inner {
     buffers: Arc<BufferPool>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
+    loops: Handle,
 }
 
 /// The scraper. Cheap to clone.
@@ -55,13 +57,15 @@ struct Prepared {
 }
 
 impl ScrapeManager {
-    /// A manager without jobs. Must be called inside a tokio runtime, on which the loops will run.
+    /// A manager without jobs. Must be called inside a tokio runtime, on which discovery will run; targets are scraped on
+    /// `loops`.
     #[must_use]
     pub fn new(
         storage: Arc<dyn Appendable>,
         clock: Arc<dyn Clock>,
         registry: Arc<Registry>,
         options: ScrapeOptions,
+        loops: Handle,
     ) -> Self {
         let discovery_options =
             DiscoveryOptions { name: "scrape".into(), interval_ms: options.discovery_interval_ms };
@@ -83,6 +87,7 @@ impl ScrapeManager {
             buffers: Arc::default(),
             shutdown: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            loops,
         });
         let weak = Arc::downgrade(&inner);
         registry.on_collect(move || {
@@ -118,7 +123,7 @@ impl ScrapeManager {
             let client = if same_client {
                 None
             } else {
-                Some(build_client(job, None).map_err(|e| {
+                Some(build_client(job, None, &inner.shared.metrics).map_err(|e| {
                     let metrics = &inner.shared.metrics;
                     if old.is_some() { &metrics.pool_reloads_failed } else { &metrics.pools_failed }.inc();
                     fail(format!("error creating HTTP client: {e}"))
@@ -174,6 +179,7 @@ impl ScrapeManager {
                         Arc::clone(&inner.buffers),
                         inner.shutdown.clone(),
                         inner.tasks.clone(),
+                        inner.loops.clone(),
                     );
                     pools.insert(job, pool);
                 }

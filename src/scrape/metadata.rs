@@ -1,7 +1,7 @@
 //! What does a target say about its metric families? Type, help and unit, remembered per target for the API.
 //!
 //! Two thousand targets of one kind say the same, so the texts are shared through an [`Interner`]; a target holds
-//! one pointer and a hash for each family. A HELP line that repeats costs one hash.
+//! one pointer and a hash for each family. Lines that repeat word for word cost one hash.
 
 use std::sync::Arc;
 
@@ -61,7 +61,10 @@ impl Interner {
 #[derive(Debug)]
 struct Entry {
     family: Arc<FamilyMetadata>,
-    help_hash: u32,
+    /// Hash and length of the lines that said all this; no length = not known.
+    lines_hash: u64,
+    lines_len: u32,
+    metric_type: MetricType,
     seen: bool,
 }
 
@@ -70,10 +73,6 @@ struct Entry {
 pub struct MetadataCache {
     entries: Vec<Entry>,
     current: Option<usize>,
-}
-
-fn line_hash(line: &[u8]) -> u32 {
-    xxh3_64(line) as u32
 }
 
 impl MetadataCache {
@@ -98,20 +97,28 @@ impl MetadataCache {
         self.current.map_or(0, |at| at + 1)
     }
 
-    /// Whether this is the HELP line that came next last time.
-    pub fn expected_help(&mut self, line: &[u8]) -> bool {
-        let hash = line_hash(line);
+    /// If `rest` begins with the very lines that came next last time: their length, and the type of their family.
+    /// It is another family than the one before, so that nothing said before matters.
+    pub fn expected(&mut self, rest: &[u8]) -> Option<(usize, MetricType)> {
         let next = self.next();
-        for at in self.current.into_iter().chain([next]) {
-            if let Some(entry) = self.entries.get_mut(at)
-                && entry.help_hash == hash
-            {
-                entry.seen = true;
-                self.current = Some(at);
-                return true;
-            }
+        let entry = self.entries.get_mut(next)?;
+        let len = entry.lines_len as usize;
+        let lines = rest.get(..len).filter(|lines| !lines.is_empty())?;
+        if xxh3_64(lines) != entry.lines_hash {
+            return None;
         }
-        false
+        entry.seen = true;
+        self.current = Some(next);
+        Some((len, entry.metric_type))
+    }
+
+    /// The lines that were just taken, which say everything there is about their family.
+    pub fn remember(&mut self, lines: &[u8], metric_type: MetricType) {
+        if let Some(entry) = self.current.and_then(|at| self.entries.get_mut(at)) {
+            entry.lines_hash = xxh3_64(lines);
+            entry.lines_len = u32::try_from(lines.len()).unwrap_or(0);
+            entry.metric_type = metric_type;
+        }
     }
 
     fn select(&mut self, name: &str) -> Option<usize> {
@@ -138,11 +145,23 @@ impl MetadataCache {
         }
         let family = interner.intern(name, metadata);
         match at {
-            Some(at) => self.entries[at].family = Arc::clone(&family),
+            Some(at) => {
+                let entry = &mut self.entries[at];
+                entry.family = Arc::clone(&family);
+                // Whatever lines are known have to be read again to say this again.
+                entry.lines_len = 0;
+            }
             None => {
                 // Next to its neighbour, so that the following scrapes find it in order.
                 let at = self.next().min(self.entries.len());
-                self.entries.insert(at, Entry { family: Arc::clone(&family), help_hash: 0, seen: true });
+                let entry = Entry {
+                    family: Arc::clone(&family),
+                    lines_hash: 0,
+                    lines_len: 0,
+                    metric_type: MetricType::Unknown,
+                    seen: true,
+                };
+                self.entries.insert(at, entry);
                 self.current = Some(at);
             }
         }
@@ -150,25 +169,19 @@ impl MetadataCache {
     }
 
     /// A HELP text. Returns the family if it changed.
-    pub fn help(
-        &mut self,
-        interner: &Interner,
-        name: &str,
-        help: &str,
-        line: &[u8],
-    ) -> Option<Arc<FamilyMetadata>> {
-        let same = |m: &mut Metadata| {
+    pub fn help(&mut self, interner: &Interner, name: &str, help: &str) -> Option<Arc<FamilyMetadata>> {
+        if let Some(at) = self.select(name)
+            && self.entries[at].family.metadata.help == help
+        {
+            return None;
+        }
+        self.change(interner, name, |m| {
             let changed = m.help != help;
             if changed {
                 help.clone_into(&mut m.help);
             }
             changed
-        };
-        let changed = self.change(interner, name, same);
-        if let Some(entry) = self.current.and_then(|at| self.entries.get_mut(at)) {
-            entry.help_hash = if line.is_empty() { 0 } else { line_hash(line) };
-        }
-        changed
+        })
     }
 
     /// A TYPE. Returns the family if it changed.
@@ -219,16 +232,22 @@ mod tests {
         let (mut a, mut b) = (MetadataCache::default(), MetadataCache::default());
         for cache in [&mut a, &mut b] {
             cache.begin();
-            assert!(cache.help(&interner, "x", "Help.", b"# HELP x Help.").is_some());
+            assert!(cache.help(&interner, "x", "Help.").is_some());
             assert!(cache.metric_type(&interner, "x", MetricType::Counter).is_some());
+            cache.remember(b"# x\n", MetricType::Counter);
             assert!(cache.metric_type(&interner, "y", MetricType::Gauge).is_some());
             cache.finish();
         }
         assert!(Arc::ptr_eq(a.families().next().unwrap(), b.families().next().unwrap()));
         a.begin();
-        assert!(a.expected_help(b"# HELP x Help."));
+        assert_eq!(a.expected(b"# y\n"), None);
+        assert_eq!(a.expected(b"# x\nx 1"), Some((4, MetricType::Counter)));
         assert!(a.metric_type(&interner, "x", MetricType::Counter).is_none());
         assert!(a.unit(&interner, "x", "bytes").is_some());
+        a.finish();
+        a.begin();
+        assert_eq!(a.expected(b"# x\nx 1"), None, "other lines have changed what is known");
+        assert!(a.metric_type(&interner, "x", MetricType::Counter).is_none());
         a.finish();
         let left: Vec<_> = a.families().map(|f| (f.name.as_str(), f.metadata.unit.as_str())).collect();
         assert_eq!(left, [("x", "bytes")]);

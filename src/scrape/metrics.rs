@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::net::Dialer;
 use crate::telemetry::{Counter, Gauge, Registry, Summary};
 
 /// Quantiles of the summaries, as in Prometheus.
@@ -45,6 +46,11 @@ pub struct ScrapeMetrics {
 }
 
 impl ScrapeMetrics {
+    /// Counts the connections of a job.
+    pub(super) fn dialer(&self, job: &str) -> Dialer {
+        Dialer::new(&self.registry, job)
+    }
+
     /// Registers all instruments.
     #[must_use]
     pub fn new(registry: &Arc<Registry>) -> Self {

@@ -13,7 +13,8 @@ pub mod exposition;
 mod fetch;
 mod ingest;
 mod manager;
-mod metadata;
+/// What targets say about their metric families.
+pub mod metadata;
 mod metrics;
 mod native_limits;
 mod pool;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::buffers::BufferPool;
-use super::metrics::PoolMetrics;
+use super::metrics::{PoolMetrics, ScrapeMetrics};
 use super::scrape_loop::{LastScrape, ScrapeLoop, TargetMemory};
 use super::settings::{JobSettings, Shared};
 use super::target::{Populated, Target, populate};
@@ -61,10 +61,19 @@ pub struct PoolShared {
 }
 
 /// The client of a job.
-pub(super) fn build_client(config: &ScrapeConfig, socket: Option<PathBuf>) -> Result<HttpClient, NetError> {
+pub(super) fn build_client(
+    config: &ScrapeConfig,
+    socket: Option<PathBuf>,
+    metrics: &ScrapeMetrics,
+) -> Result<HttpClient, NetError> {
     // Above the interval, so that a connection lives from one scrape to the next.
     let idle = config.scrape_interval.as_std().saturating_mul(2).max(Duration::from_secs(300));
-    let options = ClientOptions { pool_idle_timeout: idle, unix_socket: socket, ..ClientOptions::default() };
+    let options = ClientOptions {
+        pool_idle_timeout: idle,
+        unix_socket: socket,
+        dialer: Some(metrics.dialer(&config.job_name)),
+        ..ClientOptions::default()
+    };
     HttpClient::from_config(&config.http, options)
 }
 
@@ -76,7 +85,7 @@ impl PoolShared {
     }
 
     pub(super) fn socket_client(&self, path: &str) -> Option<HttpClient> {
-        match build_client(&self.settings.load().config, Some(PathBuf::from(path))) {
+        match build_client(&self.settings.load().config, Some(PathBuf::from(path)), &self.shared.metrics) {
             Ok(client) => Some(client),
             Err(error) => {
                 tracing::error!(%error, path, "no client for the socket of a target");
@@ -144,6 +153,7 @@ impl ScrapePool {
         buffers: Arc<BufferPool>,
         shutdown: CancellationToken,
         tasks: TaskTracker,
+        runtime: Handle,
     ) -> Arc<Self> {
         let metrics = shared.metrics.pool(&settings.config.job_name);
         metrics.target_limit.set(settings.config.target_limit as f64);
@@ -160,7 +170,7 @@ impl ScrapePool {
             inner: Mutex::default(),
             shutdown,
             tasks,
-            runtime: Handle::current(),
+            runtime,
         })
     }
 
@@ -240,11 +250,15 @@ impl ScrapePool {
             }
         }
         self.metrics.targets.set(targets.len() as f64);
+        // The last of those that ended with the same series goes first.
+        let ending = inner.ending.iter().filter_map(Weak::upgrade);
+        let ending: HashMap<u64, Arc<ScrapeLoop>> =
+            ending.map(|old| (old.target.series_identity, old)).collect();
         for (id, target) in targets {
             if inner.loops.contains_key(&id) {
                 continue;
             }
-            let running = self.start(&inner.ending, target);
+            let running = self.start(ending.get(&target.series_identity), target);
             inner.loops.insert(id, running);
         }
         drop(inner);
@@ -253,11 +267,7 @@ impl ScrapePool {
     }
 
     /// Starts a loop; one that just ended for the same series hands over what it remembers.
-    fn start(&self, ending: &[Weak<ScrapeLoop>], target: Arc<Target>) -> Running {
-        let before = ending
-            .iter()
-            .filter_map(Weak::upgrade)
-            .rfind(|old| old.target.series_identity == target.series_identity);
+    fn start(&self, before: Option<&Arc<ScrapeLoop>>, target: Arc<Target>) -> Running {
         let (memory, last) = match before {
             Some(before) => {
                 before.end_quietly();

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Labels, LabelsBuilder, METRIC_NAME, stale_nan};
-use crate::net::{HttpClient, NetError};
+use crate::net::{HttpClient, NetError, beside_others};
 use crate::tsdb::door::{AppendError, Appender, BatchOptions, SeriesRef};
 
 use super::buffers::Buffers;
@@ -26,6 +26,9 @@ use super::pool::PoolShared;
 use super::schedule::{Alignment, offset_ms};
 use super::settings::JobSettings;
 use super::target::Target;
+
+/// Bodies up to here are stored where they were fetched, bytes: that takes a few milliseconds at most.
+const SMALL_BODY: usize = 1 << 20;
 
 /// Names of the series that report on scrapes; the last three only with `extra_scrape_metrics`.
 const REPORTS: [&str; 8] = [
@@ -96,8 +99,9 @@ pub(super) enum ScrapeError {
     ContentType(String),
     #[error("{0}")]
     Parse(String),
-    #[error("{0}")]
-    Ingest(IngestError),
+    /// A sample cannot be stored; `place` is its line where that is known.
+    #[error("{error}{}{}", if place.is_some() { " in " } else { "" }, place.as_deref().unwrap_or_default())]
+    Ingest { error: IngestError, place: Option<String> },
     /// The pool refuses to scrape.
     #[error("{0}")]
     Forced(String),
@@ -211,19 +215,19 @@ impl ScrapeLoop {
             () = sleep_until(tick + interval + interval / 10) => {}
         }
         if !self.quiet_end.load(Ordering::Acquire) {
-            self.burst(|| self.end_series(stale_ms)).await;
+            self.burst(0, || self.end_series(stale_ms)).await;
         }
     }
 
-    /// Runs a short burst of computing and disk access, a few at a time, without holding up other tasks.
-    async fn burst<R>(&self, work: impl FnOnce() -> R) -> R {
+    /// Runs a burst of computing and disk access for a body of so many bytes. Others wait for a small one, since making
+    /// way for them costs more than it saves; large ones run beside them, a few at a time.
+    async fn burst<R>(&self, bytes: usize, work: impl FnOnce() -> R) -> R {
+        if bytes <= SMALL_BODY {
+            return work();
+        }
         // The semaphore is never closed, and without a permit the work is still right.
         let _permit = self.pool.shared.bursts.acquire().await;
-        let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
-        match flavor {
-            Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-            _ => work(),
-        }
+        beside_others(work)
     }
 
     /// Writes stale markers for everything the target had.
@@ -260,7 +264,8 @@ impl ScrapeLoop {
                 fetch::fetch(client, &settings, &self.target, &mut buffers.body).await
             }
         };
-        self.burst(|| self.store(&settings, fetched, &mut buffers, t_ms, started)).await;
+        let bytes = buffers.body.bytes().len();
+        self.burst(bytes, || self.store(&settings, fetched, &mut buffers, t_ms, started)).await;
         self.pool.buffers.give(buffers);
     }
 
@@ -283,7 +288,7 @@ impl ScrapeLoop {
         let mut counts = Counts::default();
         let body_bytes = match &fetched {
             Ok(_) => buffers.body.bytes().len() as f64,
-            Err(ScrapeError::Net(NetError::BodyTooLarge { .. })) => -1.0,
+            Err(ScrapeError::Net(NetError::BodyTooLarge { .. } | NetError::NoRoom { .. })) => -1.0,
             Err(_) => 0.0,
         };
         let result = fetched.and_then(|content_type| {
@@ -390,8 +395,8 @@ impl ScrapeLoop {
         let Ingest { pass, error, limit_error, .. } = ingest;
         let failed = match parsed {
             Err(ParseError::Syntax(text)) => Some(ScrapeError::Parse(text)),
-            Err(ParseError::Stopped) => error.map(ScrapeError::Ingest),
-            Ok(()) => limit_error.map(ScrapeError::Ingest),
+            Err(ParseError::Stopped(place)) => error.map(|error| ScrapeError::Ingest { error, place }),
+            Ok(()) => limit_error.map(|error| ScrapeError::Ingest { error, place: None }),
         };
         if let Some(failed) = failed {
             appender.rollback();
@@ -440,10 +445,18 @@ impl ScrapeLoop {
         };
         if let Some(error) = error {
             match &error {
-                ScrapeError::Net(NetError::BodyTooLarge { .. }) => metrics.exceeded_body_size.inc(),
-                ScrapeError::Ingest(IngestError::SampleLimit(_)) => metrics.exceeded_sample_limit.inc(),
-                ScrapeError::Ingest(IngestError::BucketLimit(_)) => metrics.exceeded_bucket_limit.inc(),
-                ScrapeError::Ingest(IngestError::LabelLimit(_)) => metrics.exceeded_label_limits.inc(),
+                ScrapeError::Net(NetError::BodyTooLarge { .. } | NetError::NoRoom { .. }) => {
+                    metrics.exceeded_body_size.inc();
+                }
+                ScrapeError::Ingest { error: IngestError::SampleLimit(_), .. } => {
+                    metrics.exceeded_sample_limit.inc();
+                }
+                ScrapeError::Ingest { error: IngestError::BucketLimit(_), .. } => {
+                    metrics.exceeded_bucket_limit.inc();
+                }
+                ScrapeError::Ingest { error: IngestError::LabelLimit(_), .. } => {
+                    metrics.exceeded_label_limits.inc();
+                }
                 _ => {}
             }
             last.health = Health::Down;

@@ -64,7 +64,7 @@ pub struct Shared {
     pub hash_key: HashKey,
     /// Shares metadata between targets.
     pub interner: Interner,
-    /// Scrapes that may be parsed and stored at once, one for each core: more would only add threads, each with
+    /// Large bodies that may be parsed and stored at once, one for each core: more would only add threads, each with
     /// an allocator heap of its own (2,000 targets once took 4 GiB that way).
     pub bursts: tokio::sync::Semaphore,
 }

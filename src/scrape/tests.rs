@@ -188,7 +188,7 @@ impl Bench {
         let populated =
             populate(&config, &labels.into_iter().collect(), &BTreeMap::new()).expect("scrapable");
         let Populated::Keep(target) = populated else { panic!("kept") };
-        let client = build_client(&config, None).expect("a client");
+        let client = build_client(&config, None, &shared.metrics).expect("a client");
         let pool = ScrapePool::new(
             shared,
             JobSettings::new(config, 0, String::new()),
@@ -197,6 +197,7 @@ impl Bench {
             Arc::new(BufferPool::default()),
             tokio_util::sync::CancellationToken::new(),
             tokio_util::task::TaskTracker::new(),
+            tokio::runtime::Handle::current(),
         );
         let scrape_loop =
             ScrapeLoop::new(target, Arc::clone(&pool.shared), Arc::default(), LastScrape::default());
@@ -316,6 +317,12 @@ async fn limits_fail_the_whole_scrape() {
             "a{b=\"c\"} 1\n",
             "scrape_pool_exceeded_label_limits_total",
             "label_limit exceeded",
+        ),
+        (
+            "  label_limit: 3\n",
+            "a 1\na{b=\"c\"} 1\n",
+            "scrape_pool_exceeded_label_limits_total",
+            r#" in line 2: "a{b=\"c\"} 1""#,
         ),
         (
             "  label_value_length_limit: 4\n",

@@ -16,6 +16,8 @@ use crate::model::number::format_g;
 
 /// The memory limit.
 pub mod memory;
+/// Where the time of a request goes.
+pub mod spans;
 
 type LabelPairs = Vec<(String, String)>;
 type Callback = Box<dyn Fn() + Send + Sync>;

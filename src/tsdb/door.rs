@@ -230,8 +230,12 @@ pub struct SelectHints {
     pub projection: Option<Projection>,
     /// Only count and sum of histograms are needed, not the buckets.
     pub skip_histogram_buckets: bool,
+    /// Only timestamps and staleness markers are needed: any other float may come as any other float.
+    pub presence_alone: bool,
     /// At most this many series are needed, 0 = all.
     pub limit: usize,
+    /// The same selection is asked for again and again, as rules do: its series are worth remembering.
+    pub repeats: bool,
 }
 
 /// Advice for label queries.
@@ -283,6 +287,11 @@ pub trait SeriesSet: Send + Sync {
     /// Labels of series `i` (all, or at least the projection that was asked for).
     fn labels(&self, i: usize) -> Labels;
 
+    /// Whether these are the labels of series `i`; may be cheaper than making them.
+    fn is(&self, i: usize, labels: &Labels) -> bool {
+        self.labels(i) == *labels
+    }
+
     /// Replaces the content of `out` by the samples of series `i` in `[min_t_ms, max_t_ms]`, stale markers included.
     fn samples(
         &self,
@@ -291,6 +300,13 @@ pub trait SeriesSet: Send + Sync {
         max_t_ms: i64,
         out: &mut SampleBuffer,
     ) -> Result<(), StorageError>;
+
+    /// The newest sample of series `i` at or before `t_ms`, staleness markers included, where it is known without reading;
+    /// `None` says nothing.
+    fn latest(&self, i: usize, t_ms: i64) -> Option<(i64, f64)> {
+        let _ = (i, t_ms);
+        None
+    }
 
     /// What the caller should pass on to the user: damaged ranges that were left out, and the like.
     fn warnings(&self) -> Vec<String> {

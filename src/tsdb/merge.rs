@@ -1,6 +1,7 @@
 //! How do several sources (blocks, the head) look like one? Series are merged in order of labels, samples in order
 //! of time; where two sources have a sample of the same timestamp, the later source in the list wins.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
@@ -83,6 +84,11 @@ impl Querier for MergedQuerier {
     }
 }
 
+thread_local! {
+    /// Room for the samples of one source and of several, used again for the next series.
+    static ROOM: RefCell<(SampleBuffer, SampleBuffer)> = RefCell::default();
+}
+
 struct MergedSet {
     sets: Vec<Box<dyn SeriesSet>>,
     /// Labels and where the members begin.
@@ -92,37 +98,52 @@ struct MergedSet {
     warnings: Vec<String>,
 }
 
+/// The next series of one source.
+#[derive(Debug, Clone, Default)]
+struct Head {
+    next: usize,
+    /// Its labels, once they were needed.
+    labels: Option<Labels>,
+}
+
+impl Head {
+    fn labels(&mut self, set: &dyn SeriesSet) -> &Labels {
+        self.labels.get_or_insert_with(|| set.labels(self.next))
+    }
+}
+
 impl MergedSet {
     fn new(sets: Vec<Box<dyn SeriesSet>>, warnings: Vec<String>) -> Self {
-        // The next labels of each set. There are a handful of sets and most have most of the series, so that looking
-        // at all heads costs fewer comparisons than a heap.
-        let mut heads: Vec<(Option<Labels>, usize)> =
-            sets.iter().map(|set| ((!set.is_empty()).then(|| set.labels(0)), 0)).collect();
+        // The next series of each set. There are a handful of sets and most have most of the series, so that looking
+        // at all heads costs fewer comparisons than a heap; and as most heads are alike, labels are only made for
+        // those that turn out to differ.
+        let mut heads: Vec<Head> = vec![Head::default(); sets.len()];
         let (mut series, mut members): (Vec<(Labels, u32)>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
         let mut least: Vec<usize> = Vec::with_capacity(sets.len());
         loop {
             least.clear();
-            for (s, (labels, _)) in heads.iter().enumerate() {
-                let Some(labels) = labels else { continue };
-                let order = least.first().and_then(|m| heads[*m].0.as_ref()).map(|least| labels.cmp(least));
+            let mut lowest: Option<Labels> = None;
+            for (s, head) in heads.iter_mut().enumerate().filter(|(s, head)| head.next < sets[*s].len()) {
+                let order = match (&lowest, &head.labels) {
+                    (None, _) => Ordering::Less,
+                    (Some(lowest), None) if sets[s].is(head.next, lowest) => Ordering::Equal,
+                    (Some(lowest), _) => head.labels(&*sets[s]).cmp(lowest),
+                };
                 match order {
-                    Some(Ordering::Greater) => {}
-                    Some(Ordering::Equal) => least.push(s),
-                    Some(Ordering::Less) | None => {
+                    Ordering::Greater => {}
+                    Ordering::Equal => least.push(s),
+                    Ordering::Less => {
+                        lowest = Some(head.labels(&*sets[s]).clone());
                         least.clear();
                         least.push(s);
                     }
                 }
             }
-            let Some(first) = least.first() else { break };
-            if let Some(labels) = heads[*first].0.clone() {
-                series.push((labels, members.len() as u32));
-            }
+            let Some(labels) = lowest else { break };
+            series.push((labels, members.len() as u32));
             for s in &least {
-                let (labels, i) = &mut heads[*s];
-                members.push((*s as u32, *i as u32));
-                *i += 1;
-                *labels = (*i < sets[*s].len()).then(|| sets[*s].labels(*i));
+                members.push((*s as u32, heads[*s].next as u32));
+                heads[*s] = Head { next: heads[*s].next + 1, labels: None };
             }
         }
         Self { sets, series, members, warnings }
@@ -149,18 +170,33 @@ impl SeriesSet for MergedSet {
         let to = self.series.get(i + 1).map_or(self.members.len(), |(_, at)| *at as usize);
         let Some(((set, number), rest)) = self.members[from..to].split_first() else { return Ok(()) };
         self.sets[*set as usize].samples(*number as usize, min_t_ms, max_t_ms, out)?;
-        let (mut next, mut merged) = (SampleBuffer::default(), SampleBuffer::default());
-        for (set, number) in rest {
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let (mut next, mut merged) = ROOM.take();
+        let mut add = |(set, number): &(u32, u32)| -> Result<(), StorageError> {
             self.sets[*set as usize].samples(*number as usize, min_t_ms, max_t_ms, &mut next)?;
             if last(out).zip(first(&next)).is_none_or(|(a, b)| a < b) {
                 // The usual case: one source ends before the next begins.
                 append(out, &mut next);
-                continue;
+                return Ok(());
             }
             merge_buffers(out, &next, &mut merged);
             std::mem::swap(out, &mut merged);
-        }
-        Ok(())
+            Ok(())
+        };
+        let added = rest.iter().try_for_each(&mut add);
+        next.clear();
+        merged.clear();
+        ROOM.set((next, merged));
+        added
+    }
+
+    fn latest(&self, i: usize, t_ms: i64) -> Option<(i64, f64)> {
+        let from = self.series[i].1 as usize;
+        let to = self.series.get(i + 1).map_or(self.members.len(), |(_, at)| *at as usize);
+        let [(set, number)] = self.members.get(from..to)? else { return None };
+        self.sets[*set as usize].latest(*number as usize, t_ms)
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -105,6 +105,9 @@ fn unit_tests_of_rules_run() {
     expect(&["test", "rules", "--debug", "tests.yml"], 0, &["DEBUG: test group 1 \"sums\""]);
     expect(&["test", "rules", "tests.yml", "failing.yml"], 1, &["SUCCESS", "FAILED", "failing.yml:4"]);
     expect(&["test", "rules", "--run=^right$", "failing.yml"], 0, &["SUCCESS"]);
+    let told = "-     summary: \"a has 1 requests\"\n    +     summary: \"a has 0 requests\"";
+    let parts = ["--- expected", "-   value: 2\n    +   value: 1", "      alertname: \"NoRequests\"", told];
+    expect(&["test", "rules", "--diff", "failing.yml"], 1, &parts);
     expect(&["promtool", "test", "rules", "tests.yml"], 0, &["SUCCESS"]);
     let folder = tempfile::tempdir().expect("a folder");
     let report = folder.path().join("report.xml");
@@ -191,6 +194,11 @@ fn what_is_pushed_can_be_queried() {
     expect(&["check", "healthy", "--url", &url], 0, &["SUCCESS"]);
     expect(&["check", "ready", "--url", &url], 0, &["SUCCESS"]);
 
+    let v2 = ["--protobuf_message=io.prometheus.write.v2.Request", "--label=job=second"];
+    expect(&[&["push", "metrics"], &v2[..], &[&url, metrics]].concat(), 0, &["SUCCESS"]);
+    expect(&with("pushed_total{job=\"second\"}"), 0, &["pushed_total{job=\"second\"} => 42 @[1700000000]"]);
+    expect(&["push", "metrics", "--protobuf_message=x", &url, metrics], 2, &["--protobuf_message"]);
+
     let closed = Server::start("global: {}\n", &[]);
     let url = format!("http://{}", closed.address);
     expect(&["push", "metrics", &url, metrics], 1, &["FAILED", "the server answered 404"]);
@@ -202,6 +210,42 @@ fn what_is_pushed_can_be_queried() {
     expect(&["query", "explain", "-o", "json", "--time", t, &url, "1"], 0, &["\"kind\":\"number\""]);
     expect(&["query", "explain", "--time", t, "--step", "30s", &url, "1"], 2, &["--time"]);
     expect(&["query", "instant", "http://127.0.0.1:1", "up"], 1, &["query error"]);
+}
+
+#[test]
+fn expressions_are_formatted_and_edited() {
+    let format = ["promql", "format", "sum by(job)(rate(up{a='b'}[5m]))"];
+    expect(&format, 2, &["requires the --experimental flag"]);
+    let want = "sum by (job) (rate(up{a=\"b\"}[5m]))\n";
+    expect(&[&format[..], &["--experimental"]].concat(), 0, &[want]);
+    let promtool = ["promtool", "--experimental", "--enable-feature=promql-experimental-functions"];
+    let sort = ["promql", "format", "sort_by_label(up,'a')"];
+    expect(&[&promtool[..], &sort].concat(), 0, &["sort_by_label(up, \"a\")\n"]);
+    let matchers = ["promtool", "--experimental", "promql", "label-matchers"];
+    let edit = |arguments: &[&str], want: &str| expect(&[&matchers[..], arguments].concat(), 0, &[want]);
+    edit(&["set", "-t", "=~", "up{a=\"b\"} / x", "a", "c|d"], "up{a=~\"c|d\"} / x{a=~\"c|d\"}\n");
+    edit(&["delete", "up{a=\"b\",c=\"d\"}", "a"], "up{c=\"d\"}\n");
+    expect(&[&matchers[..], &["set", "up", "a"]].concat(), 2, &["VALUE"]);
+    expect(&[&matchers[..], &["delete", "sum(", "a"]].concat(), 1, &["parse error"]);
+}
+
+#[test]
+fn what_a_server_says_is_bundled() {
+    let server = Server::start("global: {}\n", &[]);
+    let url = format!("http://{}", server.address);
+    let folder = tempfile::tempdir().expect("a folder");
+    let debug = |what: &str| {
+        let mut command = super::server::binary();
+        command.current_dir(folder.path()).args(["promtool", "debug", what, &url]);
+        command.output().expect("it runs").status.code()
+    };
+    assert_eq!(debug("pprof"), Some(1), "there are no profiles");
+    assert_eq!((debug("metrics"), debug("all")), (Some(0), Some(0)));
+    let packed = std::fs::read(folder.path().join("debug.tar.gz")).expect("the bundle");
+    let mut archive = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut archive).expect("gzip");
+    let text = String::from_utf8_lossy(&archive);
+    assert!(text.starts_with("metrics.txt\0") && text.contains("prometheus_build_info"));
 }
 
 #[test]
@@ -223,6 +267,8 @@ fn each_command_has_help() {
         &["query", "explain"],
         &["push", "metrics"],
         &["tsdb", "list"],
+        &["debug", "all"],
+        &["promql", "label-matchers", "set"],
         &["promtool"],
     ] {
         expect(&[command, &["--help"]].concat(), 0, &["Usage: "]);

@@ -78,7 +78,7 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn help(&mut self, family: &str, text: &str, _: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
         self.entries.push(json!({"kind": "help", "name": family, "text": text}));
         Ok(())
     }
@@ -294,6 +294,48 @@ fn bad_bodies_are_refused() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_fault_names_its_line() {
+    for (format, body, wanted) in [
+        (
+            Format::Text,
+            "# TYPE a gauge\n\na 1\nthis is {not\na 2\n",
+            r#"parsing "is": invalid syntax while parsing line 4: "this is {not""#,
+        ),
+        (
+            Format::Text,
+            "a{b=\"c\"",
+            r#"expected comma or brace close, got end of the body while parsing line 1: "a{b=\"c\"""#,
+        ),
+        (
+            Format::Text,
+            "a 1\n# TYPE b guage\n",
+            r##"invalid metric type "guage" while parsing line 2: "# TYPE b guage""##,
+        ),
+        (
+            Format::OpenMetrics,
+            "# TYPE a gauge\na 1\na  2\n# EOF\n",
+            r#"expected value after metric, got "  2" while parsing line 3: "a  2""#,
+        ),
+        (Format::OpenMetrics, "a 1\nb 2\n", r#"data does not end with # EOF while parsing line 2: "b 2""#),
+        (
+            Format::OpenMetrics,
+            "a 1\n# EOF\nb 2\n",
+            r#"unexpected data after # EOF while parsing line 3: "b 2""#,
+        ),
+    ] {
+        let (_, result) = run(format, body.as_bytes(), &ParseOptions::default(), false);
+        assert_eq!(result, Err(ParseError::Syntax(wanted.to_owned())), "{body:?}");
+    }
+    // Of a long line only the beginning is told.
+    let body = format!("a{{b=\"{}\"}} x\n", "y".repeat(10_000));
+    let (_, result) = run(Format::Text, body.as_bytes(), &ParseOptions::default(), false);
+    assert!(
+        matches!(&result, Err(ParseError::Syntax(e)) if e.ends_with("y…\"") && e.len() < 400),
+        "{result:?}"
+    );
 }
 
 #[test]

@@ -101,6 +101,10 @@ fn the_user_interface_is_served_whole() {
         assert_eq!((answer.status, answer.text()), (200, html.clone()), "{page}");
     }
     assert_eq!(get(&address, "/assets/nothing.js", "").status, 404);
-    assert_eq!(get(&address, "/../Cargo.toml", "").status, 404);
-    assert_eq!(get(&address, "/assets/../../etc/passwd", "").status, 404);
+    for (careless, clean) in [("/../Cargo.toml", "/Cargo.toml"), ("/assets/../../etc/passwd", "/etc/passwd")]
+    {
+        let answer = get(&address, careless, "");
+        assert_eq!((answer.status, answer.header("location")), (301, Some(clean)), "{careless}");
+        assert_eq!(get(&address, clean, "").status, 404, "{clean}");
+    }
 }

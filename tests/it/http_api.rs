@@ -242,6 +242,14 @@ fn pages_live_below_the_route_prefix() {
     assert_eq!(server.get("/-/ready").status, 404);
     let root = server.get("/mon/graph?g0.expr=up");
     assert_eq!((root.status, root.header("location")), (302, Some("/mon/query?g0.expr=up")));
+    for short in ["/", "/mon"] {
+        let root = server.get(short);
+        assert_eq!((root.status, root.header("location")), (303, Some("/mon/")), "{short}");
+    }
+    assert_eq!(server.get("/monitor").status, 404);
+    assert!(server.get("/mon/").text().contains("<!doctype html>"));
+    let metrics = server.get("/mon/metrics").text();
+    assert!(metrics.contains("handler=\"/-/ready\""), "handlers are named without the prefix");
     let page = server.get("/mon/query");
     assert_eq!(page.status, 200);
     assert!(page.header("content-security-policy").is_some_and(|p| p.contains("default-src 'none'")));

@@ -98,6 +98,7 @@ async fn hostile_targets_hurt_only_themselves() {
         Arc::new(SystemClock),
         Registry::new(),
         ScrapeOptions { discovery_interval_ms: 10, ..ScrapeOptions::default() },
+        tokio::runtime::Handle::current(),
     );
     manager.apply(&config(&address)).await.unwrap();
     let all = |manager: &ScrapeManager| -> Vec<(String, TargetStatus)> {
@@ -151,6 +152,7 @@ async fn a_bad_configuration_changes_nothing() {
         Arc::new(SystemClock),
         Registry::new(),
         ScrapeOptions::default(),
+        tokio::runtime::Handle::current(),
     );
     let parse =
         |text: &str| Config::parse(text, Path::new("/x/prometheus.yml"), &LoadOptions::default()).unwrap();

@@ -14,19 +14,19 @@ use super::server::{Answer, Server};
 use super::world::{PATIENCE, until};
 
 /// An authority and what it signed.
-struct Authority {
-    certificate: rcgen::Certificate,
+pub struct Authority {
+    pub certificate: rcgen::Certificate,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
-struct Signed {
-    chain: CertificateDer<'static>,
+pub struct Signed {
+    pub chain: CertificateDer<'static>,
     pem: String,
-    key: rcgen::KeyPair,
+    pub key: rcgen::KeyPair,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -34,7 +34,7 @@ impl Authority {
         Self { certificate, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    fn sign(&self, name: &str) -> Signed {
+    pub fn sign(&self, name: &str) -> Signed {
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");

@@ -40,6 +40,10 @@ test(
     await page.fill('dialog[open] label:has-text("Your name") input', "browser test");
     await page.fill('dialog[open] label:has-text("Comment") input', "planned work");
     await page.click("dialog[open] >> text=30m");
+    check(
+      (await page.locator("dialog[open] .notice.bad").count()) === 0,
+      "what was missing is complained about after it was given",
+    );
     await picture(page, "silence-form");
     await page.click("dialog[open] .btn.primary");
     await page.waitForSelector('dialog[open] .instance:has-text("broken") >> text=silenced');

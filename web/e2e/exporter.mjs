@@ -1,5 +1,5 @@
 // An exporter for the browser tests: a histogram with exemplars, names and labels that are hostile to pages, many
-// series, and a page that is no exposition. Listens on the port given as the first argument.
+// series, many names, and a page that is no exposition. Listens on the port given as the first argument.
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
 
@@ -73,6 +73,23 @@ function hostile() {
 
 const MANY = 10_000;
 
+const WORDS = [
+  "api app auth billing cache cart chat cluster config consumer database deploy device dns edge email event feed file gateway ingest inventory invoice job kafka ledger login mail media node order payment pipeline player pod producer profile proxy queue",
+  "batch block buffer bucket call channel client connection cursor disk entry error event fetch file flush frame handler heap index item key lease lock log message node offset packet page partition peer pool process query read record replica request response retry route row scan session shard socket stream task thread token write",
+  "accepted active closed created delayed dropped evicted expired failed finished inflight merged opened pending rejected retried sent skipped started stored",
+  "age_seconds bytes bytes_total capacity count current_bytes duration_seconds errors_total limit max_bytes min_seconds ops_total ratio rate_limit seconds seconds_total size_bytes total usage_ratio usage_seconds wait_seconds watermark window_seconds workers zone_total",
+].map((words) => words.split(" "));
+
+/** The name of a number; a million numbers have names of their own. */
+export function nameOf(number) {
+  let rest = number;
+  return WORDS.map((words) => {
+    const word = words[rest % words.length];
+    rest = Math.floor(rest / words.length);
+    return word;
+  }).join("_");
+}
+
 const server = createServer((req, res) => {
   const open = (lines) => {
     res.writeHead(200, { "Content-Type": "application/openmetrics-text; version=1.0.0; charset=utf-8" });
@@ -81,6 +98,12 @@ const server = createServer((req, res) => {
   if (req.url === "/garbled") {
     res.writeHead(200, { "Content-Type": "text/plain; version=0.0.4" });
     return res.end('# TYPE ok gauge\nok 1\nalso_ok{a="b"} 2\nthis is {not a metric\nmore 3\n');
+  }
+  const names = /^\/names\/(\d+)\/(\d+)$/.exec(req.url);
+  if (names) {
+    const [from, count] = names.slice(1).map(Number);
+    res.writeHead(200, { "Content-Type": "text/plain; version=0.0.4" });
+    return res.end(Array.from({ length: count }, (_, i) => `${nameOf(from + i)} ${i}\n`).join(""));
   }
   if (req.url === "/many")
     return open([

@@ -18,10 +18,15 @@ export const backend = (process.env.MEERKAT_URL ?? "").replace(/\/$/, "");
 export const alertmanager = process.env.MEERKAT_ALERTMANAGER;
 export const configFile = process.env.MEERKAT_CONFIG;
 export const binary = process.env.MEERKAT_BINARY;
+/** A server below a route prefix that takes what the first one sends. */
+export const second = process.env.MEERKAT_SECOND;
 if (!backend) {
   console.error("MEERKAT_URL must name a running server, such as http://127.0.0.1:9090");
   process.exit(2);
 }
+
+/** What tests told about themselves: their name and a figure in words. */
+export const told = [];
 
 /** The same bundle below a route prefix, the API passed on. */
 export const prefixed = await serve(backend, "/some/prefix/");
@@ -49,7 +54,7 @@ export const open = (page, path) => page.goto(base + path, { waitUntil: "load" }
 export async function settled(page) {
   await page.waitForSelector("main h1, main .panel", { state: "attached" });
   await page.waitForFunction(() => !document.querySelector("main .placeholder, .busy-line.on"), null, {
-    timeout: 20_000,
+    timeout: 40_000,
   });
 }
 
@@ -77,7 +82,7 @@ export function picture(page, name) {
 }
 
 /** Asks until the answer is true. */
-export async function until(what, ask, limit = 20_000) {
+export async function until(what, ask, limit = 40_000) {
   const end = Date.now() + limit;
   for (;;) {
     if (await ask()) return;
@@ -156,7 +161,7 @@ export async function runAll(only) {
     });
     await context.grantPermissions(["clipboard-read", "clipboard-write"]);
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
+    page.setDefaultTimeout(40_000);
     const trouble = [];
     const notes = [];
     page.on(
@@ -169,7 +174,10 @@ export async function runAll(only) {
     page.on("pageerror", (e) => trouble.push(`page error: ${e.message}`));
     const began = Date.now();
     try {
-      await run(page, (text) => notes.push(text));
+      await run(page, (text) => {
+        notes.push(text);
+        told.push({ name, text });
+      });
     } catch (error) {
       trouble.push(error.message);
       await page.screenshot({ path: `${results}failed-${name.replace(/\W+/g, "-")}.png` }).catch(() => {});

@@ -8,6 +8,7 @@ import {
   configFile,
   open,
   picture,
+  second,
   settled,
   test,
   until,
@@ -76,11 +77,24 @@ test("the API browser sends a call", async (page) => {
   check((await page.textContent(".reply")).includes("__name__"), "no labels in the answer");
 });
 
-test("delivery tells what was sent", async (page) => {
+test("delivery tells what was sent, and what cannot be sent", async (page) => {
   await open(page, "status?view=delivery");
   await until("sent alerts", async () =>
     /good|with losses|nobody is told/.test(await page.textContent("main")),
   );
+  if (!second) return;
+  const row = (url) => page.locator(`[aria-label="Remote write"] tbody tr:has-text("${url}")`);
+  await row(new URL(second).host).locator("text=good").waitFor();
+  await row("127.0.0.1:1/").locator("text=stuck").waitFor();
+});
+
+test("a rule that fails says why", async (page) => {
+  await open(page, "rules?search=ambiguous");
+  await settled(page);
+  await page.click('tr.pick:has-text("shop:ambiguous") button');
+  await page.waitForSelector("dialog[open] >> text=/many-to-many|duplicate series/");
+  await accessible(page);
+  await picture(page, "failing-rule");
 });
 
 test("cardinality: a selector at two moments, then deeper", async (page) => {

@@ -1,23 +1,7 @@
 // Every page opens in both themes and three widths, shows nothing wider than the screen, and axe finds nothing.
-import { accessible, check, OPTIONAL, open, picture, prefixed, settled, test } from "./harness.mjs";
+import { accessible, check, OPTIONAL, open, picture, prefixed, second, settled, test } from "./harness.mjs";
+import { address, MAIN, SIZES } from "./places.mjs";
 
-const SIZES = [
-  [390, 844],
-  [1280, 800],
-  [1920, 1080],
-];
-const MAIN = [
-  "",
-  "query",
-  "explore",
-  "alerts",
-  "rules",
-  "targets",
-  "service-discovery",
-  "cardinality",
-  "storage",
-  "status",
-];
 // Parts of pages: once wide in light, once narrow in dark.
 const PARTS = [
   "query?tab=raw",
@@ -25,6 +9,7 @@ const PARTS = [
   "query?tab=stats",
   "query?tab=table",
   "query?tab=heatmap",
+  "query?tab=native",
   "alerts?view=silences",
   "rules?view=slow",
   "rules?view=links",
@@ -37,24 +22,6 @@ const PARTS = [
   "status?view=features",
   "status?view=api",
 ];
-const EXPRESSIONS = {
-  raw: "rate(shop_request_seconds_count[1m])",
-  explain: "sum by (job) (rate(prometheus_http_requests_total[1m])) / on (job) group_left () (up * 2)",
-  stats: "histogram_quantile(0.9, sum by (path, le) (rate(shop_request_seconds_bucket[30s])))",
-  table: "rate(shop_request_seconds_count[30s])",
-  heatmap: "sum by (le) (rate(shop_request_seconds_bucket[30s]))",
-};
-
-/** The address of a page as the tests name it. */
-function address(path) {
-  if (path === "query")
-    return `query?g0.expr=${encodeURIComponent("sum by (job) (up)")}&g0.tab=graph&g0.range_input=5m`;
-  const tab = /^query\?tab=(\w+)/.exec(path)?.[1];
-  if (!tab) return path;
-  const expr = encodeURIComponent(EXPRESSIONS[tab]);
-  return `query?g0.expr=${expr}&g0.tab=${tab === "heatmap" ? "graph" : tab}&g0.range_input=5m`;
-}
-
 const nameOf = (path) => path.replace(/\W+/g, "-").replace(/-$/, "") || "home";
 
 async function look(page, path, width, theme) {
@@ -100,25 +67,34 @@ for (const path of PARTS)
     { allow: OPTIONAL },
   );
 
+/** Visits every page below an address that ends with the prefix; nothing outside may be asked for. */
+async function below(page, home) {
+  const strange = [];
+  page.on("request", (r) => {
+    if (new URL(r.url()).protocol.startsWith("http") && !r.url().startsWith(home)) strange.push(r.url());
+  });
+  for (const path of MAIN) {
+    await page.goto(home + address(path));
+    await settled(page);
+  }
+  await page.click('nav a:has-text("Targets")');
+  await page.waitForSelector("h1:text('Targets')");
+  check(page.url() === `${home}targets`, `a link leads to ${page.url()}`);
+  check(strange.length === 0, `asked outside of the prefix: ${strange.join(" ")}`);
+}
+
+test("pages live under the prefix of a proxy", (page) => below(page, prefixed.address), { allow: OPTIONAL });
+
 test(
-  "pages live under a route prefix",
+  "pages live under a route prefix of the server",
   async (page) => {
-    const strange = [];
-    const { origin } = new URL(prefixed.address);
-    page.on("request", (r) => {
-      const url = new URL(r.url());
-      if (url.protocol.startsWith("http") && !r.url().startsWith(prefixed.address)) strange.push(r.url());
-    });
-    for (const path of MAIN) {
-      await page.goto(prefixed.address + address(path));
-      await settled(page);
-    }
-    await page.click('nav a:has-text("Targets")');
-    await page.waitForSelector("h1:text('Targets')");
-    check(page.url() === `${prefixed.address}targets`, `a link leads to ${page.url()}`);
-    check(strange.length === 0, `asked outside of the prefix (${origin}): ${strange.join(" ")}`);
+    await page.goto(second.slice(0, -1));
+    await settled(page);
+    check(page.url() === second, `without its slash the prefix leads to ${page.url()}`);
+    await below(page, second);
+    await page.waitForSelector('tr.pick:has-text("/below/a/prefix/metrics")');
   },
-  { allow: OPTIONAL },
+  { allow: OPTIONAL, skip: second ? undefined : "no second server" },
 );
 
 test("keyboard alone: skip link, pages, help, drawer and back", async (page) => {
@@ -145,6 +121,29 @@ test("keyboard alone: skip link, pages, help, drawer and back", async (page) => 
   await page.waitForSelector("h1:text('Rules')");
   await page.keyboard.press("/");
   check((await page.evaluate(() => document.activeElement.type)) === "search", "/ does not go to the filter");
+});
+
+test("g and a letter lead to every page", async (page) => {
+  await open(page, "flags");
+  await settled(page);
+  for (const [key, title] of Object.entries({
+    h: "Home",
+    q: "Query",
+    m: "Metrics",
+    a: "Alerts",
+    r: "Rules",
+    t: "Targets",
+    d: "Service discovery",
+    c: "Cardinality",
+    o: "Storage",
+    s: "Status",
+  })) {
+    // Where a page has put the cursor into a field, letters are text.
+    await page.evaluate(() => document.activeElement.blur());
+    await page.keyboard.press("g");
+    await page.keyboard.press(key);
+    await page.waitForSelector(`h1:text-is("${title}")`, { state: "attached" });
+  }
 });
 
 test("the palette leads to pages, metrics, targets and actions", async (page) => {

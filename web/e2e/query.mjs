@@ -123,9 +123,56 @@ test("cursors of two panels move together", async (page) => {
   await open(page, `${q("up")}&g1.expr=${encodeURIComponent(RATE)}&g1.tab=graph&g1.range_input=5m`);
   await page.waitForFunction(() => document.querySelectorAll(".u-over").length === 2);
   await page.waitForSelector(".panel:nth-of-type(2) .legend-name");
-  const box = await page.locator(".u-over").first().boundingBox();
-  await page.mouse.move(box.x + box.width - 20, box.y + 60);
-  await page.waitForFunction(() => document.querySelectorAll(".tip").length === 2);
+  // Charts that are drawn again meanwhile forget the mouse until it moves.
+  let shift = 0;
+  await until("two tips", async () => {
+    const box = await page.locator(".u-over").first().boundingBox();
+    await page.mouse.move(box.x + box.width - 20 - (shift++ % 5), box.y + 60);
+    return (await page.locator(".tip").count()) === 2;
+  });
+});
+
+test("keys move and zoom all panels; the zone switch leaves the address alone", async (page) => {
+  await open(page, `${q("up")}&g1.expr=vector(1)&g1.tab=graph&g1.range_input=10m`);
+  await page.waitForFunction(() => document.querySelectorAll(".u-over").length === 2);
+  const value = (name) => new URL(page.url()).searchParams.get(name);
+  await page.evaluate(() => document.activeElement.blur());
+  await page.keyboard.press("[");
+  await until("the move", () => value("g0.end_input") && value("g1.end_input"));
+  await page.keyboard.press("-");
+  await until("the zoom", () => value("g0.range_input") === "10m" && value("g1.range_input") === "20m");
+  const address = page.url();
+  const field = page.locator('.panel input[aria-label="End"] >> nth=0');
+  const before = await field.inputValue();
+  const offset = page.locator("header >> text=/UTC[+−]/");
+  await until("the other zone", async () => {
+    // A click that meets a button while it is drawn again is lost.
+    if (await offset.count()) await offset.click();
+    return (await field.inputValue()) !== before;
+  });
+  check(page.url() === address, "the address follows the zone");
+});
+
+test("a refresh of a table keeps the scroll position and waits for a selection", async (page) => {
+  let calls = 0;
+  page.on("request", (r) => /api\/v1\/query\?/.test(r.url()) && calls++);
+  await open(page, "query?g0.expr=many_series&g0.tab=table&refresh=5");
+  await page.waitForSelector('.stats:has-text("10000 series")');
+  const box = page.locator('[aria-label="Result"]');
+  await box.evaluate((el) => el.scrollTo(0, 3000));
+  const before = calls;
+  await until("a refresh", () => calls > before);
+  await page.waitForTimeout(1500);
+  check((await box.evaluate((el) => el.scrollTop)) === 3000, "the scroll position is lost");
+  // While text is selected nothing is taken away under it.
+  const text = await box.evaluate((el) => {
+    getSelection().selectAllChildren(el.querySelectorAll("tbody tr")[12].querySelector("bdi"));
+    return String(getSelection());
+  });
+  const selecting = calls;
+  await page.waitForTimeout(6000);
+  check(calls === selecting, "it refreshed under a selection");
+  check((await page.evaluate(() => String(getSelection()))) === text, "the selection is lost");
 });
 
 test("compare with the past, lines and change", async (page) => {
@@ -170,6 +217,16 @@ test("histograms draw themselves as heat maps", async (page) => {
   await page.waitForSelector('.tip:has-text("between")');
   await page.click("text=Lines");
   await page.waitForSelector(".legend-name");
+});
+
+test("native histograms draw themselves as heat maps, with the true bounds", async (page) => {
+  await open(page, q("sum(rate(shop_native_seconds[30s]))"));
+  await page.waitForSelector('.stats:has-text("bucket bounds")');
+  const box = await page.locator(".u-over").boundingBox();
+  await page.mouse.move(box.x + box.width - 10, box.y + box.height / 2);
+  await page.waitForSelector('.tip:has-text("between")');
+  await page.click("text=Table");
+  await page.waitForSelector("table.data tbody tr");
 });
 
 test("explain: plan, costs and unmatched sides", async (page) => {

@@ -6,6 +6,7 @@ test("a failing target: the line that is wrong, and its last scrapes", async (pa
   await settled(page);
   await page.click('tr.pick:has-text("/garbled") button');
   await page.waitForSelector('dialog[open] .bad-line mark:text-is("is")');
+  await page.waitForSelector('dialog[open] .bad-line .line-number:text-is("line 4")');
   await page.waitForSelector("dialog[open] .scrape-bars .down");
   await page.waitForSelector('dialog[open] [aria-label="Last scrapes"] tbody tr >> nth=1');
   await picture(page, "target");

@@ -105,6 +105,15 @@ describe("errors of scrapes", () => {
     const f = readScrapeError('expected label name, got "\\"x\\"} 1\\n" while parsing: "a{\\"x\\"} 1\\n"');
     expect(f.line!.slice(f.from, f.to)).toBe('"x"}');
   });
+  it("name the line by its number", () => {
+    const e = readScrapeError('expected equal, got "!" while parsing line 12: "a{b!\\"c\\"} 1"');
+    expect([e.reason, e.number, e.line]).toEqual(['expected equal, got "!"', 12, 'a{b!"c"} 1']);
+    expect(e.line!.slice(e.from, e.to)).toBe("!");
+    const limit = readScrapeError('label_limit exceeded (metric: "a in b") in line 3: "a{b=\\"c\\"} 1"');
+    expect([limit.number, limit.line]).toEqual([3, 'a{b="c"} 1']);
+    expect(limit.hint).toContain("limit");
+    expect(readScrapeError('dial: lookup in: "x"').line).toBeUndefined();
+  });
   it("say what helps", () => {
     expect(readScrapeError("dial: Connection refused (os error 111)").hint).toContain("Nothing listens");
     expect(readScrapeError("server returned HTTP status 404 Not Found").hint).toContain("metrics_path");

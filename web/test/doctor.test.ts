@@ -94,6 +94,12 @@ describe("the doctor", () => {
     const [f] = await diagnose("gone", p);
     expect(f!.text).toContain("had some in the last 1d");
   });
+  it("tells a moment without data from a metric without data", async () => {
+    const tree = { ...sel("up"), offset: 86_400_000 } as Node;
+    const [f] = await diagnose("up offset 1d", patient(tree, { up: 3 }));
+    expect(f!.text).toContain("up has samples now, but none at the time that up offset 1d looks at");
+    expect(f!.tries[0]!.expr).toBe("up");
+  });
   it("sees a range shorter than two scrapes", async () => {
     const tree: Node = {
       type: "call",

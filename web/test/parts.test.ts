@@ -5,7 +5,8 @@ import { bytesPerSample, forecast, readRetention } from "../src/lib/forecast";
 import { readOpenApi } from "../src/lib/openapi";
 import { readBatches } from "../src/lib/search";
 import { readLabelled } from "../src/lib/selfmetrics";
-import { rowsBy } from "../src/pages/delivery";
+import { queueState, rowsBy } from "../src/pages/delivery";
+import { factOf } from "../src/pages/status";
 import type { Node } from "../src/query/ast";
 import { type Exemplar, thin, traceUrl } from "../src/query/exemplars";
 import { alertRule, grafanaPanel } from "../src/query/export";
@@ -14,6 +15,7 @@ import { gaps, spacing } from "../src/query/raw";
 import { recordName } from "../src/query/StatsTab";
 import { afterEvent } from "../src/ui/notices";
 import { rank } from "../src/ui/Palette";
+import { sparkFloor } from "../src/ui/Spark";
 
 describe("exemplars", () => {
   const at = (time: number, value: number): Exemplar => ({ series: {}, labels: {}, time, value });
@@ -230,6 +232,28 @@ describe("own metrics with labels", () => {
         ["a", 3],
       ]),
     );
+  });
+  it("draw what is steady as steady", () => {
+    expect(sparkFloor(0.9995, 1)).toBe(0);
+    expect(sparkFloor(0.5, 1)).toBeNull();
+    expect(sparkFloor(-1, -0.99)).toBeNull();
+  });
+  it("name limits of the process", () => {
+    expect(factOf("GOMEMLIMIT", 2 ** 63)).toBe("none");
+    expect(factOf("GOMEMLIMIT", 2 ** 30)).toBe("1 GiB");
+    expect(factOf("GOGC", "")).toBe("–");
+  });
+  it("tell a queue that sends nothing from one with nothing to send", () => {
+    const state = (values: Record<string, number>) =>
+      queueState(new Map(Object.entries(values).map(([k, v]) => [`prometheus_remote_storage_${k}`, v])), 1000)
+        .state[1];
+    expect(state({ queue_highest_sent_timestamp_seconds: 999 })).toBe("good");
+    expect(state({ queue_highest_sent_timestamp_seconds: 900 })).toBe("behind");
+    expect(state({ samples_retried_total: 5 })).toBe("stuck");
+    expect(state({})).toBe("nothing to send");
+    const dropped = { queue_highest_sent_timestamp_seconds: 999, samples_dropped_total: 7 };
+    expect(state(dropped)).toBe("with losses");
+    expect(state({ ...dropped, "samples_dropped_total dropped_series": 7 })).toBe("good");
   });
 });
 

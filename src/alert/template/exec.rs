@@ -186,7 +186,9 @@ impl<'a> Run<'a> {
                 .zip(samples.iter())
                 .map(|(i, s)| (Value::Int(i), Value::Sample(std::sync::Arc::new(s.clone()))))
                 .collect(),
-            Value::StringMap(map) => map.iter().map(|(k, v)| (Value::string(k), Value::string(v))).collect(),
+            Value::StringMap(map) => {
+                map.iter().map(|l| (Value::string(l.name), Value::string(l.value))).collect()
+            }
             Value::Map(map) => map.iter().map(|(k, v)| (Value::string(k), v.clone())).collect(),
             Value::Int(n) if over.variables.len() > 1 => {
                 let message = format!("can't use {n} to iterate over more than one variable");
@@ -307,7 +309,7 @@ impl<'a> Run<'a> {
                 return Err(self.error(first.offset, &command.source, &message));
             }
         };
-        self.fields(value, &first.fields, first.offset, &command.source)
+        self.fields(value, &first.fields, first.fields_offset, &command.source)
     }
 
     /// Calls a method with arguments: `$time.Format "15:04"`. `None` if the first word does not end in a method.
@@ -320,7 +322,7 @@ impl<'a> Run<'a> {
         let first = &command.words[0];
         let Some((name, fields)) = first.fields.split_last() else { return Ok(None) };
         let base = self.base(first, dot)?;
-        let value = self.fields(base, fields, first.offset, &command.source)?;
+        let value = self.fields(base, fields, first.fields_offset, &command.source)?;
         if !matches!(value, Value::Time(_) | Value::Duration(_)) {
             return Ok(None);
         }
@@ -361,7 +363,7 @@ impl<'a> Run<'a> {
 
     fn operand(&mut self, operand: &'a Operand, dot: &Value, source: &str) -> Result<Value, ExpandError> {
         let base = self.base(operand, dot)?;
-        self.fields(base, &operand.fields, operand.offset, source)
+        self.fields(base, &operand.fields, operand.fields_offset, source)
     }
 
     /// The value of an operand without its fields.
@@ -401,7 +403,7 @@ impl<'a> Run<'a> {
     ) -> Result<Value, ExpandError> {
         for field in fields {
             value = match &value {
-                Value::StringMap(map) => Value::string(map.get(field).map_or("", String::as_str)),
+                Value::StringMap(map) => Value::string(map.value(field)),
                 Value::Map(map) => map.get(field).cloned().unwrap_or(Value::Nil),
                 Value::Struct(map) if map.contains_key(field) => map[field].clone(),
                 Value::Sample(sample) if field == "Labels" => Value::from_labels(&sample.0),

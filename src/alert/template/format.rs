@@ -37,7 +37,7 @@ pub(super) fn default_text(value: &Value) -> String {
         Value::Float(f) => format_g(*f),
         Value::String(s) => s.to_string(),
         Value::StringMap(map) => {
-            let entries: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+            let entries: Vec<String> = map.iter().map(|l| format!("{}:{}", l.name, l.value)).collect();
             format!("map[{}]", entries.join(" "))
         }
         Value::Map(map) => {

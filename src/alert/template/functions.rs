@@ -29,7 +29,7 @@ pub(super) enum CallError {
 }
 
 /// Name and fewest and most arguments.
-const FUNCTIONS: [(&str, usize, usize); 49] = {
+const FUNCTIONS: [(&str, usize, usize); 48] = {
     const ANY: usize = usize::MAX;
     [
         ("and", 1, ANY),
@@ -80,7 +80,6 @@ const FUNCTIONS: [(&str, usize, usize); 49] = {
         ("externalURL", 0, 0),
         ("parseDuration", 1, 1),
         ("urlQueryEscape", 1, 1),
-        ("tmpl", 2, 2),
     ]
 };
 
@@ -190,7 +189,7 @@ pub(super) fn call(name: &str, arguments: &[Value], context: &Context<'_>) -> Ca
             let path = path.find('/').map_or("", |at| &path[at..]);
             Ok(Value::string(path.trim_end_matches('/')))
         }
-        "tmpl" => Err(failed("tmpl is for console templates, which Meerkat does not serve")),
+        "call" if arguments[0] == Value::Nil => Err(failed("call of nil")),
         "call" => Err(failed(format!(
             "non-function {} of type {}",
             default_text(&arguments[0]),
@@ -349,7 +348,7 @@ fn index(arguments: &[Value]) -> Called {
             Value::StringMap(_) | Value::Map(_) if !matches!(key, Value::String(_)) => {
                 return Err(failed(format!("value has type {}; should be string", key.type_name())));
             }
-            Value::StringMap(map) => Value::string(map.get(text(key)?).map_or("", String::as_str)),
+            Value::StringMap(map) => Value::string(map.value(text(key)?)),
             Value::Map(map) => map.get(text(key)?).cloned().unwrap_or(Value::Nil),
             Value::Samples(samples) => Value::Sample(Arc::new(samples[at(samples.len())?].clone())),
             Value::String(s) => Value::Int(i64::from(s.as_bytes()[at(s.len())?])),

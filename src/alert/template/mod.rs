@@ -76,18 +76,79 @@ pub fn parse_alert_template(alert_name: &str, text: &str) -> Result<Template, Te
     Template::parse(&format!("__alert_{alert_name}"), &format!("{ALERT_PREFIX}{text}"))
 }
 
-/// Expands the text of a label or annotation at time `t_ms`. An error reads as Prometheus puts it into the
-/// annotation, without the surrounding `<error expanding template: …>`.
-pub fn expand_alert_template(
-    alert_name: &str,
-    text: &str,
-    data: &AlertData,
-    t_ms: i64,
-    source: &dyn QuerySource,
-) -> Result<String, ExpandError> {
-    if !text.contains("{{") {
-        return Ok(text.to_owned());
+/// How many nodes the prefix makes.
+const PREFIX_NODES: usize = 4;
+
+/// The text of a label or annotation of an alert, read once.
+#[derive(Debug, Clone)]
+pub enum AlertText {
+    /// No template.
+    Plain(String),
+    /// A template.
+    Template {
+        /// What it says.
+        template: Template,
+        /// The same as a row of parts, for the templates that do no more than that.
+        parts: Option<Vec<Part>>,
+    },
+    /// Not a template, though it looks like one.
+    Broken(TemplateError),
+}
+
+/// A part of a simple template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A text.
+    Text(String),
+    /// `{{ $labels.name }}`.
+    Label(String),
+    /// `{{ $value }}`.
+    Value,
+}
+
+impl AlertText {
+    /// Reads a text of the alert `alert_name`.
+    #[must_use]
+    pub fn new(alert_name: &str, text: &str) -> Self {
+        if !text.contains("{{") {
+            return AlertText::Plain(text.to_owned());
+        }
+        match parse_alert_template(alert_name, text) {
+            Ok(template) => AlertText::Template { parts: template.simple_parts(PREFIX_NODES), template },
+            Err(error) => AlertText::Broken(error),
+        }
     }
-    let template = parse_alert_template(alert_name, text)?;
-    exec::execute(&template, &data.to_value(), t_ms, source)
+
+    /// Expands the text at time `t_ms`. An error reads as Prometheus puts it into the annotation, without the surrounding
+    /// `<error expanding template: …>`.
+    pub fn expand(
+        &self,
+        data: &AlertData,
+        t_ms: i64,
+        source: &dyn QuerySource,
+    ) -> Result<String, ExpandError> {
+        match self {
+            AlertText::Plain(text) => Ok(text.clone()),
+            AlertText::Broken(error) => Err(error.clone().into()),
+            AlertText::Template { template, parts } => {
+                let joined = parts.as_ref().map(|parts| join(parts, data));
+                match joined.filter(|text| text.len() <= exec::MAX_OUTPUT_BYTES) {
+                    Some(text) => Ok(text),
+                    None => exec::execute(template, &data.to_value(), t_ms, source),
+                }
+            }
+        }
+    }
+}
+
+fn join(parts: &[Part], data: &AlertData) -> String {
+    let mut out = String::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Label(name) => out.push_str(data.labels.value(name)),
+            Part::Value => out.push_str(&format::print_value(&data.value)),
+        }
+    }
+    out
 }

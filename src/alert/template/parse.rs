@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Part;
 use super::functions;
 use super::lex::{Kind, Token, line_of, tokenize};
 
@@ -91,6 +92,8 @@ pub(super) struct Operand {
     /// `.A.B` behind the base.
     pub(super) fields: Vec<String>,
     pub(super) offset: usize,
+    /// Where Go says that fields are wrong: at the first one that follows something.
+    pub(super) fields_offset: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +110,24 @@ pub(super) enum Base {
 }
 
 impl Template {
+    /// The parts behind the first `skip` nodes, if all of them are texts, labels and the value of an alert.
+    pub(super) fn simple_parts(&self, skip: usize) -> Option<Vec<Part>> {
+        let part = |node: &Node| match node {
+            Node::Text(text) => Some(Part::Text(text.clone())),
+            Node::Action(pipeline) if pipeline.variables.is_empty() => {
+                let [Command { words, .. }] = &pipeline.commands[..] else { return None };
+                let [Operand { base: Base::Variable(name), fields, .. }] = &words[..] else { return None };
+                match (name.as_str(), &fields[..]) {
+                    ("$labels", [label]) => Some(Part::Label(label.clone())),
+                    ("$value", []) => Some(Part::Value),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        self.root.get(skip..)?.iter().map(part).collect()
+    }
+
     /// Parses `text`.
     pub fn parse(name: &str, text: &str) -> Result<Self, TemplateError> {
         if text.len() > MAX_TEMPLATE_BYTES {
@@ -486,7 +507,9 @@ impl Parser<'_> {
             }
             _ => return Err(self.unexpected(&token, "operand")),
         };
+        let mut fields_offset = None;
         while let Kind::Field(name) = self.peek().kind.clone() {
+            fields_offset = fields_offset.or(Some(self.peek().offset));
             if matches!(base, Base::Bool(_) | Base::Nil | Base::Int(_) | Base::Float(_) | Base::Str(_)) {
                 return Err(self.error_at(
                     offset,
@@ -499,7 +522,7 @@ impl Parser<'_> {
             self.at += 1;
             fields.push(name);
         }
-        Ok(Operand { base, fields, offset })
+        Ok(Operand { base, fields, offset, fields_offset: fields_offset.unwrap_or(offset) })
     }
 }
 

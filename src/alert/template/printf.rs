@@ -203,7 +203,8 @@ fn verb_text(verb: char, flags: &Flags, value: &Value) -> String {
         ('x' | 'X', Value::String(s)) => hex_bytes(s.as_bytes(), verb == 'X', flags),
         (_, Value::StringMap(map)) => {
             let each = |text: &str| verb_text(verb, &Flags::default(), &Value::string(text));
-            let entries: Vec<String> = map.iter().map(|(k, v)| format!("{}:{}", each(k), each(v))).collect();
+            let entries: Vec<String> =
+                map.iter().map(|l| format!("{}:{}", each(l.name), each(l.value))).collect();
             return format!("map[{}]", entries.join(" "));
         }
         (_, Value::Map(map)) => {
@@ -234,7 +235,7 @@ fn go_syntax(value: &Value) -> String {
     match value {
         Value::String(s) => quoted(s, &Flags::default()),
         Value::StringMap(map) => {
-            let entries = map.iter().map(|(k, v)| format!("{}:{}", plain_quoted(k), plain_quoted(v)));
+            let entries = map.iter().map(|l| format!("{}:{}", plain_quoted(l.name), plain_quoted(l.value)));
             format!("map[string]string{{{}}}", entries.collect::<Vec<_>>().join(", "))
         }
         Value::Map(map) => {

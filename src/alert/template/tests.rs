@@ -31,7 +31,8 @@ fn data(value: f64) -> AlertData {
 }
 
 fn expand(text: &str) -> Result<String, String> {
-    expand_alert_template("Test", text, &data(1_234_567.0), 1_435_065_584_128, &Fixed)
+    AlertText::new("Test", text)
+        .expand(&data(1_234_567.0), 1_435_065_584_128, &Fixed)
         .map_err(|e| e.to_string())
 }
 
@@ -170,7 +171,8 @@ fn expands_as_prometheus_did() {
     };
     let mut different = Vec::new();
     for (template, want) in cases {
-        let got = expand_alert_template("T", &template, &data, 1_000, &world)
+        let got = AlertText::new("T", &template)
+            .expand(&data, 1_000, &world)
             .unwrap_or_else(|error| format!("<error expanding template: {error}>"));
         if got != want {
             different.push(format!("{template}\n  want {want}\n  got  {got}"));
@@ -185,7 +187,7 @@ fn special_floats_print_as_go_does() {
         [(f64::NAN, "NaN NaN NaN"), (f64::INFINITY, "+Inf +Inf +Inf"), (f64::NEG_INFINITY, "-Inf -Inf -Inf")]
     {
         let text = "{{ $value }} {{ humanize $value }} {{ printf \"%.2f\" $value }}";
-        let got = expand_alert_template("T", text, &data(v), 0, &Fixed);
+        let got = AlertText::new("T", text).expand(&data(v), 0, &Fixed);
         assert_eq!(got.map_err(|e| e.to_string()).as_deref(), Ok(want));
     }
 }
@@ -194,6 +196,8 @@ fn special_floats_print_as_go_does() {
 fn bad_templates_are_refused_with_line_and_reason() {
     for (text, part) in [
         ("{{ nothing }}", "template: __alert_Test:1: function \"nothing\" not defined"),
+        // Console templates have it, alerts do not.
+        ("{{ tmpl \"x\" . }}", "template: __alert_Test:1: function \"tmpl\" not defined"),
         ("a\n{{ $nothing }}", "template: __alert_Test:2: undefined variable \"$nothing\""),
         ("{{ if true }}", "unexpected EOF"),
         ("{{ end }}", "unexpected {{end}}"),
@@ -225,6 +229,15 @@ fn failures_while_running_say_where() {
         ),
         ("{{ if gt $value 5 }}x{{ end }}", "incompatible types for comparison"),
         ("{{ humanize \"abc\" }}", "error calling humanize"),
+        (
+            "{{ .Labels.foo.bar }}",
+            "template: __alert_Test:1:122: executing \"__alert_Test\" at <.Labels.foo.bar>: can't",
+        ),
+        (
+            "{{ $value.foo }}",
+            "template: __alert_Test:1:121: executing \"__alert_Test\" at <$value.foo>: can't",
+        ),
+        ("{{ call nil }}", "error calling call: call of nil"),
         ("{{ humanize }}", "wrong number of args for humanize: want 1 got 0"),
         ("{{ template \"nope\" }}", "template \"nope\" not defined"),
         ("{{ reReplaceAll \"(\" \"\" \"\" }}", "error calling reReplaceAll"),

@@ -19,7 +19,7 @@ pub enum Value {
     /// `string`.
     String(Arc<str>),
     /// `map[string]string`: a missing key is the empty string.
-    StringMap(Arc<BTreeMap<String, String>>),
+    StringMap(Labels),
     /// `map[string]interface {}`: a missing key is "no value".
     Map(Arc<BTreeMap<String, Value>>),
     /// A struct: a missing field is an error.
@@ -46,7 +46,7 @@ impl Value {
     /// Labels as a string map.
     #[must_use]
     pub fn from_labels(labels: &Labels) -> Self {
-        Value::StringMap(Arc::new(labels.iter().map(|l| (l.name.to_owned(), l.value.to_owned())).collect()))
+        Value::StringMap(labels.clone())
     }
 
     /// Go's name of the type, for error texts.

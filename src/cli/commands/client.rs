@@ -78,6 +78,21 @@ impl Client {
         extra: &[(HeaderName, &'static str)],
         body: Option<Bytes>,
     ) -> Result<(StatusCode, String), String> {
+        let (status, bytes) = self.exchange(url, extra, body).await?;
+        Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The body of an answer as it is.
+    pub async fn get_bytes(&self, url: &str) -> Result<(StatusCode, Vec<u8>), String> {
+        self.exchange(url, &[], None).await
+    }
+
+    async fn exchange(
+        &self,
+        url: &str,
+        extra: &[(HeaderName, &'static str)],
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
         let mut request = match body {
             Some(body) => Request::post(url, body, self.timeout),
             None => Request::get(url, self.timeout),
@@ -89,7 +104,7 @@ impl Client {
         }
         let mut buffer = BodyBuffer::new();
         let fetched = self.client.fetch(request, &mut buffer).await.map_err(|e| e.to_string())?;
-        Ok((fetched.status, String::from_utf8_lossy(buffer.bytes()).into_owned()))
+        Ok((fetched.status, buffer.bytes().to_vec()))
     }
 }
 

@@ -81,7 +81,7 @@ impl Exposition {
 }
 
 impl Sink for Exposition {
-    fn help(&mut self, family: &str, text: &str, _line: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
         self.family(family).help = Some(text.to_owned());
         Ok(())
     }

@@ -4,9 +4,11 @@
 mod backfill;
 mod check;
 mod client;
+mod debug;
 mod discovery;
 mod metrics;
 mod progress;
+mod promql;
 mod push;
 mod query;
 mod rules;
@@ -48,6 +50,10 @@ fn features() -> Arg {
         .value_delimiter(',')
         .action(ArgAction::Append)
         .help(format!("Features of PromQL to allow: {}.", FEATURES.join(", ")))
+}
+
+fn experimental() -> Arg {
+    switch("experimental", "Allow experimental commands.").global(true)
 }
 
 fn many(matches: &ArgMatches, name: &str) -> Vec<String> {
@@ -99,7 +105,7 @@ pub fn all() -> Vec<Command> {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(push::command());
-    vec![check, test, query::command(), push, tsdb::command()]
+    vec![check, test, query::command(), push, tsdb::command(), debug::command(), promql::command()]
 }
 
 /// The command line of `promtool`, also `meerkat promtool`.
@@ -109,6 +115,9 @@ pub fn promtool() -> Command {
         .about("Tools for a monitoring server: the commands of promtool")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        // promtool takes these before and behind its commands.
+        .arg(experimental())
+        .arg(features().global(true))
         .subcommands(all())
 }
 
@@ -147,6 +156,8 @@ pub fn run(matches: &ArgMatches) -> u8 {
         ("test", "rules") => unit_tests::run(m),
         ("query", _) => query::run(name, m),
         ("push", "metrics") => push::run(m),
+        ("debug", _) => debug::run(name, m),
+        ("promql", _) => promql::run(name, m),
         ("tsdb", _) => tsdb::run(name, m),
         _ => EXIT_FAILURE,
     }

@@ -1,7 +1,9 @@
 //! `push metrics`: how do samples in the text format get into a server that cannot scrape them? They are packed into
-//! remote-write requests of version 1.0 (<https://prometheus.io/docs/specs/prw/remote_write_spec/>).
+//! remote-write requests (<https://prometheus.io/docs/specs/prw/remote_write_spec/>).
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -14,8 +16,11 @@ use super::rules::duration_ms;
 use super::{code, many, text, value};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::model::LabelsBuilder;
-use crate::model::metadata::{Exemplar, MetricType};
+use crate::model::metadata::{Exemplar, Metadata, MetricType};
 use crate::model::sample::HistogramValue;
+use crate::remote::receive::MessageVersion;
+use crate::remote::send::families::{Families, MetadataSource};
+use crate::remote::write_encode::{Content, Entry, Identity, metadata_1, version_1, version_2};
 use crate::scrape::exposition::{
     Format, PairBuffer, ParseOptions, SampleView, SeriesView, Sink, Stop, parse,
 };
@@ -24,6 +29,8 @@ use crate::scrape::exposition::{
 const MAX_INPUT_BYTES: u64 = 1 << 30;
 /// Series in one request at most.
 const SERIES_PER_REQUEST: usize = 2_000;
+const V1_NAME: &str = "prometheus.WriteRequest";
+const V2_NAME: &str = "io.prometheus.write.v2.Request";
 
 pub(super) fn command() -> Command {
     Command::new("metrics")
@@ -50,6 +57,14 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::Append)
                 .default_value("job=promtool")
                 .help("A label for all series; may be given several times."),
+        )
+        .arg(
+            Arg::new("protobuf_message")
+                .long("protobuf_message")
+                .value_name("NAME")
+                .value_parser([V1_NAME, V2_NAME])
+                .default_value(V1_NAME)
+                .help("The message to send: that of remote write 1.0 or 2.0."),
         )
         .arg(value("timeout", "How long a request may take.").default_value("30s"))
         .arg(value("remote-write.path", "Path of remote write below the URL.").default_value("api/v1/write"))
@@ -84,11 +99,18 @@ fn push(matches: &ArgMatches, file: Option<&str>) -> Result<(), String> {
     let given = many(matches, "label");
     let labels: Vec<(&str, &str)> = given.iter().map(|l| pair(l)).collect::<Result<_, _>>()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let (version, content_type, number) = match text(matches, "protobuf_message") {
+        V2_NAME => {
+            (MessageVersion::V2, "application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0")
+        }
+        _ => (MessageVersion::V1, "application/x-protobuf", "0.1.0"),
+    };
     let mut packer = Packer {
         labels: &labels,
+        version,
         now_ms: i64::try_from(now).unwrap_or(i64::MAX),
-        series: Vec::new(),
-        metadata: Vec::new(),
+        entries: Vec::new(),
+        families: Described::default(),
         fault: String::new(),
     };
     if let Err(e) = parse(Format::Text, &body, &ParseOptions::default(), &mut packer) {
@@ -99,15 +121,23 @@ fn push(matches: &ArgMatches, file: Option<&str>) -> Result<(), String> {
     let timeout_ms = duration_ms(matches, "timeout")?;
     let client = Client::new(matches, Duration::from_millis(timeout_ms.unsigned_abs()))?;
     let headers = [
-        (CONTENT_TYPE, "application/x-protobuf"),
+        (CONTENT_TYPE, content_type),
         (CONTENT_ENCODING, "snappy"),
-        (HeaderName::from_static("x-prometheus-remote-write-version"), "0.1.0"),
+        (HeaderName::from_static("x-prometheus-remote-write-version"), number),
     ];
     block_on(async {
-        let mut metadata = std::mem::take(&mut packer.metadata);
-        for series in packer.series.chunks(SERIES_PER_REQUEST) {
-            let mut message = series.concat();
-            message.append(&mut metadata);
+        let mut metadata = metadata_1(&packer.families.families());
+        let families = Families::default();
+        families.refresh(&packer.families);
+        for entries in packer.entries.chunks(SERIES_PER_REQUEST) {
+            let message = match version {
+                MessageVersion::V1 => {
+                    let mut message = version_1(entries.iter());
+                    message.append(&mut metadata);
+                    message
+                }
+                MessageVersion::V2 => version_2(entries, &families),
+            };
             let packed = snap::raw::Encoder::new().compress_vec(&message).map_err(|e| e.to_string())?;
             let (status, answer) = client.send(&url, &headers, Some(Bytes::from(packed))).await?;
             if !status.is_success() {
@@ -118,60 +148,40 @@ fn push(matches: &ArgMatches, file: Option<&str>) -> Result<(), String> {
     })?
 }
 
-/// Turns what is parsed into the fields of a `prometheus.WriteRequest`.
+/// What the input says about its families.
+#[derive(Default)]
+struct Described(BTreeMap<String, Metadata>);
+
+impl Described {
+    fn of(&mut self, family: &str) -> &mut Metadata {
+        self.0.entry(family.to_owned()).or_default()
+    }
+}
+
+impl MetadataSource for Described {
+    fn families(&self) -> Vec<(String, Metadata)> {
+        self.0.iter().map(|(name, metadata)| (name.clone(), metadata.clone())).collect()
+    }
+}
+
+/// Turns what is parsed into what is sent.
 struct Packer<'a> {
     labels: &'a [(&'a str, &'a str)],
+    version: MessageVersion,
     now_ms: i64,
-    /// One encoded `timeseries` field each.
-    series: Vec<Vec<u8>>,
-    /// Encoded `metadata` fields.
-    metadata: Vec<u8>,
+    entries: Vec<Entry>,
+    families: Described,
     fault: String,
 }
 
-fn varint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push((v & 0x7f) as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
-}
-
-/// A field that holds bytes: text or a message.
-fn field(out: &mut Vec<u8>, number: u64, content: &[u8]) {
-    varint(out, number << 3 | 2);
-    varint(out, content.len() as u64);
-    out.extend_from_slice(content);
-}
-
-/// Numbers of `MetricMetadata.MetricType`.
-fn type_number(metric_type: MetricType) -> u64 {
-    match metric_type {
-        MetricType::Unknown => 0,
-        MetricType::Counter => 1,
-        MetricType::Gauge => 2,
-        MetricType::Histogram => 3,
-        MetricType::GaugeHistogram => 4,
-        MetricType::Summary => 5,
-        MetricType::Info => 6,
-        MetricType::StateSet => 7,
-    }
-}
-
 impl Sink for Packer<'_> {
-    fn help(&mut self, family: &str, text: &str, _line: &[u8]) -> Result<(), Stop> {
-        let mut message = Vec::new();
-        field(&mut message, 2, family.as_bytes());
-        field(&mut message, 4, text.as_bytes());
-        field(&mut self.metadata, 3, &message);
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
+        self.families.of(family).help = text.into();
         Ok(())
     }
 
     fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop> {
-        let mut message = vec![1 << 3];
-        varint(&mut message, type_number(metric_type));
-        field(&mut message, 2, family.as_bytes());
-        field(&mut self.metadata, 3, &message);
+        self.families.of(family).metric_type = metric_type;
         Ok(())
     }
 
@@ -189,21 +199,12 @@ impl Sink for Packer<'_> {
         for (name, value) in self.labels {
             builder.set(name, value);
         }
-        let mut message = Vec::new();
-        for label in builder.build().iter() {
-            let mut pair = Vec::new();
-            field(&mut pair, 1, label.name.as_bytes());
-            field(&mut pair, 2, label.value.as_bytes());
-            field(&mut message, 1, &pair);
-        }
-        let mut point = vec![1 << 3 | 1];
-        point.extend_from_slice(&sample.value.to_le_bytes());
-        point.push(2 << 3);
-        varint(&mut point, sample.timestamp_ms.unwrap_or(self.now_ms) as u64);
-        field(&mut message, 2, &point);
-        let mut out = Vec::new();
-        field(&mut out, 1, &message);
-        self.series.push(out);
+        self.entries.push(Entry {
+            series: Arc::new(Identity::new(self.version, &builder.build())),
+            t_ms: sample.timestamp_ms.unwrap_or(self.now_ms),
+            start_ms: 0,
+            content: Content::Float(sample.value),
+        });
         Ok(())
     }
 
@@ -212,17 +213,5 @@ impl Sink for Packer<'_> {
     fn histogram(&mut self, _: &SeriesView<'_>, _: HistogramValue, _: &SampleView<'_>) -> Result<(), Stop> {
         self.fault = "the text format has no native histograms".into();
         Err(Stop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_those_of_the_schema() {
-        let mut out = Vec::new();
-        field(&mut out, 1, &[7; 200]);
-        assert_eq!(&out[..3], &[0x0a, 0xc8, 0x01]);
     }
 }

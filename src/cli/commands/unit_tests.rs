@@ -1,12 +1,13 @@
 //! `test rules`: do rules do what their unit tests say?
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{features, has_feature, many, parse_options, switch, text};
-use crate::alert::unit_test::{TestResult, UnitTestOptions, run_tests};
+use crate::alert::unit_test::{DiffStyle, TestResult, UnitTestOptions, run_tests};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::config::rule_tests::RuleTestFile;
 
@@ -22,7 +23,7 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::Append)
                 .help("Run only test groups whose name matches; may be given several times."),
         )
-        .arg(switch("diff", "Accepted for compatibility: failures always show what differs."))
+        .arg(switch("diff", "Show failures line by line as a unified diff, coloured in a terminal."))
         .arg(switch("debug", "Print the test groups of each file before they run."))
         .arg(switch("ignore-unknown-fields", "Accept fields that nobody knows."))
         .arg(features())
@@ -34,6 +35,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
         ignore_unknown_fields: matches.get_flag("ignore-unknown-fields"),
         parse: parse_options(matches),
         delayed_name_removal: has_feature(matches, "promql-delayed-name-removal"),
+        diff: matches.get_flag("diff").then(diff_style),
     };
     let mut code = 0;
     let mut report = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
@@ -69,6 +71,12 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
         code = EXIT_FAILURE;
     }
     code
+}
+
+/// Colours go to people only, and not to those who do not want them (<https://no-color.org>).
+fn diff_style() -> DiffStyle {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted && std::io::stderr().is_terminal() { DiffStyle::Coloured } else { DiffStyle::Plain }
 }
 
 /// One file of tests in the JUnit format.

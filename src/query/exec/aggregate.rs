@@ -49,12 +49,20 @@ type Slot = Option<Box<Option<HistogramSum>>>;
 
 /// The accumulators of one group, one for each step.
 enum Fold {
-    Sum { sum: Vec<f64>, c: Vec<f64> },
+    Sum {
+        sum: Vec<f64>,
+        c: Vec<f64>,
+    },
     Avg(Vec<Option<kahan::Mean>>),
     Extreme(Vec<f64>),
     Count(Vec<f64>),
     Group(Vec<f64>),
-    Variance { count: Vec<f64>, mean: Vec<f64>, aux: Vec<f64> },
+    Variance {
+        count: Vec<f64>,
+        mean: Vec<f64>,
+        aux: Vec<f64>,
+    },
+    /// Whole columns: a list for each step would be thousands of small ones.
     Quantile(Vec<Vec<f64>>),
 }
 
@@ -91,7 +99,7 @@ impl Folding<'_> {
             AggregateOp::Stddev | AggregateOp::Stdvar => {
                 Fold::Variance { count: vec![0.0; n], mean: vec![0.0; n], aux: vec![0.0; n] }
             }
-            AggregateOp::Quantile => Fold::Quantile(vec![Vec::new(); n]),
+            AggregateOp::Quantile => Fold::Quantile(Vec::new()),
             _ => Fold::Sum { sum: vec![ABSENT; n], c: vec![0.0; n] },
         }
     }
@@ -205,13 +213,7 @@ impl Folding<'_> {
                     *aux += delta * (v - *mean);
                 }
             }
-            Fold::Quantile(collected) => {
-                for (v, collected) in values.iter().zip(collected) {
-                    if !is_absent(*v) {
-                        collected.push(*v);
-                    }
-                }
-            }
+            Fold::Quantile(columns) => columns.push(values.to_vec()),
         }
     }
 
@@ -272,13 +274,15 @@ impl Folding<'_> {
                 };
                 count.into_iter().zip(aux).map(variance).collect()
             }
-            Fold::Quantile(mut collected) => {
+            Fold::Quantile(columns) => {
                 let phi = |step| self.param.as_ref().map_or(f64::NAN, |p| p.at(step));
-                let answer = |(step, values): (usize, &mut Vec<f64>)| match values.is_empty() {
-                    true => ABSENT,
-                    false => quantile::quantile(phi(step), values),
+                let mut values = Vec::with_capacity(columns.len());
+                let answer = |step: usize| {
+                    values.clear();
+                    values.extend(columns.iter().map(|column| column[step]).filter(|v| !is_absent(*v)));
+                    if values.is_empty() { ABSENT } else { quantile::quantile(phi(step), &mut values) }
                 };
-                collected.iter_mut().enumerate().map(answer).collect()
+                (0..self.axis.n).map(answer).collect()
             }
         };
         let mut column = Column { values, histograms: Vec::new() };

@@ -91,6 +91,8 @@ pub struct Context {
     pub rules: Rules,
     /// Costs of the parts, when the query is explained.
     pub profile: Option<Profile>,
+    /// The same query comes again and again.
+    pub repeats: bool,
     limits: Limits,
     global: Arc<GlobalBudget>,
     notes: Mutex<Notes>,
@@ -112,6 +114,7 @@ struct SelectionKey {
     matchers: Vec<Matcher>,
     start_ms: i64,
     end_ms: i64,
+    presence_alone: bool,
     projected: bool,
 }
 
@@ -131,6 +134,7 @@ impl Context {
             query: query.to_owned(),
             rules,
             profile: None,
+            repeats: false,
             limits,
             global,
             notes: Mutex::default(),
@@ -150,6 +154,13 @@ impl Context {
     #[must_use]
     pub fn profiled(mut self, profile: Option<Profile>) -> Self {
         self.profile = profile;
+        self
+    }
+
+    /// The same for a query that comes again and again, or not.
+    #[must_use]
+    pub fn repeated(mut self, repeats: bool) -> Self {
+        self.repeats = repeats;
         self
     }
 
@@ -245,6 +256,7 @@ impl Context {
             matchers: matchers.to_vec(),
             start_ms: hints.start_ms,
             end_ms: hints.end_ms,
+            presence_alone: hints.presence_alone,
             projected: hints.projection.is_some() || hints.skip_histogram_buckets,
         };
         if !key.projected

@@ -129,6 +129,7 @@ impl InfoSeries {
             function: Some("info".into()),
             projection: None,
             skip_buckets: false,
+            presence_alone: false,
         };
         let span = crate::query::parse::Span::default();
         let values = SelectorNode::new(ctx, &selector, axis, Take::Value, span)?;

@@ -8,10 +8,11 @@ use super::build::Scalar;
 use super::range::Windows;
 use super::slide::walk;
 use crate::query::QueryError;
-use crate::query::functions::{kahan, over_time};
+use crate::query::functions::kahan;
+use crate::query::functions::over_time::Lines;
 
 /// Windows side by side.
-const LANES: usize = 4;
+const LANES: usize = 8;
 
 /// Samples `lo..hi` of a step.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,26 +42,33 @@ fn in_groups(
     Ok(seen)
 }
 
-/// Welford's sums of one window, compensated.
-#[derive(Debug, Clone, Copy, Default)]
-struct Moments {
-    mean: f64,
-    mean_c: f64,
-    aux: f64,
-    aux_c: f64,
+/// Welford's sums of `N` windows side by side, compensated.
+#[derive(Debug, Clone, Copy)]
+struct Moments<const N: usize> {
+    mean: [f64; N],
+    mean_c: [f64; N],
+    aux: [f64; N],
+    aux_c: [f64; N],
 }
 
-impl Moments {
-    #[inline(always)]
-    fn add(&mut self, v: f64, count: f64) {
-        let delta = v - (self.mean + self.mean_c);
-        (self.mean, self.mean_c) = kahan::add(delta / count, self.mean, self.mean_c);
-        (self.aux, self.aux_c) = kahan::add(delta * (v - (self.mean + self.mean_c)), self.aux, self.aux_c);
+impl<const N: usize> Moments<N> {
+    fn new() -> Self {
+        Self { mean: [0.0; N], mean_c: [0.0; N], aux: [0.0; N], aux_c: [0.0; N] }
     }
 
-    fn finish(&self, count: usize, root: bool) -> f64 {
-        let variance = (self.aux + self.aux_c) / count as f64;
-        if root { variance.sqrt() } else { variance }
+    /// Adds to each window its sample number `count`.
+    #[inline(always)]
+    fn add(&mut self, v: [f64; N], count: f64) {
+        for (l, v) in v.into_iter().enumerate() {
+            let delta = v - (self.mean[l] + self.mean_c[l]);
+            (self.mean[l], self.mean_c[l]) = kahan::add(delta / count, self.mean[l], self.mean_c[l]);
+            let after = v - (self.mean[l] + self.mean_c[l]);
+            (self.aux[l], self.aux_c[l]) = kahan::add(delta * after, self.aux[l], self.aux_c[l]);
+        }
+    }
+
+    fn one(&self, l: usize) -> Moments<1> {
+        Moments { mean: [self.mean[l]], mean_c: [self.mean_c[l]], aux: [self.aux[l]], aux_c: [self.aux_c[l]] }
     }
 }
 
@@ -72,11 +80,12 @@ pub fn variance(
     root: bool,
     out: &mut [f64],
 ) -> Result<u64, QueryError> {
-    let rest = |moments: &mut Moments, place: &Place, done: usize| {
+    let rest = |mut moments: Moments<1>, place: &Place, done: usize| {
         for (k, v) in v[place.lo + done..place.hi].iter().enumerate() {
-            moments.add(*v, (done + k + 1) as f64);
+            moments.add([*v], (done + k + 1) as f64);
         }
-        moments.finish(place.hi - place.lo, root)
+        let variance = (moments.aux[0] + moments.aux_c[0]) / (place.hi - place.lo) as f64;
+        if root { variance.sqrt() } else { variance }
     };
     let out = std::cell::RefCell::new(out);
     in_groups(
@@ -85,18 +94,15 @@ pub fn variance(
         &mut |group| {
             let shared = group.iter().map(|p| p.hi - p.lo).min().unwrap_or(0);
             let lanes: [&[f64]; LANES] = std::array::from_fn(|l| &v[group[l].lo..group[l].lo + shared]);
-            let mut moments = [Moments::default(); LANES];
+            let mut moments = Moments::<LANES>::new();
             for i in 0..shared {
-                let count = (i + 1) as f64;
-                for (moments, lane) in moments.iter_mut().zip(&lanes) {
-                    moments.add(lane[i], count);
-                }
+                moments.add(lanes.map(|lane| lane[i]), (i + 1) as f64);
             }
-            for (moments, place) in moments.iter_mut().zip(group) {
-                out.borrow_mut()[place.step] = rest(moments, place, shared);
+            for (l, place) in group.iter().enumerate() {
+                out.borrow_mut()[place.step] = rest(moments.one(l), place, shared);
             }
         },
-        &mut |place| out.borrow_mut()[place.step] = rest(&mut Moments::default(), place, 0),
+        &mut |place| out.borrow_mut()[place.step] = rest(Moments::new(), place, 0),
     )
 }
 
@@ -112,20 +118,15 @@ pub fn lines(
         None => t[place.lo],
         Some(_) => windows.axis.time(place.step),
     };
-    let answer = |place: &Place, line: Option<over_time::Line>| {
-        let (slope, intercept) = line?.solve();
-        Some(ahead.map_or(slope, |ahead| slope * ahead.at(place.step) + intercept))
-    };
-    let rest = |line: &mut over_time::Line, place: &Place, done: usize| {
+    let out = std::cell::RefCell::new(out);
+    let finish = |mut line: Lines<1>, place: &Place, done: usize| {
         let from = place.lo + done;
         for (t, v) in t[from..place.hi].iter().zip(&v[from..place.hi]) {
-            line.add(*t, *v);
+            line.add([*t], [*v]);
         }
-        answer(place, (place.hi - place.lo >= 2).then_some(*line))
-    };
-    let out = std::cell::RefCell::new(out);
-    let put = |place: &Place, value: Option<f64>| {
-        if let Some(value) = value {
+        if place.hi - place.lo >= 2 {
+            let (slope, intercept) = line.solve();
+            let value = ahead.map_or(slope, |ahead| slope * ahead.at(place.step) + intercept);
             out.borrow_mut()[place.step] = value;
         }
     };
@@ -134,19 +135,17 @@ pub fn lines(
         t,
         &mut |group| {
             let shared = group.iter().map(|p| p.hi - p.lo).min().unwrap_or(0);
-            let mut lines: [over_time::Line; LANES] =
-                std::array::from_fn(|l| over_time::Line::new(v[group[l].lo], origin(&group[l])));
+            let mut lines =
+                Lines::<LANES>::new(group.map(|place| v[place.lo]), group.map(|place| origin(&place)));
             let times: [&[i64]; LANES] = std::array::from_fn(|l| &t[group[l].lo..group[l].lo + shared]);
             let values: [&[f64]; LANES] = std::array::from_fn(|l| &v[group[l].lo..group[l].lo + shared]);
             for i in 0..shared {
-                for (l, line) in lines.iter_mut().enumerate() {
-                    line.add(times[l][i], values[l][i]);
-                }
+                lines.add(times.map(|lane| lane[i]), values.map(|lane| lane[i]));
             }
-            for (line, place) in lines.iter_mut().zip(group) {
-                put(place, rest(line, place, shared));
+            for (l, place) in group.iter().enumerate() {
+                finish(lines.one(l), place, shared);
             }
         },
-        &mut |place| put(place, rest(&mut over_time::Line::new(v[place.lo], origin(place)), place, 0)),
+        &mut |place| finish(Lines::new([v[place.lo]], [origin(place)]), place, 0),
     )
 }

@@ -55,7 +55,9 @@ pub fn select(
         function: selector.function.clone(),
         projection: selector.projection.clone(),
         skip_histogram_buckets: selector.skip_buckets,
+        presence_alone: selector.presence_alone,
         limit: 0,
+        repeats: ctx.repeats,
     };
     ctx.select(&hints, &selector.matchers)
 }
@@ -105,14 +107,31 @@ impl SelectorNode {
         }
     }
 
+    /// One step whose sample is at hand; answers whether it was.
+    fn fill_latest(&self, i: usize, out: &mut Column) -> bool {
+        if self.axis.n != 1 || self.smoothed || self.take == Take::StartTimestamp || self.ctx.counts_steps() {
+            return false;
+        }
+        let at = self.shift.apply(self.axis.start);
+        let Some((t, v)) = self.set.latest(i, at) else { return false };
+        let found = at - t < self.ctx.rules.lookback_ms && !is_stale_nan(v);
+        if found {
+            out.values[0] = if self.take == Take::Timestamp { t as f64 / 1000.0 } else { v };
+        }
+        self.ctx.count_samples(1, u64::from(found));
+        true
+    }
+
     /// Floats alone: one pass over samples and steps.
     fn fill_floats(&self, buffer: &SampleBuffer, out: &mut Column) -> u64 {
         let lookback = self.ctx.rules.lookback_ms;
-        let (t, v) = (&buffer.timestamps[..], &buffer.values[..]);
+        let (t, v) = (&buffer.timestamps[..], &buffer.values[..buffer.timestamps.len()]);
         let mut next = 0;
         let mut looked_at = 0;
-        for step in 0..self.axis.n {
-            let at = self.shift.apply(self.axis.time(step));
+        let mut time = self.axis.start;
+        for value in &mut out.values {
+            let at = self.shift.apply(time);
+            time = time.saturating_add(self.axis.step);
             // With a fixed `@` the time stands still; otherwise it only grows.
             while next < t.len() && t[next] <= at {
                 next += 1;
@@ -122,7 +141,7 @@ impl SelectorNode {
                 continue;
             }
             looked_at += 1;
-            out.values[step] = match self.take {
+            *value = match self.take {
                 Take::Value => v[i],
                 Take::Timestamp => t[i] as f64 / 1000.0,
                 Take::StartTimestamp => seconds(buffer.float_start_ts.get(i)),
@@ -193,6 +212,9 @@ impl Node for SelectorNode {
 
     fn fill(&self, i: usize, scratch: &mut Scratch, out: &mut Column) -> Result<(), QueryError> {
         out.reset(self.axis.n);
+        if self.fill_latest(i, out) {
+            return self.ctx.touch(1);
+        }
         let (from, to) = reach(&self.ctx, self.axis, self.shift, self.smoothed);
         let mut buffer = scratch.take_buffer();
         let result = self.set.samples(i, from, to, &mut buffer);

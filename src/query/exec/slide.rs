@@ -24,7 +24,7 @@ use super::range::Windows;
 use crate::model::SampleBuffer;
 use crate::query::QueryError;
 use crate::query::functions::quantile::{interpolate, nan_first};
-use crate::query::functions::rate::{RateKind, Stretch};
+use crate::query::functions::rate::{Coverage, RateKind};
 use crate::query::functions::{Func, kahan};
 
 /// Windows with fewer samples are summed from scratch.
@@ -90,8 +90,10 @@ pub fn walk(
     mut visit: impl FnMut(usize, usize, usize),
 ) -> Result<u64, QueryError> {
     let (mut lo, mut hi, mut seen, mut pace) = (0, 0, 0, Pace::default());
+    let mut time = windows.axis.start;
     for step in 0..windows.axis.n {
-        let end = windows.shift.apply(windows.axis.time(step));
+        let end = windows.shift.apply(time);
+        time = time.saturating_add(windows.axis.step);
         let start = end.saturating_sub(windows.range_ms);
         while hi < t.len() && t[hi] <= end {
             hi += 1;
@@ -126,6 +128,8 @@ fn rate(windows: &Windows, t: &[i64], v: &[f64], kind: RateKind, out: &mut [f64]
         if kind.counter { (1..v.len()).filter(|i| v[*i] < v[*i - 1]).collect() } else { Vec::new() };
     let range_s = windows.range_ms as f64 / 1000.0;
     let mut first_reset = 0;
+    // On a regular grid window after window is covered alike.
+    let (mut place, mut covered) = ((0, 0, 0, 0), Coverage::new(0, 0, 0, 0));
     walk(windows, t, 1, |step, lo, hi| {
         if hi - lo < 2 {
             return;
@@ -139,14 +143,13 @@ fn rate(windows: &Windows, t: &[i64], v: &[f64], kind: RateKind, out: &mut [f64]
             result += v[reset - 1];
         }
         let end = windows.shift.apply(windows.axis.time(step));
-        let stretch = Stretch {
-            first_t: t[lo],
-            last_t: t[hi - 1],
-            samples: hi - lo,
-            zero_t: None,
-            zero_ratio: (result > 0.0 && first >= 0.0).then(|| first / result),
-        };
-        out[step] = result * stretch.factor(end.saturating_sub(windows.range_ms), end, kind, range_s);
+        let start = end.saturating_sub(windows.range_ms);
+        let now = (t[hi - 1] - t[lo], t[lo] - start, end - t[hi - 1], hi - lo);
+        if now != place {
+            (place, covered) = (now, Coverage::new(now.0, now.1, now.2, now.3));
+        }
+        let zero_ratio = (result > 0.0 && first >= 0.0).then(|| first / result);
+        out[step] = result * covered.factor(zero_ratio, kind, range_s);
     })
 }
 

@@ -233,49 +233,63 @@ pub fn resets(view: &View<'_>, env: &Env<'_>) -> Point {
     Point::Float(count as f64)
 }
 
-/// The sums of least squares over samples in order of time.
+/// The sums of least squares over the samples of `N` windows side by side, each in order of time.
 #[derive(Debug, Clone, Copy)]
-pub struct Line {
-    first: f64,
-    intercept_t: i64,
-    constant: bool,
+pub struct Lines<const N: usize> {
+    first: [f64; N],
+    intercept_t: [i64; N],
+    /// Above 0 once a value differs from the first one.
+    varied: [f64; N],
     n: f64,
-    x: (f64, f64),
-    y: (f64, f64),
-    xy: (f64, f64),
-    xx: (f64, f64),
+    sums: [[f64; N]; 4],
+    errors: [[f64; N]; 4],
 }
 
-impl Line {
+impl<const N: usize> Lines<N> {
     /// No samples yet; `first` is the value of the first one, `intercept_t` where the line is to be known.
     #[inline]
     #[must_use]
-    pub fn new(first: f64, intercept_t: i64) -> Self {
-        let zero = (0.0, 0.0);
-        Self { first, intercept_t, constant: true, n: 0.0, x: zero, y: zero, xy: zero, xx: zero }
+    pub fn new(first: [f64; N], intercept_t: [i64; N]) -> Self {
+        Self { first, intercept_t, varied: [0.0; N], n: 0.0, sums: [[0.0; N]; 4], errors: [[0.0; N]; 4] }
     }
 
-    /// Adds a sample.
+    /// Adds a sample to each window.
     #[inline(always)]
-    pub fn add(&mut self, t: i64, y: f64) {
-        self.constant &= y == self.first || self.n == 0.0;
+    pub fn add(&mut self, t: [i64; N], y: [f64; N]) {
         self.n += 1.0;
-        let x = (t - self.intercept_t) as f64 / 1e3;
-        self.x = kahan::add(x, self.x.0, self.x.1);
-        self.y = kahan::add(y, self.y.0, self.y.1);
-        self.xy = kahan::add(x * y, self.xy.0, self.xy.1);
-        self.xx = kahan::add(x * x, self.xx.0, self.xx.1);
+        for (l, (t, y)) in t.into_iter().zip(y).enumerate() {
+            self.varied[l] += if y == self.first[l] { 0.0 } else { 1.0 };
+            let x = (t - self.intercept_t[l]) as f64 / 1e3;
+            for (k, term) in [x, y, x * y, x * x].into_iter().enumerate() {
+                (self.sums[k][l], self.errors[k][l]) = kahan::add(term, self.sums[k][l], self.errors[k][l]);
+            }
+        }
     }
 
-    /// Slope per second and value at the intercept.
+    /// One of the windows alone.
+    #[must_use]
+    pub fn one(&self, l: usize) -> Lines<1> {
+        Lines {
+            first: [self.first[l]],
+            intercept_t: [self.intercept_t[l]],
+            varied: [self.varied[l]],
+            n: self.n,
+            sums: self.sums.map(|lanes| [lanes[l]]),
+            errors: self.errors.map(|lanes| [lanes[l]]),
+        }
+    }
+}
+
+impl Lines<1> {
+    /// Slope per second and value at the intercept; needs two samples.
     #[must_use]
     pub fn solve(&self) -> (f64, f64) {
-        if self.constant {
-            return if self.first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, self.first) };
+        let [first] = self.first;
+        if self.varied == [0.0] {
+            return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
         }
         let n = self.n;
-        let (x_sum, y_sum) = (self.x.0 + self.x.1, self.y.0 + self.y.1);
-        let (xy_sum, xx_sum) = (self.xy.0 + self.xy.1, self.xx.0 + self.xx.1);
+        let [x_sum, y_sum, xy_sum, xx_sum] = std::array::from_fn(|k| self.sums[k][0] + self.errors[k][0]);
         let covariance = xy_sum - x_sum * y_sum / n;
         let variance = xx_sum - x_sum * x_sum / n;
         let slope = covariance / variance;
@@ -286,8 +300,8 @@ impl Line {
 /// Least squares: slope per second and value at `intercept_t`.
 #[must_use]
 pub fn regression(t: &[i64], v: &[f64], intercept_t: i64) -> (f64, f64) {
-    let mut line = Line::new(v[0], intercept_t);
-    t.iter().zip(v).for_each(|(t, v)| line.add(*t, *v));
+    let mut line = Lines::new([v[0]], [intercept_t]);
+    t.iter().zip(v).for_each(|(t, v)| line.add([*t], [*v]));
     line.solve()
 }
 

@@ -50,45 +50,67 @@ pub struct Stretch {
     pub zero_ratio: Option<f64>,
 }
 
+/// How much of their window the samples cover, in seconds; the values have no part in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Coverage {
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+}
+
+impl Coverage {
+    /// From milliseconds between the samples, to the edges of the window, and the number of samples.
+    #[inline]
+    #[must_use]
+    pub fn new(between: i64, to_start: i64, to_end: i64, samples: usize) -> Self {
+        let sampled = between as f64 / 1000.0;
+        let distance = sampled / (samples as f64 - 1.0);
+        let (threshold, half) = (distance * 1.1, distance / 2.0);
+        let (mut to_start, mut to_end) = (to_start as f64 / 1000.0, to_end as f64 / 1000.0);
+        if to_start >= threshold {
+            to_start = half;
+        }
+        if to_end >= threshold {
+            to_end = half;
+        }
+        Self { sampled, to_start, to_end }
+    }
+
+    /// What to multiply a result with. `zero_ratio` is the first value over the unstretched result, for counters that
+    /// grew from a value that is not negative.
+    #[inline]
+    #[must_use]
+    pub fn factor(&self, zero_ratio: Option<f64>, kind: RateKind, range_s: f64) -> f64 {
+        let mut to_start = self.to_start;
+        if kind.counter
+            && let Some(ratio) = zero_ratio
+        {
+            let to_zero = self.sampled * ratio;
+            if to_zero < to_start {
+                to_start = to_zero;
+            }
+        }
+        let factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        if kind.per_second { factor / range_s } else { factor }
+    }
+}
+
 impl Stretch {
     /// What to multiply the result with; `start` and `end` are the edges of the window.
     #[inline]
     #[must_use]
     pub fn factor(&self, start: i64, end: i64, kind: RateKind, range_s: f64) -> f64 {
-        let between = (self.last_t - self.first_t) as f64 / 1000.0;
-        let distance = between / (self.samples as f64 - 1.0);
-        let threshold = distance * 1.1;
-        let mut to_start = (self.first_t - start) as f64 / 1000.0;
-        let mut to_end = (end - self.last_t) as f64 / 1000.0;
-        let mut sampled = between;
+        let (between, to_start) = (self.last_t - self.first_t, self.first_t - start);
+        let mut covered = Coverage::new(between, to_start, end - self.last_t, self.samples);
         if let Some(zero_t) = self.zero_t {
-            sampled = (self.last_t - zero_t) as f64 / 1000.0;
-            to_start = 0.0;
+            covered.sampled = (self.last_t - zero_t) as f64 / 1000.0;
+            covered.to_start = 0.0;
             if self.samples < 2 {
-                to_end = 0.0;
+                covered.to_end = 0.0;
             }
-        } else {
-            if to_start >= threshold {
-                to_start = distance / 2.0;
-            }
-            if kind.counter {
-                let mut to_zero = to_start;
-                if let Some(ratio) = self.zero_ratio {
-                    to_zero = sampled * ratio;
-                }
-                if to_zero < to_start {
-                    to_start = to_zero;
-                }
-            }
+            return covered.factor(None, kind, range_s);
         }
-        if to_end >= threshold {
-            to_end = distance / 2.0;
-        }
-        let mut factor = (sampled + to_start + to_end) / sampled;
-        if kind.per_second {
-            factor /= range_s;
-        }
-        factor
+        covered.factor(self.zero_ratio, kind, range_s)
     }
 }
 

@@ -8,7 +8,8 @@ use super::{Aggregate, Binary, Call, Kind, Plan, Selector, Shift, Source, Window
 use crate::query::QueryError;
 use crate::query::functions::Func;
 use crate::query::parse::ast::{
-    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, Expr, RangeExtension, SubqueryExpr, VectorSelector,
+    AggregateExpr, AggregateOp, AtModifier, BinaryExpr, BinaryOp, Expr, RangeExtension, SubqueryExpr,
+    VectorSelector,
 };
 use crate::tsdb::Projection;
 
@@ -33,6 +34,7 @@ struct Around {
     function: Option<Arc<str>>,
     projection: Option<Projection>,
     skip_buckets: bool,
+    presence_alone: bool,
 }
 
 impl Around {
@@ -91,6 +93,7 @@ fn lower(expr: &Expr, options: &PlanOptions, around: &Around) -> Result<(Plan, b
                 function: Some(c.func.into()),
                 projection: around.projection.clone().filter(|_| is_columnwise(func)),
                 skip_buckets: func.skips_buckets() || (around.skip_buckets && !needs_buckets(func)),
+                presence_alone: asks_for_presence(func),
             };
             let mut args = Vec::with_capacity(c.args.len());
             for arg in &c.args {
@@ -164,11 +167,31 @@ fn needs_buckets(func: Func) -> bool {
     )
 }
 
+/// Functions for which samples need to be there, whatever they say.
+fn asks_for_presence(func: Func) -> bool {
+    use Func::{
+        Absent, AbsentOverTime, CountOverTime, PresentOverTime, Timestamp, TsOfFirstOverTime,
+        TsOfLastOverTime,
+    };
+    matches!(
+        func,
+        Absent
+            | AbsentOverTime
+            | CountOverTime
+            | PresentOverTime
+            | Timestamp
+            | TsOfFirstOverTime
+            | TsOfLastOverTime
+    )
+}
+
 fn lower_binary(b: &BinaryExpr, options: &PlanOptions) -> Result<(Plan, bool), QueryError> {
     // Between histograms even `histogram_count` needs the buckets: what does not go together is remarked on.
     let around = Around::default();
     let (lhs, left_invariant) = lower(&b.lhs, options, &around)?;
-    let (rhs, right_invariant) = lower(&b.rhs, options, &around)?;
+    // `or` hands on what stands on its right, the others only look where there is something.
+    let presence_alone = matches!(b.op, BinaryOp::And | BinaryOp::Unless);
+    let (rhs, right_invariant) = lower(&b.rhs, options, &Around { presence_alone, ..around })?;
     let invariant = left_invariant && right_invariant;
     let (lhs, rhs) =
         if invariant { (lhs, rhs) } else { (wrap(lhs, left_invariant), wrap(rhs, right_invariant)) };
@@ -200,6 +223,7 @@ fn lower_aggregate(
         projection,
         skip_buckets: matches!(a.op, AggregateOp::Count | AggregateOp::Group)
             || (around.skip_buckets && a.op != AggregateOp::CountValues),
+        presence_alone: matches!(a.op, AggregateOp::Count | AggregateOp::Group),
         ..Around::under(aggregate_name(a.op))
     };
     let (expr, expr_invariant) = lower(&a.expr, options, &around)?;
@@ -226,6 +250,7 @@ fn lower_selector(
         function: around.function.clone(),
         projection: None,
         skip_buckets: around.skip_buckets && v.extension == RangeExtension::None,
+        presence_alone: around.presence_alone && v.extension == RangeExtension::None,
     };
     // Without a fixed name, series that only differ in name could no longer be told apart.
     if selector.fixed_name().is_some() {

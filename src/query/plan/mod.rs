@@ -128,6 +128,8 @@ pub struct Selector {
     pub projection: Option<Projection>,
     /// Hint: only count and sum of histograms matter.
     pub skip_buckets: bool,
+    /// Hint: only where there are samples matters, not their values.
+    pub presence_alone: bool,
 }
 
 impl Selector {

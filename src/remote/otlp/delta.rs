@@ -1,23 +1,23 @@
 //! What do points that count since the point before add up to? Sums by stream, forgotten when a stream falls silent.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::model::HistogramPoint;
-use crate::model::histogram::{FloatHistogram, Histogram};
+use super::model::{Buckets, ExponentialPoint, HistogramPoint};
 
 /// A stream that is silent for so long begins anew, milliseconds of its own time.
 const SILENCE_MS: i64 = 5 * 60 * 1000;
 /// Most streams.
 const MAX_STREAMS: usize = 1 << 20;
+/// Most buckets of one sign in a sum: beyond it the resolution is halved, as OpenTelemetry's own processor does.
+const MAX_BUCKETS: usize = 160;
 
 #[derive(Debug, Clone)]
 enum Sum {
     Number(f64),
     Histogram(Box<HistogramPoint>),
-    Native(Arc<FloatHistogram>),
+    Exponential(Box<ExponentialPoint>),
 }
 
 #[derive(Debug)]
@@ -82,20 +82,61 @@ impl DeltaStore {
         true
     }
 
-    /// The sum with this histogram.
-    pub fn add_native(&self, key: &u128, t_ms: i64, histogram: &Histogram) -> Option<Arc<FloatHistogram>> {
-        let value = histogram.to_float();
-        let first = Sum::Native(Arc::new(value.clone()));
+    /// Replaces the point by the sum with it; `false` when it is not newer than the one before.
+    pub fn add_exponential(&self, key: &u128, t_ms: i64, point: &mut ExponentialPoint) -> bool {
+        let first = Sum::Exponential(Box::new(point.clone()));
         let sum = self.change(*key, t_ms, first, |sum| match sum {
-            Sum::Native(sum) => {
-                let mut out = (**sum).clone();
-                out.add(&value).ok()?;
-                Some(Sum::Native(Arc::new(out)))
-            }
+            Sum::Exponential(sum) => Some(Sum::Exponential(Box::new(added(sum, point)))),
             _ => None,
-        })?;
-        if let Sum::Native(sum) = sum { Some(sum) } else { None }
+        });
+        let Some(Sum::Exponential(sum)) = sum else { return false };
+        (point.count, point.sum, point.scale, point.zero_count) =
+            (sum.count, sum.sum, sum.scale, sum.zero_count);
+        (point.positive, point.negative) = (sum.positive, sum.negative);
+        true
     }
+}
+
+/// Two points in one, at a resolution that both have and that keeps it small.
+fn added(a: &ExponentialPoint, b: &ExponentialPoint) -> ExponentialPoint {
+    let mut scale = a.scale.min(b.scale);
+    loop {
+        let down = |point: &ExponentialPoint| point.scale.saturating_sub(scale).unsigned_abs().min(31);
+        let sum = |of: fn(&ExponentialPoint) -> &Buckets| merged([(of(a), down(a)), (of(b), down(b))]);
+        match (sum(|p| &p.positive), sum(|p| &p.negative)) {
+            (Some(positive), Some(negative)) => {
+                return ExponentialPoint {
+                    point: b.point.clone(),
+                    count: a.count.saturating_add(b.count),
+                    sum: a.sum.zip(b.sum).map(|(a, b)| a + b),
+                    scale,
+                    zero_count: a.zero_count.saturating_add(b.zero_count),
+                    positive,
+                    negative,
+                };
+            }
+            _ => scale -= 1,
+        }
+    }
+}
+
+/// Buckets in one list, their indexes halved as often as said; `None` if there are too many then.
+fn merged(parts: [(&Buckets, u32); 2]) -> Option<Buckets> {
+    let populated = || {
+        parts.iter().flat_map(|(buckets, down)| {
+            let counts = buckets.counts.iter().zip(i64::from(buckets.offset)..);
+            counts.filter(|(count, _)| **count > 0).map(move |(count, index)| (index >> down, *count))
+        })
+    };
+    let Some(first) = populated().map(|(index, _)| index).min() else { return Some(Buckets::default()) };
+    let last = populated().map(|(index, _)| index).max().unwrap_or(first);
+    let length = usize::try_from(last - first + 1).ok().filter(|n| *n <= MAX_BUCKETS)?;
+    let mut counts = vec![0u64; length];
+    for (index, count) in populated() {
+        let slot = &mut counts[usize::try_from(index - first).unwrap_or(0)];
+        *slot = slot.saturating_add(count);
+    }
+    Some(Buckets { offset: i32::try_from(first).ok()?, counts })
 }
 
 #[cfg(test)]
@@ -122,6 +163,23 @@ mod tests {
             assert!(store.add_histogram(&3, n, &mut sum));
             assert_eq!((sum.count, sum.counts), (3 * n as u64, vec![n as u64, 2 * n as u64]));
         }
+        let exponential = |scale, offset, counts: &[u64]| ExponentialPoint {
+            count: counts.iter().sum(),
+            sum: Some(1.0),
+            scale,
+            positive: Buckets { offset, counts: counts.to_vec() },
+            ..ExponentialPoint::default()
+        };
+        assert!(store.add_exponential(&4, 1, &mut exponential(1, -3, &[1, 2, 3])));
+        let mut sum = exponential(0, 0, &[5]);
+        assert!(store.add_exponential(&4, 2, &mut sum));
+        // At the coarser resolution -3 lies in -2, -2 and -1 in -1.
+        assert_eq!((sum.scale, sum.count, sum.sum), (0, 11, Some(2.0)));
+        assert_eq!(sum.positive, Buckets { offset: -2, counts: vec![1, 5, 5] });
+        let mut sum = exponential(0, 100_000, &[7]);
+        assert!(store.add_exponential(&4, 3, &mut sum));
+        assert_eq!((sum.scale, sum.count), (-10, 18));
+        assert_eq!(sum.positive.counts.iter().sum::<u64>(), 18);
         point.bounds = vec![2.0];
         let mut other = point.clone();
         assert!(store.add_histogram(&3, 9, &mut other));

@@ -405,18 +405,18 @@ impl<'a> Translator<'a> {
         let point = &histogram.point;
         let t_ms = millis(point.time_ns);
         seen(t_ms);
-        let native = match native_of(histogram, delta && self.settings.delta == DeltaMode::Keep) {
-            Ok(native) => native,
-            Err(e) => return self.rejected.add(1, || e),
-        };
+        let mut native = native_of(histogram, delta && self.settings.delta == DeltaMode::Keep);
         let labels = self.labels(scope, &point.attributes);
-        let value = if delta && self.settings.delta == DeltaMode::AddUp && !point.no_value {
-            match self.deltas.add_native(&key_of(name, &labels), t_ms, &native) {
-                Some(sum) => HistogramValue::Float(sum),
-                None => return self.rejected.add(1, || format!("a point of {name} is out of order")),
+        if native.is_ok() && delta && self.settings.delta == DeltaMode::AddUp && !point.no_value {
+            let mut summed = histogram.clone();
+            if !self.deltas.add_exponential(&key_of(name, &labels), t_ms, &mut summed) {
+                return self.rejected.add(1, || format!("a point of {name} is out of order"));
             }
-        } else {
-            HistogramValue::Integer(Arc::new(native))
+            native = native_of(&summed, false);
+        }
+        let value = match native {
+            Ok(native) => HistogramValue::Integer(Arc::new(native)),
+            Err(e) => return self.rejected.add(1, || e),
         };
         let times = (self.start_ms(point), t_ms);
         let exemplars = exemplars(self.settings, &point.exemplars);

@@ -13,7 +13,7 @@ use super::messages::{Answered, ReadQuery, decode_frame, decode_samples, encode_
 use crate::config::RemoteReadConfig;
 use crate::model::matcher::MatchOp;
 use crate::model::{Labels, Matcher, SampleBuffer};
-use crate::net::{BodyBuffer, ClientOptions, HttpClient, NetError, Request};
+use crate::net::{BodyBuffer, ClientOptions, Dialer, HttpClient, NetError, Request};
 use crate::telemetry::{Gauge, Registry};
 use crate::tsdb::{LabelQueryHints, Querier, SelectHints, SeriesSet, StorageError};
 
@@ -50,7 +50,9 @@ impl RemoteReader {
         registry: &Arc<Registry>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, NetError> {
-        let http = HttpClient::from_config(&config.http, ClientOptions::default())?;
+        let dialer = Some(Dialer::new(registry, "remote_storage_read_client"));
+        let options = ClientOptions { dialer, ..ClientOptions::default() };
+        let http = HttpClient::from_config(&config.http, options)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             let bad = || NetError::Header { name: name.clone() };

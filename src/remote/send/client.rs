@@ -10,8 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::config::RemoteWriteConfig;
 use crate::net::cloud::authenticator_for;
-use crate::net::{BodyBuffer, ClientOptions, HttpClient, NetError, Request};
+use crate::net::{BodyBuffer, ClientOptions, Dialer, HttpClient, NetError, Request};
 use crate::remote::receive::{MessageVersion, Written};
+use crate::telemetry::Registry;
+use crate::telemetry::spans::SpanContext;
 
 /// Bytes of an answer that are looked at.
 const MAX_ANSWER: u64 = 1 << 20;
@@ -80,11 +82,20 @@ fn written(headers: &HeaderMap) -> Option<Written> {
 
 impl WriteClient {
     /// The client of one section.
-    pub fn new(config: &RemoteWriteConfig, version: MessageVersion) -> Result<Self, NetError> {
+    pub fn new(
+        config: &RemoteWriteConfig,
+        version: MessageVersion,
+        registry: &Registry,
+    ) -> Result<Self, NetError> {
         let (sigv4, azure, google) =
             (config.sigv4.as_ref(), config.azuread.as_ref(), config.google_iam.as_ref());
         let authenticator = authenticator_for(sigv4, "aps", azure, google)?;
-        let options = ClientOptions { authenticator, ..ClientOptions::default() };
+        let options = ClientOptions {
+            authenticator,
+            dialer: Some(Dialer::new(registry, "remote_storage_write_client")),
+            round_robin_dns: config.round_robin_dns,
+            ..ClientOptions::default()
+        };
         let http = HttpClient::from_config(&config.http, options)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
@@ -121,7 +132,14 @@ impl WriteClient {
     }
 
     /// Sends a compressed message; `attempt` counts from 0.
-    pub async fn send(&self, body: Bytes, encoding: &'static str, attempt: u32, now_ms: i64) -> Answer {
+    pub async fn send(
+        &self,
+        body: Bytes,
+        encoding: &'static str,
+        attempt: u32,
+        now_ms: i64,
+        trace: SpanContext,
+    ) -> Answer {
         let mut request = Request::post(&self.url, body, self.timeout);
         request.headers = self.headers.clone();
         request.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
@@ -129,6 +147,7 @@ impl WriteClient {
             request.headers.insert(header("retry-attempt"), HeaderValue::from(attempt));
         }
         request.max_body = MAX_ANSWER;
+        request.trace = Some(trace);
         let mut buffer = BodyBuffer::new();
         let fetched = match self.http.fetch(request, &mut buffer).await {
             Ok(fetched) => fetched,

@@ -20,6 +20,7 @@ use crate::model::metadata::Metadata;
 use crate::remote::receive::MessageVersion;
 use crate::remote::write_encode::metadata_1;
 use crate::telemetry::Registry;
+use crate::telemetry::spans::SpanContext;
 use crate::tsdb::LogTails;
 
 /// Requests and answers.
@@ -161,7 +162,7 @@ impl RemoteWriter {
             RemoteWriteMessage::V1 => MessageVersion::V1,
             RemoteWriteMessage::V2 => MessageVersion::V2,
         };
-        let client = WriteClient::new(section, version).map_err(|e| e.to_string())?;
+        let client = WriteClient::new(section, version, &parts.registry).map_err(|e| e.to_string())?;
         let name = match section.name.as_str() {
             "" => short_hash(&section.to_value().print()),
             name => name.to_owned(),
@@ -172,6 +173,7 @@ impl RemoteWriter {
         families.refresh(&*parts.metadata);
         let common = Arc::new(Common {
             client,
+            names: (name.clone(), url.clone()),
             version,
             queue: section.queue_config.clone(),
             metrics,
@@ -308,7 +310,7 @@ async fn send_metadata_part(common: &Common, part: &[(String, Metadata)], stop: 
     loop {
         let Ok((body, encoding)) = common.client.pack(&metadata_1(part)) else { return true };
         common.metrics.metadata_bytes.add(body.len() as f64);
-        match common.client.send(body, encoding, attempt, common.clock.now_ms()).await {
+        match common.client.send(body, encoding, attempt, common.clock.now_ms(), SpanContext::Outside).await {
             Answer::Taken(_) => {
                 sent.add(count);
                 return true;

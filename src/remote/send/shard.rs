@@ -17,6 +17,7 @@ use crate::config::QueueConfig;
 use crate::model::clock::Clock;
 use crate::remote::receive::{MessageVersion, Written};
 use crate::remote::write_encode::{Content, Entry, FamilyMetadata, version_1, version_2};
+use crate::telemetry::spans::{SpanContext, SpanKind};
 
 /// Requests that may be spent on finding out which samples a peer has already, for each queue.
 const MAX_SPLITS: u64 = 10_000;
@@ -36,6 +37,8 @@ pub struct Item {
 pub struct Common {
     /// To the peer.
     pub client: WriteClient,
+    /// Its name and URL, without credentials.
+    pub names: (String, String),
     /// Version of the messages.
     pub version: MessageVersion,
     /// Settings.
@@ -349,7 +352,18 @@ impl Shard {
             };
             let size = body.len();
             let begun = Instant::now();
-            let answer = common.client.send(body, encoding, attempt, common.clock.now_ms()).await;
+            let mut span = SpanContext::Outside.start("Remote Send Batch", SpanKind::Internal);
+            span.set("request_size", size);
+            span.set("items", items.len());
+            span.set("try", usize::try_from(attempt).unwrap_or(usize::MAX));
+            span.set("remote_name", common.names.0.as_str());
+            span.set("remote_url", common.names.1.as_str());
+            let answer =
+                common.client.send(body, encoding, attempt, common.clock.now_ms(), span.context()).await;
+            if let Answer::Retry { reason, .. } | Answer::Refused { reason, .. } = &answer {
+                span.fail(reason);
+            }
+            drop(span);
             let took = begun.elapsed();
             common.metrics.batch_duration.observe(took.as_secs_f64());
             let busy = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
 //! Who runs the mechanisms? The manager: one provider for each distinct configuration however many sets use it,
 //! restarted only when its configuration changes; updates are gathered and published at most once in an interval.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,20 @@ pub struct DiscoveryOptions {
     pub name: String,
     /// Least time between two publications, milliseconds.
     pub interval_ms: u64,
+}
+
+/// Equal configurations are in the same bucket; static ones, of which there can be thousands, mostly in one of their own.
+fn bucket(config: &SdConfig) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(config.key().as_bytes());
+    if let SdConfig::Static(entry) = config {
+        let texts = entry.labels.0.iter().flat_map(|(name, value)| [name, value]);
+        for text in entry.targets.iter().chain(texts) {
+            hash.update(text.as_bytes());
+            hash.update(&[0xff]);
+        }
+    }
+    hash.digest()
 }
 
 struct Provider {
@@ -114,16 +128,23 @@ impl DiscoveryManager {
         for provider in providers.iter_mut() {
             provider.sets.clear();
         }
+        let mut by_bucket: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (at, provider) in providers.iter().enumerate() {
+            by_bucket.entry(bucket(&provider.config)).or_default().push(at);
+        }
         let mut failed = 0;
         for (set, configs) in &sets {
             for (i, config) in configs.0.iter().enumerate() {
                 // Entries of `static_configs` differ by their place, which is their source.
-                if let Some(same) = providers.iter_mut().find(|p| p.config == *config) {
-                    if !same.sets.contains(set) {
-                        same.sets.push(set.clone());
+                let alike = by_bucket.entry(bucket(config)).or_default();
+                if let Some(same) = alike.iter().find(|at| providers[**at].config == *config) {
+                    let sets = &mut providers[*same].sets;
+                    if !sets.contains(set) {
+                        sets.push(set.clone());
                     }
                     continue;
                 }
+                alike.push(providers.len());
                 let groups = Arc::new(Mutex::new(Groups::default()));
                 let cancel = inner.shutdown.child_token();
                 let updates = Updates {
@@ -263,12 +284,18 @@ impl Inner {
     fn gather(&self) -> TargetSets {
         let providers = self.providers.lock();
         let names = self.set_names.lock().clone();
+        let mut by_set: HashMap<&str, Vec<&Provider>> = HashMap::new();
+        for provider in providers.iter() {
+            for set in &provider.sets {
+                by_set.entry(set).or_default().push(provider);
+            }
+        }
         let mut sets: TargetSets = BTreeMap::new();
         for name in names {
             let mut groups = Vec::new();
             let mut ready = true;
             let mut has_provider = false;
-            for provider in providers.iter().filter(|p| p.sets.contains(&name)) {
+            for provider in by_set.get(name.as_str()).into_iter().flatten() {
                 has_provider = true;
                 let own = provider.groups.lock();
                 ready &= own.ready;

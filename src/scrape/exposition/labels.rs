@@ -70,6 +70,9 @@ impl PairBuffer {
     pub(super) fn sort(&mut self) -> Result<(), LabelError> {
         let text = &self.text;
         let name = |pair: &Pair| text.get(pair.name.0 as usize..pair.name.1 as usize).unwrap_or("");
+        if self.pairs.windows(2).all(|two| name(&two[0]) < name(&two[1])) {
+            return Ok(());
+        }
         self.pairs.sort_unstable_by(|a, b| name(a).cmp(name(b)));
         match self.pairs.windows(2).find(|two| name(&two[0]) == name(&two[1])) {
             Some(two) => Err(LabelError::Duplicate(name(&two[0]).to_owned())),

@@ -3,9 +3,11 @@
 //!
 //! The parsers walk bytes and never allocate per line. Text formats ask the sink first whether the line begins
 //! with the series it expects next ([`Sink::expected`]); if so only the number is parsed. Otherwise the series text
-//! is checked by the full grammar and handed over as a [`SeriesView`], which yields labels on demand. None of the
+//! is checked by the full grammar and handed over as a [`SeriesView`], which yields labels on demand. The lines of
+//! metadata before a family are asked about in the same way ([`Sink::expected_metadata`]). None of the
 //! parsers recurses, so no body can exhaust the stack.
 
+mod around;
 mod content_type;
 mod labels;
 mod nhcb;
@@ -14,6 +16,8 @@ mod openmetrics;
 mod protobuf;
 mod series_text;
 mod text;
+#[cfg(test)]
+mod twin;
 mod wire;
 
 pub use content_type::{Format, FormatChoice, accept_header, choose_format, protocol_format};
@@ -42,12 +46,30 @@ pub struct ParseOptions {
 /// The body does not follow its format, or the sink has had enough.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// What was expected and what was found, with at most a hundred bytes of the body.
+    /// What was expected and what was found; of a text format also the number of the line and how it begins.
     #[error("{0}")]
     Syntax(String),
-    /// A sink method asked to stop; the sink knows why.
+    /// A sink method asked to stop; the sink knows why. In a text format it was at this place, such as
+    /// `line 4: "a{b=\"c\"} 1"`.
     #[error("stopped")]
-    Stopped,
+    Stopped(Option<String>),
+}
+
+impl ParseError {
+    /// Adds where it happened: in the line of a text that starts at `line`.
+    #[cold]
+    fn placed(self, body: &[u8], line: usize) -> Self {
+        let rest = body.get(line..).unwrap_or_default();
+        if rest.is_empty() {
+            return self;
+        }
+        let number = 1 + memchr::memchr_iter(b'\n', &body[..line]).count();
+        let place = format!("line {number}: {:?}", shortened(rest, LINE_SHOWN));
+        match self {
+            ParseError::Syntax(why) => ParseError::Syntax(format!("{why} while parsing {place}")),
+            ParseError::Stopped(_) => ParseError::Stopped(Some(place)),
+        }
+    }
 }
 
 /// Returned by a sink that wants no more.
@@ -56,7 +78,7 @@ pub struct Stop;
 
 impl From<Stop> for ParseError {
     fn from(_: Stop) -> Self {
-        ParseError::Stopped
+        ParseError::Stopped(None)
     }
 }
 
@@ -76,14 +98,21 @@ const FAMILY_SUFFIXES: [&[u8]; 8] =
     [b"_bucket", b"_count", b"_sum", b"_total", b"_created", b"_info", b"_gcount", b"_gsum"];
 
 impl Family {
-    /// Speaks of `name` from now on; forgets type and unit if that is another family.
-    fn enter(&mut self, name: &str) {
-        if self.name != name {
-            self.name.clear();
-            self.name.push_str(name);
-            self.metric_type = MetricType::Unknown;
-            self.unit.clear();
+    /// Speaks of `name` from now on; forgets type and unit if that is another family, and says whether it is.
+    fn enter(&mut self, name: &str) -> bool {
+        if self.name == name {
+            return false;
         }
+        self.clear();
+        self.name.push_str(name);
+        true
+    }
+
+    /// Speaks of no family.
+    fn clear(&mut self) {
+        self.name.clear();
+        self.metric_type = MetricType::Unknown;
+        self.unit.clear();
     }
 
     /// Whether a series of this name belongs to the family.
@@ -166,7 +195,9 @@ impl<'a> SeriesView<'a> {
         }
         out.sort()?;
         let family = self.family;
-        if family.name.is_empty() || !family.owns(out.get(crate::model::METRIC_NAME)) {
+        let matters = self.options.type_and_unit_labels
+            || matches!(family.metric_type, MetricType::Histogram | MetricType::Summary);
+        if !matters || family.name.is_empty() || !family.owns(out.get(crate::model::METRIC_NAME)) {
             return Ok(());
         }
         match family.metric_type {
@@ -208,15 +239,21 @@ pub trait Sink {
         None
     }
 
-    /// Whether the whole metadata line (without line feed) is the one seen last time at this place, so that
-    /// [`Sink::help`] need not be called.
-    fn expected_help(&mut self, line: &[u8]) -> bool {
-        let _ = line;
-        false
+    /// `rest` starts at a line of metadata of a text format. If it starts with lines handed to
+    /// [`Sink::metadata_block`] before, of another family than the one that metadata spoke of last, and the sink has
+    /// nothing to learn from them: their length and the family's type.
+    fn expected_metadata(&mut self, rest: &[u8]) -> Option<(usize, MetricType)> {
+        let _ = rest;
+        None
     }
 
-    /// A HELP text; `line` is the line that [`Sink::expected_help`] will be asked about, empty in protobuf.
-    fn help(&mut self, family: &str, text: &str, line: &[u8]) -> Result<(), Stop>;
+    /// The lines behind the calls just made, which say all there is about `family`, with their line feeds.
+    fn metadata_block(&mut self, lines: &[u8], family: &Family) {
+        let _ = (lines, family);
+    }
+
+    /// A HELP text.
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop>;
 
     /// A TYPE.
     fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop>;
@@ -267,28 +304,43 @@ fn parse_plain<S: Sink>(
     options: &ParseOptions,
     sink: &mut S,
 ) -> Result<(), ParseError> {
+    let mut line = 0;
     match format {
-        Format::Text => text::parse(body, options, sink),
-        Format::OpenMetrics => openmetrics::parse(body, options, sink),
+        Format::Text => text::parse(body, options, sink, &mut line).map_err(|e| e.placed(body, line)),
+        Format::OpenMetrics => {
+            openmetrics::parse(body, options, sink, &mut line).map_err(|e| e.placed(body, line))
+        }
         Format::Protobuf => protobuf::parse(body, options, sink),
     }
 }
 
+/// How much of a bad line an error shows, in bytes.
+const LINE_SHOWN: usize = 256;
+
+/// How much of anything else an error shows, in bytes.
+const TOKEN_SHOWN: usize = 64;
+
 /// An excerpt of hostile bytes that is safe to print.
 fn excerpt(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1);
-    String::from_utf8_lossy(&bytes[..end.min(64)]).into_owned()
+    shortened(bytes, TOKEN_SHOWN)
 }
 
-/// The error for something unexpected at `at` in the line that starts at `line`.
+/// The rest of the line, cut after `limit` bytes.
+fn shortened(bytes: &[u8], limit: usize) -> String {
+    let line = &bytes[..memchr::memchr(b'\n', bytes).unwrap_or(bytes.len())];
+    let shown = String::from_utf8_lossy(&line[..line.len().min(limit)]).into_owned();
+    if line.len() > limit { shown + "…" } else { shown }
+}
+
+/// The error for something unexpected at `at`.
 #[cold]
-fn unexpected(what: &str, body: &[u8], line: usize, at: usize) -> ParseError {
-    let found = body.get(at..).unwrap_or_default();
-    let found = if found.is_empty() { "end of the body".to_owned() } else { format!("{:?}", excerpt(found)) };
-    ParseError::Syntax(format!(
-        "expected {what}, got {found} while parsing: {:?}",
-        excerpt(body.get(line..).unwrap_or_default())
-    ))
+fn unexpected(what: &str, body: &[u8], at: usize) -> ParseError {
+    let found = match body.get(at) {
+        None => "end of the body".to_owned(),
+        Some(b'\n') => "end of the line".to_owned(),
+        Some(_) => format!("{:?}", excerpt(&body[at..])),
+    };
+    ParseError::Syntax(format!("expected {what}, got {found}"))
 }
 
 /// Resolves `\\` and `\n`, and `\"` too where `quotes`; other pairs stay.

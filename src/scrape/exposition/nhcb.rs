@@ -232,13 +232,9 @@ fn convert(mut buckets: Vec<(f64, f64)>, count: Option<f64>, sum: f64) -> Option
 }
 
 impl<S: Sink> Sink for NhcbSink<'_, S> {
-    fn expected_help(&mut self, line: &[u8]) -> bool {
-        self.inner.expected_help(line)
-    }
-
-    fn help(&mut self, family: &str, text: &str, line: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
         self.flush()?;
-        self.inner.help(family, text, line)
+        self.inner.help(family, text)
     }
 
     fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop> {

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::around::{Around, Nobody, Said};
 use super::number::{fast_float, parse_seconds};
-use super::series_text::{self, Utf8, walk};
+use super::series_text::{self, Utf8, of_bytes, walk};
 use super::text::metadata_name;
 use super::{
     Family, Form, PairBuffer, ParseError, ParseOptions, SampleView, SeriesView, Sink, parse_float, unescape,
@@ -24,24 +25,19 @@ fn token_end(body: &[u8], at: usize) -> usize {
 }
 
 /// The token behind exactly one blank at `at`.
-fn token<'a>(body: &'a [u8], line: usize, at: usize, what: &str) -> Result<(&'a [u8], usize), ParseError> {
+fn token<'a>(body: &'a [u8], at: usize, what: &str) -> Result<(&'a [u8], usize), ParseError> {
     if body.get(at) != Some(&b' ') {
-        return Err(unexpected(what, body, line, at));
+        return Err(unexpected(what, body, at));
     }
     let end = token_end(body, at + 1);
     if end == at + 1 {
-        return Err(unexpected(what, body, line, at));
+        return Err(unexpected(what, body, at));
     }
     Ok((&body[at + 1..end], end))
 }
 
-fn fault(body: &[u8], line: usize) -> impl Fn(String) -> ParseError {
-    let shown = super::excerpt(&body[line..]);
-    move |why| ParseError::Syntax(format!("{why} while parsing: {shown:?}"))
-}
-
 /// What follows the series text.
-fn tail(body: &[u8], line: usize, text_end: usize, utf8: Utf8) -> Result<Tail, ParseError> {
+fn tail(body: &[u8], text_end: usize, utf8: Utf8) -> Result<Tail, ParseError> {
     const VALUE: &str = "value after metric";
     const NEXT: &str = "next entry after timestamp";
     let fast =
@@ -51,103 +47,110 @@ fn tail(body: &[u8], line: usize, text_end: usize, utf8: Utf8) -> Result<Tail, P
             (value, text_end + 1 + used)
         }
         _ => {
-            let (token, end) = token(body, line, text_end, VALUE)?;
-            (parse_float(token).map_err(fault(body, line))?, end)
+            let (token, end) = token(body, text_end, VALUE)?;
+            (parse_float(token).map_err(ParseError::Syntax)?, end)
         }
     };
     let mut timestamp_ms = None;
     if body.get(at) == Some(&b' ') && !body[at..].starts_with(b" # {") {
-        let (token, end) = token(body, line, at, "timestamp or new record")?;
-        timestamp_ms = Some(parse_seconds(token, "timestamp").map_err(fault(body, line))?);
+        let (token, end) = token(body, at, "timestamp or new record")?;
+        timestamp_ms = Some(parse_seconds(token, "timestamp").map_err(ParseError::Syntax)?);
         at = end;
     }
     let mut exemplar = None;
     if body[at.min(body.len())..].starts_with(b" # {") {
-        let (parsed, end) = parse_exemplar(body, line, at + 3, utf8)?;
+        let (parsed, end) = parse_exemplar(body, at + 3, utf8)?;
         exemplar = Some(parsed);
         at = end;
     }
     if body.get(at) != Some(&b'\n') {
-        return Err(unexpected(NEXT, body, line, at));
+        return Err(unexpected(NEXT, body, at));
     }
     Ok(Tail { value, timestamp_ms, exemplar, next: at + 1 })
 }
 
-fn parse_exemplar(
-    body: &[u8],
-    line: usize,
-    brace: usize,
-    utf8: Utf8,
-) -> Result<(Exemplar, usize), ParseError> {
+fn parse_exemplar(body: &[u8], brace: usize, utf8: Utf8) -> Result<(Exemplar, usize), ParseError> {
     let mut pairs = PairBuffer::default();
     let mut bad = None;
     // An exemplar has no metric name; told that there is one already, the walk refuses a quoted name.
-    let end = series_text::walk_braces(body, line, brace, true, utf8, true, |part| {
-        bad = bad.take().or(series_text::put(part, &mut pairs).err());
+    let end = series_text::walk_braces(body, brace, true, utf8, true, |part| {
+        bad = bad.take().or(series_text::put(part, &mut pairs, of_bytes(body)).err());
     })?;
     if let Some(error) = bad.or_else(|| pairs.sort().err()) {
         return Err(ParseError::Syntax(error.to_string()));
     }
-    let (value, mut at) = token(body, line, end, "value after exemplar labels")?;
-    let value = parse_float(value).map_err(fault(body, line))?;
+    let (value, mut at) = token(body, end, "value after exemplar labels")?;
+    let value = parse_float(value).map_err(ParseError::Syntax)?;
     let mut timestamp_ms = None;
     if body.get(at) == Some(&b' ') {
-        let (time, end) = token(body, line, at, "exemplar timestamp")?;
-        timestamp_ms = Some(parse_seconds(time, "exemplar timestamp").map_err(fault(body, line))?);
+        let (time, end) = token(body, at, "exemplar timestamp")?;
+        timestamp_ms = Some(parse_seconds(time, "exemplar timestamp").map_err(ParseError::Syntax)?);
         at = end;
     }
     Ok((Exemplar { labels: pairs.to_labels(), value, timestamp_ms }, at))
 }
 
-/// Parses a body into `sink`.
-pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) -> Result<(), ParseError> {
+/// Parses a body into `sink`; `line_start` is where the line starts that was read last.
+pub(super) fn parse<S: Sink>(
+    body: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+    line_start: &mut usize,
+) -> Result<(), ParseError> {
     let created = if options.skip_created { created_lines(body) } else { Created::default() };
-    let mut family = Family::default();
-    let mut context = 0;
+    let mut around = Around::new();
     let mut name = String::new();
     let mut pairs = PairBuffer::default();
     let mut utf8 = None;
     let mut at = 0;
     while at < body.len() {
+        *line_start = at;
         if body[at] == b'#' {
+            if let Some(len) = around.skip_known(body, at, options, sink, read_again) {
+                at += len;
+                continue;
+            }
+            around.catch_up(read_again);
             let end = memchr::memchr(b'\n', &body[at..]).map(|found| at + found);
             let line = &body[at..end.unwrap_or(body.len())];
             if line == b"# EOF" {
                 let rest = end.map_or(body.len(), |end| end + 1);
                 if rest < body.len() {
+                    *line_start = rest;
                     return Err(ParseError::Syntax("unexpected data after # EOF".into()));
                 }
                 return Ok(());
             }
             let Some(end) = end else {
-                return Err(unexpected("a valid start token", body, at, at));
+                return Err(unexpected("a valid start token", body, at));
             };
-            metadata(line, &mut family, &mut name, sink)?;
-            context = family.context(options);
+            let said = metadata(line, &mut around.family, &mut name, sink)?;
+            around.note(at, said, options);
             at = end + 1;
+            if body.get(at) != Some(&b'#') {
+                around.lines_end(body, at, sink);
+            }
             continue;
         }
+        let context = around.context;
         let utf8 = *utf8.get_or_insert_with(|| match std::str::from_utf8(body) {
             Ok(_) => Utf8::Checked,
             Err(_) => Utf8::Unchecked,
         });
         let guess = sink.expected(&body[at..], context).filter(|len| at + len <= body.len());
-        let known = guess.and_then(|len| Some((at + len, tail(body, at, at + len, utf8).ok()?)));
+        let known = guess.and_then(|len| Some((at + len, tail(body, at + len, utf8).ok()?)));
         let is_known = known.is_some();
         let (text_end, tail) = match known {
             Some(known) => known,
             None => {
+                around.catch_up(read_again);
                 let text_end = walk(body, at, true, utf8, |_| {})?;
-                (text_end, tail(body, at, text_end, utf8)?)
+                (text_end, tail(body, text_end, utf8)?)
             }
         };
-        let view = SeriesView {
-            text: &body[at..text_end],
-            form: Form::OpenMetrics,
-            family: &family,
-            options,
-            context,
-        };
+        let family = &around.family;
+        let view =
+            SeriesView { text: &body[at..text_end], form: Form::OpenMetrics, family, options, context };
         let mut start_ms = 0;
         if options.skip_created && has_created(family.metric_type) {
             // A fault of the labels comes to light when the sink asks for them.
@@ -168,30 +171,33 @@ pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) 
     Err(ParseError::Syntax("data does not end with # EOF".into()))
 }
 
+/// Reads a line that was read before without a fault.
+fn read_again(line: &[u8], family: &mut Family) {
+    let _ = metadata(line, family, &mut String::new(), &mut Nobody);
+}
+
 fn metadata<S: Sink>(
     line: &[u8],
     family: &mut Family,
     name: &mut String,
     sink: &mut S,
-) -> Result<(), ParseError> {
-    let known_help = line.starts_with(b"# HELP ") && sink.expected_help(line);
+) -> Result<Said, ParseError> {
     let (Some(keyword), Some(b' ')) = (line.get(..6), line.get(6)) else {
-        return Err(unexpected("a valid start token", line, 0, 0));
+        return Err(unexpected("a valid start token", line, 0));
     };
     let (what, missing) = match keyword {
         b"# HELP" => ("metric name after HELP", "expected text in HELP"),
         b"# TYPE" => ("metric name after TYPE", "expected text in TYPE"),
         b"# UNIT" => ("metric name after UNIT", "expected text in UNIT"),
-        _ => return Err(unexpected("a valid start token", line, 0, 0)),
+        _ => return Err(unexpected("a valid start token", line, 0)),
     };
-    let end = metadata_name(line, 7, name).ok_or_else(|| unexpected(what, line, 0, 7))?;
+    let end = metadata_name(line, 7, name).ok_or_else(|| unexpected(what, line, 7))?;
     if line.get(end) != Some(&b' ') {
         return Err(ParseError::Syntax(missing.into()));
     }
     let text = &line[end + 1..];
-    family.enter(name);
+    let entered = family.enter(name);
     match keyword {
-        b"# HELP" if known_help => {}
         b"# HELP" => {
             let text = std::str::from_utf8(text).map_err(|_| {
                 let shown = super::excerpt(text);
@@ -199,7 +205,7 @@ fn metadata<S: Sink>(
             })?;
             name.clear();
             unescape(text, true, name);
-            sink.help(&family.name, name, line)?;
+            sink.help(&family.name, name)?;
         }
         b"# TYPE" => {
             family.metric_type = metric_type(text)?;
@@ -220,7 +226,7 @@ fn metadata<S: Sink>(
             sink.unit(&family.name, unit)?;
         }
     }
-    Ok(())
+    Ok(Said { entered, typed: keyword == b"# TYPE" })
 }
 
 fn metric_type(text: &[u8]) -> Result<MetricType, ParseError> {
@@ -269,7 +275,7 @@ struct CreatedSink {
 }
 
 impl Sink for CreatedSink {
-    fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), super::Stop> {
+    fn help(&mut self, _: &str, _: &str) -> Result<(), super::Stop> {
         Ok(())
     }
 
@@ -311,6 +317,6 @@ impl Sink for CreatedSink {
 fn created_lines(body: &[u8]) -> Created {
     let mut sink = CreatedSink { found: HashMap::new(), pairs: PairBuffer::default() };
     // Faults are reported by the parse proper.
-    let _ = parse(body, &ParseOptions::default(), &mut sink);
+    let _ = parse(body, &ParseOptions::default(), &mut sink, &mut 0);
     sink.found
 }

@@ -184,7 +184,7 @@ impl State<'_> {
         self.family.unit.clear();
         self.family.unit.push_str(unit);
         self.context = self.family.context(self.options);
-        sink.help(name, help, &[])?;
+        sink.help(name, help)?;
         if !unit.is_empty() {
             sink.unit(name, unit)?;
         }

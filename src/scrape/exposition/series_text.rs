@@ -7,15 +7,16 @@ use super::labels::{LabelError, PairBuffer};
 use super::{ParseError, unescape, unexpected};
 use crate::model::METRIC_NAME;
 
+/// Where a part begins and ends.
+type Place = (usize, usize);
+
 /// One part of a series text, still escaped.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Part<'a> {
-    /// The metric name as it stands.
-    Name(&'a [u8]),
-    /// The metric name in quotes.
-    QuotedName(&'a [u8]),
+pub(super) enum Part {
+    /// The metric name, quoted or not.
+    Name(Place),
     /// A label; the flag says whether the name was quoted.
-    Label(&'a [u8], bool, &'a [u8]),
+    Label(Place, bool, Place),
 }
 
 #[inline]
@@ -23,10 +24,17 @@ pub(super) fn is_name_start(b: u8) -> bool {
     b.is_ascii_alphabetic() || b == b'_' || b == b':'
 }
 
-#[inline]
-fn is_name(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b == b'_' || b == b':'
-}
+/// Which bytes names consist of.
+const NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 128 {
+        let byte = b as u8;
+        table[b] = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
+        b += 1;
+    }
+    table
+};
 
 #[inline]
 pub(super) fn skip_blanks(body: &[u8], mut at: usize) -> usize {
@@ -43,7 +51,7 @@ pub(super) fn name_end(body: &[u8], at: usize) -> usize {
         return at;
     }
     let rest = &body[at..];
-    at + rest.iter().position(|b| !is_name(*b)).unwrap_or(rest.len())
+    at + rest.iter().position(|b| !NAME[usize::from(*b)]).unwrap_or(rest.len())
 }
 
 /// The position of the closing quote of the text that begins at `at`, behind its opening quote.
@@ -74,95 +82,99 @@ pub(super) enum Utf8 {
 }
 
 /// Walks the series that starts at `start`; returns where its text ends.
-pub(super) fn walk<'a>(
-    body: &'a [u8],
+#[inline]
+pub(super) fn walk(
+    body: &[u8],
     start: usize,
     strict: bool,
     utf8: Utf8,
-    mut part: impl FnMut(Part<'a>),
+    mut part: impl FnMut(Part),
 ) -> Result<usize, ParseError> {
     let end = name_end(body, start);
     let has_name = end > start;
     if has_name {
-        part(Part::Name(&body[start..end]));
+        part(Part::Name((start, end)));
     } else if body.get(start) != Some(&b'{') {
-        return Err(unexpected("a valid start token", body, start, start));
+        return Err(unexpected("a valid start token", body, start));
     }
     let brace = if strict { end } else { skip_blanks(body, end) };
     if body.get(brace) != Some(&b'{') {
         return Ok(end);
     }
-    walk_braces(body, start, brace, strict, utf8, has_name, part)
+    walk_braces(body, brace, strict, utf8, has_name, part)
 }
 
 /// Walks the label set whose brace opens at `brace`; without `has_name` it must hold the metric name.
-pub(super) fn walk_braces<'a>(
-    body: &'a [u8],
-    start: usize,
+#[inline]
+pub(super) fn walk_braces(
+    body: &[u8],
     brace: usize,
     strict: bool,
     utf8: Utf8,
     mut has_name: bool,
-    mut part: impl FnMut(Part<'a>),
+    mut part: impl FnMut(Part),
 ) -> Result<usize, ParseError> {
     let blanks = |at: usize| if strict { at } else { skip_blanks(body, at) };
     let mut at = blanks(brace + 1);
     while body.get(at) != Some(&b'}') {
         let (name, quoted) = if body.get(at) == Some(&b'"') {
             let close =
-                quoted_end(body, at + 1, !strict).ok_or_else(|| unexpected("label name", body, start, at))?;
-            let name = &body[at + 1..close];
+                quoted_end(body, at + 1, !strict).ok_or_else(|| unexpected("label name", body, at))?;
+            let name = (at + 1, close);
             at = blanks(close + 1);
             (name, true)
         } else {
             let close = name_end(body, at);
-            let name = &body[at..close];
-            if name.is_empty() || name.contains(&b':') {
-                return Err(unexpected("label name", body, start, at));
+            if close == at || body[at..close].contains(&b':') {
+                return Err(unexpected("label name", body, at));
             }
+            let name = (at, close);
             at = blanks(close);
             (name, false)
         };
         if body.get(at) == Some(&b'=') {
             at = blanks(at + 1);
             if body.get(at) != Some(&b'"') {
-                return Err(unexpected("label value", body, start, at));
+                return Err(unexpected("label value", body, at));
             }
-            let close = quoted_end(body, at + 1, !strict)
-                .ok_or_else(|| unexpected("label value", body, start, at))?;
-            let value = &body[at + 1..close];
-            if utf8 == Utf8::Unchecked && std::str::from_utf8(value).is_err() {
-                let shown = super::excerpt(value);
+            let open = at + 1;
+            let close = quoted_end(body, open, !strict).ok_or_else(|| unexpected("label value", body, at))?;
+            if utf8 == Utf8::Unchecked && std::str::from_utf8(&body[open..close]).is_err() {
+                let shown = super::excerpt(&body[open..close]);
                 return Err(ParseError::Syntax(format!("invalid UTF-8 label value: {shown:?}")));
             }
-            part(Part::Label(name, quoted, value));
+            part(Part::Label(name, quoted, (open, close)));
             at = blanks(close + 1);
         } else if quoted && !has_name {
             has_name = true;
-            part(Part::QuotedName(name));
+            part(Part::Name(name));
         } else if quoted && matches!(body.get(at), Some(b',' | b'}')) {
-            let line = super::excerpt(&body[start..]);
-            return Err(ParseError::Syntax(format!("metric name already set while parsing: {line:?}")));
+            return Err(ParseError::Syntax("metric name already set".into()));
         } else {
-            return Err(unexpected("equal", body, start, at));
+            return Err(unexpected("equal", body, at));
         }
         match body.get(at) {
             Some(b',') => at = blanks(at + 1),
             Some(b'}') => break,
-            _ => return Err(unexpected("comma or brace close", body, start, at)),
+            _ => return Err(unexpected("comma or brace close", body, at)),
         }
     }
     if !has_name {
-        let line = super::excerpt(&body[start..]);
-        return Err(ParseError::Syntax(format!("metric name not set while parsing: {line:?}")));
+        return Err(ParseError::Syntax("metric name not set".into()));
     }
     Ok(at + 1)
 }
 
-fn put_unescaped(raw: &[u8], out: &mut PairBuffer, name: Option<(&[u8], bool)>) -> Result<(), LabelError> {
-    let value = std::str::from_utf8(raw).map_err(|_| LabelError::NotUtf8)?;
-    let (name, quoted) = name.unwrap_or((METRIC_NAME.as_bytes(), false));
-    let name = std::str::from_utf8(name).map_err(|_| LabelError::NotUtf8)?;
+/// Adds one part to `out`, with escapes resolved; `text` reads what is at a place.
+pub(super) fn put<'t>(
+    part: Part,
+    out: &mut PairBuffer,
+    text: impl Fn(Place) -> Result<&'t str, LabelError>,
+) -> Result<(), LabelError> {
+    let (name, quoted, value) = match part {
+        Part::Name(place) => (METRIC_NAME, false, text(place)?),
+        Part::Label(name, quoted, value) => (text(name)?, quoted, text(value)?),
+    };
     out.push_with(
         |out| if quoted { unescape(name, true, out) } else { out.push_str(name) },
         |out| unescape(value, true, out),
@@ -170,20 +182,17 @@ fn put_unescaped(raw: &[u8], out: &mut PairBuffer, name: Option<(&[u8], bool)>) 
     Ok(())
 }
 
-/// Adds one part to `out`, with escapes resolved.
-pub(super) fn put(part: Part<'_>, out: &mut PairBuffer) -> Result<(), LabelError> {
-    match part {
-        Part::Name(name) => put_unescaped(name, out, None),
-        Part::QuotedName(name) => put_unescaped(name, out, None),
-        Part::Label(name, quoted, value) => put_unescaped(value, out, Some((name, quoted))),
-    }
+/// Reads parts of a body that need not be UTF-8.
+pub(super) fn of_bytes<'t>(body: &'t [u8]) -> impl Fn(Place) -> Result<&'t str, LabelError> {
+    move |(from, to)| std::str::from_utf8(&body[from..to]).map_err(|_| LabelError::NotUtf8)
 }
 
 /// The labels of a text that [`walk`] has accepted, in the order of the text.
 pub(super) fn extract(text: &[u8], strict: bool, out: &mut PairBuffer) -> Result<(), LabelError> {
+    let valid = std::str::from_utf8(text).map_err(|_| LabelError::NotUtf8)?;
     let mut failed = None;
     let walked = walk(text, 0, strict, Utf8::Checked, |part| {
-        if let Err(error) = put(part, out) {
+        if let Err(error) = put(part, out, |(from, to)| valid.get(from..to).ok_or(LabelError::NotUtf8)) {
             failed.get_or_insert(error);
         }
     });

@@ -1,5 +1,6 @@
 //! The Prometheus text format, versions 0.0.4 and 1.0.0.
 
+use super::around::{Around, Nobody, Said};
 use super::number::fast_float;
 use super::series_text::{Utf8, name_end, quoted_end, skip_blanks, walk};
 use super::{
@@ -12,98 +13,113 @@ type Tail = (f64, Option<i64>, usize);
 
 /// What follows the series text: blanks, value, optional timestamp, line feed or end.
 #[inline]
-fn tail(body: &[u8], line: usize, text_end: usize) -> Result<Tail, ParseError> {
+fn tail(body: &[u8], text_end: usize) -> Result<Tail, ParseError> {
+    // Most values have one digit.
+    if let Some([b' ', digit @ b'0'..=b'9', b'\n', ..]) = body.get(text_end..) {
+        return Ok((f64::from(digit - b'0'), None, text_end + 3));
+    }
     let start = skip_blanks(body, text_end);
     if start == text_end && body.get(text_end.wrapping_sub(1)) != Some(&b'}') {
-        return Err(unexpected("value after metric", body, line, start));
+        return Err(unexpected("value after metric", body, start));
     }
     let (value, mut at) = match fast_float(&body[start..]) {
         Some((value, used)) if matches!(body.get(start + used), None | Some(b'\n' | b' ' | b'\t')) => {
             (value, start + used)
         }
-        _ => slow_value(body, line, start)?,
+        _ => slow_value(body, start)?,
     };
     let mut timestamp = None;
     if matches!(body.get(at), Some(b' ' | b'\t')) {
         at = skip_blanks(body, at);
         if body.get(at).is_some_and(u8::is_ascii_digit) {
-            let (parsed, end) = millis(body, line, at)?;
+            let (parsed, end) = millis(body, at)?;
             timestamp = Some(parsed);
             at = skip_blanks(body, end);
         } else if !matches!(body.get(at), None | Some(b'\n')) {
-            return Err(unexpected("timestamp or new record", body, line, at));
+            return Err(unexpected("timestamp or new record", body, at));
         }
     }
     match body.get(at) {
         None => Ok((value, timestamp, at)),
         Some(b'\n') => Ok((value, timestamp, at + 1)),
-        Some(_) => Err(unexpected("next entry after timestamp", body, line, at)),
+        Some(_) => Err(unexpected("next entry after timestamp", body, at)),
     }
 }
 
-fn slow_value(body: &[u8], line: usize, start: usize) -> Result<(f64, usize), ParseError> {
+fn slow_value(body: &[u8], start: usize) -> Result<(f64, usize), ParseError> {
     let rest = &body[start..];
     let len = rest.iter().position(|b| matches!(b, b' ' | b'\t' | b'\n' | b'{')).unwrap_or(rest.len());
     if len == 0 {
-        return Err(unexpected("value after metric", body, line, start));
+        return Err(unexpected("value after metric", body, start));
     }
-    match parse_float(&rest[..len]) {
-        Ok(value) => Ok((value, start + len)),
-        Err(why) => {
-            let shown = super::excerpt(&body[line..]);
-            Err(ParseError::Syntax(format!("{why} while parsing: {shown:?}")))
-        }
-    }
+    parse_float(&rest[..len]).map(|value| (value, start + len)).map_err(ParseError::Syntax)
 }
 
-fn millis(body: &[u8], line: usize, start: usize) -> Result<(i64, usize), ParseError> {
+fn millis(body: &[u8], start: usize) -> Result<(i64, usize), ParseError> {
     let mut at = start;
     let mut total = 0i64;
     while let Some(digit) = body.get(at).filter(|b| b.is_ascii_digit()) {
         total = total
             .checked_mul(10)
             .and_then(|t| t.checked_add(i64::from(digit - b'0')))
-            .ok_or_else(|| unexpected("a timestamp within range", body, line, start))?;
+            .ok_or_else(|| unexpected("a timestamp within range", body, start))?;
         at += 1;
     }
     Ok((total, at))
 }
 
-/// Parses a body into `sink`.
-pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) -> Result<(), ParseError> {
-    let mut family = Family::default();
-    let mut context = 0;
+/// Parses a body into `sink`; `line` is where the line starts that was read last.
+pub(super) fn parse<S: Sink>(
+    body: &[u8],
+    options: &ParseOptions,
+    sink: &mut S,
+    line: &mut usize,
+) -> Result<(), ParseError> {
+    let mut around = Around::new();
     let mut name = String::new();
     let mut utf8 = None;
     let mut at = 0;
     while let Some(first) = body.get(at) {
+        *line = at;
         match first {
             b'\n' => at += 1,
             b' ' | b'\t' => at = skip_blanks(body, at),
             b'#' => {
-                let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |found| at + found);
-                metadata(&body[at..end], options, &mut family, &mut context, &mut name, sink)?;
-                at = end + 1;
+                if let Some(len) = around.skip_known(body, at, options, sink, read_again) {
+                    at += len;
+                    continue;
+                }
+                around.catch_up(read_again);
+                while body.get(at) == Some(&b'#') {
+                    *line = at;
+                    let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |found| at + found);
+                    let said = metadata(&body[at..end], &mut around.family, &mut name, sink)?;
+                    around.note(at, said, options);
+                    at = end + 1;
+                }
+                around.lines_end(body, at, sink);
             }
             _ => {
+                let context = around.context;
                 let view = |text, family| SeriesView { text, form: Form::Text, family, options, context };
                 if let Some(len) = sink.expected(&body[at..], context)
                     && at + len <= body.len()
-                    && let Ok((value, timestamp_ms, next)) = tail(body, at, at + len)
+                    && let Ok((value, timestamp_ms, next)) = tail(body, at + len)
                 {
                     let sample = SampleView { value, timestamp_ms, start_ms: 0, exemplars: &[] };
-                    sink.series(&view(&body[at..at + len], &family), &sample, true)?;
+                    sink.series(&view(&body[at..at + len], &around.family), &sample, true)?;
                     at = next;
                     continue;
                 }
+                around.catch_up(read_again);
                 let utf8 = *utf8.get_or_insert_with(|| match std::str::from_utf8(body) {
                     Ok(_) => Utf8::Checked,
                     Err(_) => Utf8::Unchecked,
                 });
                 let text_end = walk(body, at, false, utf8, |_| {})?;
-                let (value, timestamp_ms, next) = tail(body, at, text_end)?;
+                let (value, timestamp_ms, next) = tail(body, text_end)?;
                 let sample = SampleView { value, timestamp_ms, start_ms: 0, exemplars: &[] };
-                sink.series(&view(&body[at..text_end], &family), &sample, false)?;
+                sink.series(&view(&body[at..text_end], &around.family), &sample, false)?;
                 at = next;
             }
         }
@@ -111,40 +127,40 @@ pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) 
     Ok(())
 }
 
+/// Reads a line that was read before without a fault.
+fn read_again(line: &[u8], family: &mut Family) {
+    let _ = metadata(line, family, &mut String::new(), &mut Nobody);
+}
+
 /// A line that starts with `#`: HELP, TYPE, or a comment.
 fn metadata<S: Sink>(
     line: &[u8],
-    options: &ParseOptions,
     family: &mut Family,
-    context: &mut u64,
     name: &mut String,
     sink: &mut S,
-) -> Result<(), ParseError> {
+) -> Result<Said, ParseError> {
     let keyword = skip_blanks(line, 1);
     let rest = &line[keyword..];
     let is_help = rest.starts_with(b"HELP");
     if keyword == 1 || !(is_help || rest.starts_with(b"TYPE")) {
-        return Ok(());
+        return Ok(Said::default());
     }
     if !matches!(rest.get(4), Some(b' ' | b'\t')) {
-        return Ok(());
+        return Ok(Said::default());
     }
-    let known_help = is_help && sink.expected_help(line);
     let start = skip_blanks(line, keyword + 4);
     let keyword = if is_help { "metric name after HELP" } else { "metric name after TYPE" };
-    let end = metadata_name(line, start, name).ok_or_else(|| unexpected(keyword, line, 0, start))?;
+    let end = metadata_name(line, start, name).ok_or_else(|| unexpected(keyword, line, start))?;
     let text = line.get(end + 1..).unwrap_or_default();
-    family.enter(name);
+    let entered = family.enter(name);
     if is_help {
-        if !known_help {
-            let text = std::str::from_utf8(text).map_err(|_| {
-                let shown = super::excerpt(text);
-                ParseError::Syntax(format!("help text {shown:?} is not a valid utf8 string"))
-            })?;
-            name.clear();
-            unescape(text, false, name);
-            sink.help(&family.name, name, line)?;
-        }
+        let text = std::str::from_utf8(text).map_err(|_| {
+            let shown = super::excerpt(text);
+            ParseError::Syntax(format!("help text {shown:?} is not a valid utf8 string"))
+        })?;
+        name.clear();
+        unescape(text, false, name);
+        sink.help(&family.name, name)?;
     } else {
         family.metric_type = match text {
             b"counter" => MetricType::Counter,
@@ -159,8 +175,7 @@ fn metadata<S: Sink>(
         };
         sink.metric_type(&family.name, family.metric_type)?;
     }
-    *context = family.context(options);
-    Ok(())
+    Ok(Said { entered, typed: !is_help })
 }
 
 /// The family name at `start`, plain or quoted, into `name`; returns where it ends.

@@ -36,6 +36,14 @@ pub struct Decoded {
 }
 
 impl Decoded {
+    /// Replaces the content by that of a payload of `n` floats without start timestamps, of which only the staleness
+    /// markers count: the others become 0.
+    pub fn read_presence(&mut self, payload: &[u8], n: usize) -> Result<()> {
+        self.histograms.clear();
+        self.starts.clear();
+        values::decode_presence(&mut Input::new(payload), n, &mut self.values)
+    }
+
     /// Replaces the content by that of a payload of `n` samples, which must be consumed entirely.
     pub fn read(&mut self, payload: &[u8], kind: ChunkKind, has_starts: bool, n: usize) -> Result<()> {
         self.values.clear();

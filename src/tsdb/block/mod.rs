@@ -15,6 +15,8 @@ pub mod format;
 pub mod histograms;
 /// Integer columns.
 pub mod ints;
+/// Found series.
+pub mod list;
 /// `meta.json`.
 pub mod meta;
 /// Pages of series.

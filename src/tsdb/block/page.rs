@@ -77,15 +77,16 @@ thread_local! {
     static UNPACKER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-fn decompress(packed: &[u8], len: usize) -> std::io::Result<Vec<u8>> {
+/// Replaces the content of `out`, which may become longer than `len` if the page lies.
+fn decompress(packed: &[u8], len: usize, out: &mut Vec<u8>) -> std::io::Result<()> {
+    out.clear();
+    out.reserve(len);
     UNPACKER.with_borrow_mut(|unpacker| {
-        if unpacker.is_none() {
-            *unpacker = Some(zstd::bulk::Decompressor::new()?);
-        }
-        match unpacker {
-            Some(unpacker) => unpacker.decompress(packed, len),
-            None => zstd::bulk::decompress(packed, len),
-        }
+        let unpacker = match unpacker {
+            Some(unpacker) => unpacker,
+            None => unpacker.insert(zstd::bulk::Decompressor::new()?),
+        };
+        unpacker.decompress_to_buffer(packed, out).map(|_| ())
     })
 }
 
@@ -146,58 +147,99 @@ impl PageEncoder {
     }
 }
 
-/// A series of a page: symbols of its labels and its chunks.
-#[derive(Debug, Clone, Default)]
-pub struct PageSeries {
-    /// Names and values.
-    pub labels: Vec<(u32, u32)>,
-    /// Chunks, floats before histograms, each kind in order of time.
-    pub chunks: Vec<ChunkRef>,
+/// The series of a page, in lists that are used again for the next page.
+#[derive(Debug, Default)]
+pub struct Page {
+    labels: Vec<(u32, u32)>,
+    chunks: Vec<ChunkRef>,
+    /// Where the labels and the chunks of each series end.
+    ends: Vec<(usize, usize)>,
+    plain: Vec<u8>,
 }
 
-/// Decodes a page whose checksum was verified.
-pub fn decode(bytes: &[u8]) -> Result<Vec<PageSeries>> {
-    let mut input = Input::new(bytes);
-    let plain;
-    match input.u8()? {
-        0 => {}
-        1 => {
-            let len = input.count(MAX_PAGE)?;
-            plain =
-                decompress(input.rest(), len).map_err(|_| DecodeError("series page does not decompress"))?;
-            input = Input::new(&plain);
-        }
-        _ => return Err(DecodeError("unknown compression of a series page")),
+impl Page {
+    /// Number of series.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
     }
-    let mut series: Vec<PageSeries> = Vec::new();
-    let (mut column, mut offset) = (0, 0);
-    while !input.is_empty() {
-        if series.len() == PAGE_SERIES {
-            return Err(DecodeError("more than 32 series in one page"));
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn start(&self, i: usize) -> (usize, usize) {
+        i.checked_sub(1).map_or((0, 0), |before| self.ends[before])
+    }
+
+    /// Symbols of names and values of a series.
+    #[must_use]
+    pub fn labels(&self, i: usize) -> &[(u32, u32)] {
+        &self.labels[self.start(i).0..self.ends[i].0]
+    }
+
+    /// Chunks of a series, floats before histograms, each kind in order of time.
+    #[must_use]
+    pub fn chunks(&self, i: usize) -> &[ChunkRef] {
+        &self.chunks[self.start(i).1..self.ends[i].1]
+    }
+
+    /// Replaces the content by a page whose checksum was verified.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<()> {
+        self.labels.clear();
+        self.chunks.clear();
+        self.ends.clear();
+        let mut input = Input::new(bytes);
+        match input.u8()? {
+            0 => self.decode_plain(input),
+            1 => {
+                let len = input.count(MAX_PAGE)?;
+                let mut plain = std::mem::take(&mut self.plain);
+                let unpacked = decompress(input.rest(), len, &mut plain);
+                let result = match unpacked {
+                    Ok(()) if plain.len() <= len => self.decode_plain(Input::new(&plain)),
+                    _ => Err(DecodeError("series page does not decompress")),
+                };
+                self.plain = plain;
+                result
+            }
+            _ => Err(DecodeError("unknown compression of a series page")),
         }
-        let mut next = PageSeries::default();
-        match input.count(MAX_LABELS)? {
-            0 => {
-                let before = series.last().ok_or(DecodeError("page begins with a difference"))?;
-                next.labels.clone_from(&before.labels);
-                let bits = input.bytes(next.labels.len().div_ceil(8))?;
-                for (i, (_, value)) in next.labels.iter_mut().enumerate() {
-                    if bits.get(i / 8).is_some_and(|b| b >> (i % 8) & 1 == 1) {
-                        let changed = i64::from(*value).checked_add(input.zigzag()?);
-                        *value = changed
-                            .and_then(|v| u32::try_from(v).ok())
-                            .ok_or(DecodeError("symbol number out of range"))?;
+    }
+
+    fn decode_plain(&mut self, mut input: Input<'_>) -> Result<()> {
+        let (mut column, mut offset) = (0, 0);
+        while !input.is_empty() {
+            if self.ends.len() == PAGE_SERIES {
+                return Err(DecodeError("more than 32 series in one page"));
+            }
+            let at = self.labels.len();
+            match input.count(MAX_LABELS)? {
+                0 => {
+                    let before =
+                        self.len().checked_sub(1).ok_or(DecodeError("page begins with a difference"))?;
+                    self.labels.extend_from_within(self.start(before).0..self.ends[before].0);
+                    let bits = input.bytes((self.labels.len() - at).div_ceil(8))?;
+                    for (i, (_, value)) in self.labels[at..].iter_mut().enumerate() {
+                        if bits.get(i / 8).is_some_and(|b| b >> (i % 8) & 1 == 1) {
+                            let changed = i64::from(*value).checked_add(input.zigzag()?);
+                            *value = changed
+                                .and_then(|v| u32::try_from(v).ok())
+                                .ok_or(DecodeError("symbol number out of range"))?;
+                        }
+                    }
+                }
+                n => {
+                    for _ in 1..n {
+                        self.labels.push((input.varint32()?, input.varint32()?));
                     }
                 }
             }
-            n => {
-                for _ in 1..n {
-                    next.labels.push((input.varint32()?, input.varint32()?));
-                }
-            }
+            read_chunks(&mut input, &mut column, &mut offset, &mut self.chunks)?;
+            self.ends.push((self.labels.len(), self.chunks.len()));
         }
-        read_chunks(&mut input, &mut column, &mut offset, &mut next.chunks)?;
-        series.push(next);
+        Ok(())
     }
-    Ok(series)
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::model::{Labels, Matcher, SampleBuffer};
-use crate::tsdb::Map;
 use crate::tsdb::door::{LabelQueryHints, Querier, SelectHints, SeriesSet, StorageError};
 
-use super::reader::{Block, SeriesEntry};
+use super::list::SeriesList;
+use super::reader::Block;
 use super::source::{SeriesColumns, SeriesSource};
 use super::tombstones::Tombstones;
 
@@ -51,20 +51,20 @@ impl BlockQuerier {
 }
 
 impl Querier for BlockQuerier {
-    fn select(&self, _hints: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
+    fn select(&self, hints: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
         let mut set = BlockSeriesSet {
             block: Arc::clone(&self.block),
             tombstones: Arc::clone(&self.tombstones),
-            series: Vec::new(),
+            series: SeriesList::default(),
             min_t_ms: self.min_t_ms,
             max_t_ms: self.max_t_ms,
+            presence_alone: hints.presence_alone,
             warnings: Mutex::default(),
         };
         if self.out_of_range() {
             return Ok(Box::new(set));
         }
         let ids = self.block.select_ids(matchers)?;
-        let mut texts = Map::default();
         let mut rest = &ids[..];
         while let Some(first) = rest.first() {
             let page = self.block.page_of(*first)?;
@@ -79,10 +79,8 @@ impl Querier for BlockQuerier {
             if entry.max_t_ms < self.min_t_ms || entry.min_t_ms > self.max_t_ms {
                 continue;
             }
-            let before = set.series.len();
-            if let Err(e) = self.block.series_of_page(page, Some(wanted), &mut texts, &mut set.series) {
+            if let Err(e) = self.block.list_page(page, Some(wanted), &mut set.series) {
                 // A damaged page hides its series, nothing else.
-                set.series.truncate(before);
                 set.warnings.lock().push(format!("{} series were left out: {e}", wanted.len()));
             }
         }
@@ -135,9 +133,10 @@ impl Querier for BlockQuerier {
 struct BlockSeriesSet {
     block: Arc<Block>,
     tombstones: Arc<Tombstones>,
-    series: Vec<SeriesEntry>,
+    series: SeriesList,
     min_t_ms: i64,
     max_t_ms: i64,
+    presence_alone: bool,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -147,7 +146,11 @@ impl SeriesSet for BlockSeriesSet {
     }
 
     fn labels(&self, i: usize) -> Labels {
-        self.series.get(i).map(|s| s.labels.clone()).unwrap_or_default()
+        self.series.labels(i)
+    }
+
+    fn is(&self, i: usize, labels: &Labels) -> bool {
+        self.series.is(i, labels)
     }
 
     fn samples(
@@ -158,8 +161,17 @@ impl SeriesSet for BlockSeriesSet {
         out: &mut SampleBuffer,
     ) -> Result<(), StorageError> {
         out.clear();
-        let Some(series) = self.series.get(i) else { return Ok(()) };
         let (min, max) = (min_t_ms.max(self.min_t_ms), max_t_ms.min(self.max_t_ms));
+        let series = (&self.series, i);
+        let deleted = if self.tombstones.is_empty() {
+            Vec::new()
+        } else {
+            self.tombstones.ranges(&self.series.labels(i))
+        };
+        if deleted.is_empty() && self.block.read_floats(series, (min, max), self.presence_alone, out) {
+            return Ok(());
+        }
+        out.clear();
         let mut columns = COLUMNS.take();
         let mut warnings = Vec::new();
         self.block.read_columns(series, min, max, &mut columns, &mut warnings);
@@ -169,7 +181,7 @@ impl SeriesSet for BlockSeriesSet {
             let room = MAX_WARNINGS.saturating_sub(all.len());
             all.extend(warnings.into_iter().take(room));
         }
-        hide(&mut columns, &self.tombstones.ranges(&series.labels));
+        hide(&mut columns, &deleted);
         columns.copy_into(min, max, out);
         COLUMNS.set(columns);
         Ok(())
@@ -193,8 +205,9 @@ pub struct BlockSource {
     block: Arc<Block>,
     tombstones: Arc<Tombstones>,
     page: u32,
-    queue: std::vec::IntoIter<SeriesEntry>,
-    texts: Map<u32, Arc<str>>,
+    /// The series of the page before that one.
+    series: SeriesList,
+    next: usize,
     /// What was left out because it is damaged.
     pub warnings: Vec<String>,
 }
@@ -204,29 +217,30 @@ impl BlockSource {
     #[must_use]
     pub fn new(block: Arc<Block>) -> Self {
         let tombstones = block.tombstones();
-        let queue = Vec::new().into_iter();
-        Self { block, tombstones, page: 0, queue, texts: Map::default(), warnings: Vec::new() }
+        Self { block, tombstones, page: 0, series: SeriesList::default(), next: 0, warnings: Vec::new() }
     }
 }
 
 impl SeriesSource for BlockSource {
     fn next_series(&mut self, out: &mut SeriesColumns) -> Result<Option<Labels>, StorageError> {
         loop {
-            if let Some(series) = self.queue.next() {
-                self.block.read_columns(&series, i64::MIN, i64::MAX, out, &mut self.warnings);
-                hide(out, &self.tombstones.ranges(&series.labels));
-                return Ok(Some(series.labels));
+            if self.next < self.series.len() {
+                let i = self.next;
+                self.next += 1;
+                self.block.read_columns((&self.series, i), i64::MIN, i64::MAX, out, &mut self.warnings);
+                let labels = self.series.labels(i);
+                hide(out, &self.tombstones.ranges(&labels));
+                return Ok(Some(labels));
             }
             if self.page == self.block.page_count() {
                 return Ok(None);
             }
-            let mut series = Vec::new();
-            let read = self.block.series_of_page(self.page, None, &mut self.texts, &mut series);
-            self.page += 1;
-            match read {
-                Ok(()) => self.queue = series.into_iter(),
-                Err(e) => self.warnings.push(format!("a page of series was left out: {e}")),
+            self.series.clear();
+            self.next = 0;
+            if let Err(e) = self.block.list_page(self.page, None, &mut self.series) {
+                self.warnings.push(format!("a page of series was left out: {e}"));
             }
+            self.page += 1;
         }
     }
 }

@@ -187,19 +187,19 @@ pub fn decode(input: &mut Input<'_>, n: usize, mut each: impl FnMut(u64)) -> Res
     let bits = input.count(input.len())?;
     let mut bits = BitReader::new(input.bytes(bits)?);
     let table = Table::read(&mut bits)?;
-    // Slot → token, frequency, offset within the token's slots.
-    let mut slots: Vec<(u8, u16, u16)> = Vec::with_capacity(1 << table.log);
-    for (token, &frequency) in table.frequencies.iter().enumerate() {
-        slots.extend((0..frequency).map(|i| (token as u8, frequency as u16, i as u16)));
+    // Slot → token (8 bits), offset within the token's slots (12), frequency less one (12). As long as a short stream
+    // itself, so it is filled in words.
+    let mut slots: Vec<u32> = Vec::with_capacity(1 << table.log);
+    for (token, &frequency) in table.frequencies.iter().enumerate().filter(|(_, f)| **f > 0) {
+        let entry = token as u32 | (frequency - 1) << 20;
+        slots.extend((0..frequency).map(|i| entry | i << 8));
     }
     let mask = (1u32 << table.log) - 1;
     for _ in 0..n {
-        let &(token, frequency, offset) =
-            slots.get((state & mask) as usize).ok_or(DecodeError("entropy table is not full"))?;
-        state = u32::from(frequency)
-            .checked_mul(state >> table.log)
-            .and_then(|s| s.checked_add(u32::from(offset)))
-            .ok_or(DecodeError("entropy stream is damaged"))?;
+        let &slot = slots.get((state & mask) as usize).ok_or(DecodeError("entropy table is not full"))?;
+        let (token, offset, frequency) = (slot & 0xff, slot >> 8 & 0xfff, (slot >> 20) + 1);
+        // Below 2^32: no frequency is above 2^log, no offset above its frequency.
+        state = frequency * (state >> table.log) + offset;
         if state < STATE_LOW {
             let word = words.next().ok_or(DecodeError("entropy stream ends too early"))?;
             state = state << 16 | u32::from(word[0]) | u32::from(word[1]) << 8;

@@ -2,14 +2,13 @@
 //! is touched for the first time. What is damaged is left out and named in a warning; nothing else is affected.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
-use crate::model::{Labels, Matcher};
+use crate::model::{Matcher, SampleBuffer};
 use crate::tsdb::vfs::{FileBytes, Place};
 use crate::tsdb::{Map, StorageError};
 
@@ -18,11 +17,13 @@ use super::chunk::Decoded;
 use super::format::{
     BLOCK_FILE, ChunkKind, ChunkRef, Footer, PAGE_ENTRY_LEN, PART_NAMES, PARTS, PageEntry, Part,
 };
+use super::list::SeriesList;
 use super::meta::BlockMeta;
+use super::page::Page;
 use super::source::SeriesColumns;
 use super::symbols::Symbols;
+use super::times;
 use super::tombstones::Tombstones;
-use super::{page, times};
 
 const UNKNOWN: u8 = 0;
 const GOOD: u8 = 1;
@@ -33,6 +34,8 @@ const CACHED_COLUMNS: usize = 512;
 thread_local! {
     /// Room for the content of one chunk, used again for the next.
     static DECODED: RefCell<Decoded> = RefCell::default();
+    /// Room for the series of one page, used again for the next.
+    static PAGE: RefCell<Page> = RefCell::default();
 }
 
 /// An open block. Shared by all queriers; dropping the last reference unmaps the file.
@@ -46,21 +49,8 @@ pub struct Block {
     /// Whether whole parts and pages of samples were checked, and how that ended.
     parts: [AtomicU8; PARTS],
     data_pages: Vec<AtomicU8>,
-    columns: Mutex<HashMap<u32, Arc<Vec<i64>>>>,
+    columns: Mutex<Map<u32, Arc<Vec<i64>>>>,
     tombstones: RwLock<Arc<Tombstones>>,
-}
-
-/// A series of a block.
-#[derive(Debug, Clone)]
-pub struct SeriesEntry {
-    /// Number of the series.
-    pub id: u32,
-    /// Number of its page.
-    pub page: u32,
-    /// Labels.
-    pub labels: Labels,
-    /// Chunks, floats before histograms, each kind in order of time.
-    pub chunks: Vec<ChunkRef>,
 }
 
 impl Block {
@@ -200,48 +190,36 @@ impl Block {
         low.checked_sub(1).ok_or_else(|| self.corrupt(Part::Pages, DecodeError("no page for a series")))
     }
 
-    /// The series of a page, `wanted` ones only (ascending numbers), with their labels.
-    pub(super) fn series_of_page(
+    /// Adds the series of a page to `out`, `wanted` ones only (ascending numbers). On error nothing is added.
+    pub(super) fn list_page(
         &self,
         number: u32,
         wanted: Option<&[u32]>,
-        texts: &mut Map<u32, Arc<str>>,
-        out: &mut Vec<SeriesEntry>,
+        out: &mut SeriesList,
     ) -> Result<(), StorageError> {
         let entry = self.page(number)?;
         let bytes = slice_of(self.raw_part(Part::Series), entry.series.offset, entry.series.len)
             .filter(|b| crc32fast::hash(b) == entry.series.crc)
             .ok_or_else(|| self.corrupt(Part::Series, DecodeError("checksum of a page does not match")))?;
-        let series = page::decode(bytes).map_err(|e| self.corrupt(Part::Series, e))?;
         let symbols = self.symbols()?;
-        for (i, series) in series.into_iter().enumerate() {
-            let id = entry.first_series + i as u32;
-            if wanted.is_some_and(|w| w.binary_search(&id).is_err()) {
-                continue;
-            }
-            for symbol in series.labels.iter().flat_map(|(n, v)| [*n, *v]) {
-                if let std::collections::hash_map::Entry::Vacant(place) = texts.entry(symbol) {
-                    let text = symbols.get(symbol).map_err(|e| self.corrupt(Part::Symbols, e))?;
-                    place.insert(text.into());
+        let before = out.len();
+        let mut page = PAGE.take();
+        let mut list = || -> Result<(), DecodeError> {
+            page.decode(bytes)?;
+            for i in 0..page.len() {
+                let id = entry.first_series + i as u32;
+                if wanted.is_none_or(|w| w.binary_search(&id).is_ok()) {
+                    out.add(number, page.labels(i), page.chunks(i), &|symbol| symbols.get(symbol))?;
                 }
             }
-            let sorted = series.labels.windows(2).all(|w| w[0].0 < w[1].0);
-            let pairs: Vec<(&str, &str)> = series
-                .labels
-                .iter()
-                .filter_map(|(n, v)| Some((&**texts.get(n)?, &**texts.get(v)?)))
-                .collect();
-            if !sorted || pairs.iter().any(|(_, v)| v.is_empty()) {
-                return Err(self.corrupt(Part::Series, DecodeError("labels are not sorted")));
-            }
-            let labels = Labels::from_sorted(pairs);
-            out.push(SeriesEntry { id, page: number, labels, chunks: series.chunks });
-        }
-        // Symbols of thousands of pages need not stay.
-        if texts.len() > 1 << 16 {
-            texts.clear();
-        }
-        Ok(())
+            Ok(())
+        };
+        let listed = list();
+        PAGE.set(page);
+        listed.map_err(|e| {
+            out.truncate(before);
+            self.corrupt(Part::Series, e)
+        })
     }
 
     /// A timestamp column.
@@ -274,12 +252,12 @@ impl Block {
         if state.load(Ordering::Relaxed) == GOOD { Ok(bytes) } else { Err(bad()) }
     }
 
-    /// Replaces the content of `out` by the samples of the chunks of a series that overlap `[min_t_ms, max_t_ms]`
+    /// Replaces the content of `out` by the samples of the chunks of series `i` that overlap `[min_t_ms, max_t_ms]`
     /// (whole chunks; deletions are not applied). Chunks that are damaged are left out; what was wrong is
     /// appended to `warnings`.
     pub fn read_columns(
         &self,
-        series: &SeriesEntry,
+        (list, i): (&SeriesList, usize),
         min_t_ms: i64,
         max_t_ms: i64,
         out: &mut SeriesColumns,
@@ -287,12 +265,70 @@ impl Block {
     ) {
         out.clear();
         let mut decoded = DECODED.take();
-        for chunk in &series.chunks {
-            if let Err(e) = self.read_chunk(series.page, chunk, (min_t_ms, max_t_ms), &mut decoded, out) {
-                warnings.push(format!("samples of {} were left out: {e}", series.labels));
+        for chunk in list.chunks(i) {
+            if let Err(e) = self.read_chunk(list.page(i), chunk, (min_t_ms, max_t_ms), &mut decoded, out) {
+                warnings.push(format!("samples of {} were left out: {e}", list.labels(i)));
             }
         }
         DECODED.set(decoded);
+    }
+
+    /// Replaces the content of `out` by the samples of series `i` in `[min_t_ms, max_t_ms]`, deletions not applied, if
+    /// they are floats without start timestamps and all is well: answers false otherwise. With `presence_alone` all
+    /// values but staleness markers are 0.
+    pub fn read_floats(
+        &self,
+        (list, i): (&SeriesList, usize),
+        (min_t_ms, max_t_ms): (i64, i64),
+        presence_alone: bool,
+        out: &mut SampleBuffer,
+    ) -> bool {
+        out.clear();
+        let (page, chunks) = (list.page(i), list.chunks(i));
+        if chunks.iter().any(|chunk| chunk.kind != ChunkKind::Float || chunk.has_starts) {
+            return false;
+        }
+        let mut decoded = DECODED.take();
+        let mut read = |chunk: &ChunkRef| -> Result<(), StorageError> {
+            let column = self.column(chunk.time_column)?;
+            let timestamps = self.timestamps_of(&column, chunk)?;
+            let from = timestamps.partition_point(|t| *t < min_t_ms);
+            let to = timestamps.partition_point(|t| *t <= max_t_ms);
+            let Some(wanted) = timestamps.get(from..to).filter(|wanted| !wanted.is_empty()) else {
+                return Ok(());
+            };
+            let payload = self.payload_of(page, chunk)?;
+            let n = timestamps.len();
+            if presence_alone {
+                decoded.read_presence(payload, n)
+            } else {
+                decoded.read(payload, chunk.kind, false, n)
+            }
+            .map_err(|e| self.corrupt(Part::Data, e))?;
+            if out.timestamps.last().is_some_and(|last| *last >= wanted[0]) {
+                return Err(self.corrupt(Part::Data, DecodeError("chunks of a series overlap")));
+            }
+            out.timestamps.extend_from_slice(wanted);
+            out.values.extend_from_slice(&decoded.values[from..to]);
+            Ok(())
+        };
+        let all_well = chunks.iter().try_for_each(&mut read).is_ok();
+        DECODED.set(decoded);
+        all_well
+    }
+
+    /// The timestamps of a chunk, out of its column.
+    fn timestamps_of<'c>(&self, column: &'c [i64], chunk: &ChunkRef) -> Result<&'c [i64], StorageError> {
+        let Some((from, len)) = chunk.slice else { return Ok(column) };
+        slice_of(column, u64::from(from), u64::from(len)).ok_or_else(|| {
+            self.corrupt(Part::Data, DecodeError("chunk refers to timestamps that do not exist"))
+        })
+    }
+
+    /// The bytes of a chunk.
+    fn payload_of(&self, page: u32, chunk: &ChunkRef) -> Result<&[u8], StorageError> {
+        slice_of(self.data_page(page)?, u64::from(chunk.offset), u64::from(chunk.len))
+            .ok_or_else(|| self.corrupt(Part::Data, DecodeError("chunk lies outside its page")))
     }
 
     fn read_chunk(
@@ -305,17 +341,12 @@ impl Block {
     ) -> Result<(), StorageError> {
         let column = self.column(chunk.time_column)?;
         let bad = |text| self.corrupt(Part::Data, DecodeError(text));
-        let timestamps = match chunk.slice {
-            None => &column[..],
-            Some((from, len)) => slice_of(&column, u64::from(from), u64::from(len))
-                .ok_or_else(|| bad("chunk refers to timestamps that do not exist"))?,
-        };
+        let timestamps = self.timestamps_of(&column, chunk)?;
         let (Some(first), Some(last)) = (timestamps.first(), timestamps.last()) else { return Ok(()) };
         if *last < range.0 || *first > range.1 {
             return Ok(());
         }
-        let payload = slice_of(self.data_page(page)?, u64::from(chunk.offset), u64::from(chunk.len))
-            .ok_or_else(|| bad("chunk lies outside its page"))?;
+        let payload = self.payload_of(page, chunk)?;
         decoded
             .read(payload, chunk.kind, chunk.has_starts, timestamps.len())
             .map_err(|e| self.corrupt(Part::Data, e))?;
@@ -372,11 +403,10 @@ fn slice_of<T>(all: &[T], offset: u64, len: u64) -> Option<&[T]> {
 pub(super) fn verify_dir(dir: &Place) -> Result<(), StorageError> {
     let block = Block::open(dir)?;
     block.verify()?;
-    let mut texts = Map::default();
-    let (mut series, mut count) = (Vec::new(), 0u64);
+    let (mut series, mut count) = (SeriesList::default(), 0u64);
     for number in 0..block.page_count() {
         series.clear();
-        block.series_of_page(number, None, &mut texts, &mut series)?;
+        block.list_page(number, None, &mut series)?;
         block.data_page(number)?;
         count += series.len() as u64;
     }

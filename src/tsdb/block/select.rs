@@ -343,11 +343,10 @@ mod tests {
             let mut want: Vec<Labels> =
                 (0..VALUES.len()).filter(|i| matcher.matches(VALUES[*i])).map(labels).collect();
             want.sort();
-            let mut found = Vec::new();
+            let mut found = crate::tsdb::block::list::SeriesList::default();
             let ids = BLOCK.1.select_ids(std::slice::from_ref(&matcher)).unwrap();
-            let mut texts = crate::tsdb::Map::default();
-            BLOCK.1.series_of_page(0, Some(&ids), &mut texts, &mut found).unwrap();
-            let found: Vec<Labels> = found.into_iter().map(|s| s.labels).collect();
+            BLOCK.1.list_page(0, Some(&ids), &mut found).unwrap();
+            let found: Vec<Labels> = (0..found.len()).map(|i| found.labels(i)).collect();
             assert_eq!(found, want, "{matcher}");
         }
     }

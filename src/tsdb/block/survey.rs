@@ -5,6 +5,7 @@ use crate::tsdb::survey::{ChunkSurvey, SeriesSurvey};
 
 use super::bytes::DecodeError;
 use super::format::{ChunkKind, ChunkRef, Part};
+use super::list::SeriesList;
 use super::reader::Block;
 use super::values::Codec;
 
@@ -27,17 +28,17 @@ fn codec_name(kind: ChunkKind, payload: &[u8]) -> &'static str {
 impl Block {
     /// Hands out one entry for each series of a page.
     pub fn survey_page(&self, page: u32, each: &mut dyn FnMut(&SeriesSurvey)) -> Result<(), StorageError> {
-        let (mut texts, mut entries) = (crate::tsdb::Map::default(), Vec::new());
-        self.series_of_page(page, None, &mut texts, &mut entries)?;
+        let mut series = SeriesList::default();
+        self.list_page(page, None, &mut series)?;
         let data = self.data_page(page)?;
-        for entry in entries {
+        for i in 0..series.len() {
             let mut survey = SeriesSurvey {
-                labels: entry.labels,
+                labels: series.labels(i),
                 min_t_ms: i64::MAX,
                 max_t_ms: i64::MIN,
-                chunks: Vec::with_capacity(entry.chunks.len()),
+                chunks: Vec::with_capacity(series.chunks(i).len()),
             };
-            for chunk in &entry.chunks {
+            for chunk in series.chunks(i) {
                 self.survey_chunk(chunk, data, &mut survey)?;
             }
             if !survey.chunks.is_empty() {

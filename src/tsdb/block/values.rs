@@ -3,6 +3,8 @@
 //! dictionary, XOR. Stale markers and what a codec cannot express are patched in afterwards.
 //! Bytes: `docs/format/block-values.md`.
 
+use std::cell::Cell;
+
 use crate::model::sample::STALE_NAN_BITS;
 
 use super::bytes::{DecodeError, Input, Result, put_varint};
@@ -88,11 +90,11 @@ impl Patches {
         }
     }
 
-    fn apply(input: &mut Input<'_>, out: &mut [u64]) -> Result<()> {
+    fn apply(input: &mut Input<'_>, out: &mut [f64]) -> Result<()> {
         let outside = DecodeError("patch lies outside its column");
         let mut patch = |at: &mut usize, step: usize, bits: u64| -> Result<()> {
             *at = at.checked_add(step).ok_or(outside)?;
-            *out.get_mut(*at).ok_or(outside)? = bits;
+            *out.get_mut(*at).ok_or(outside)? = f64::from_bits(bits);
             Ok(())
         };
         let limit = ints::MAX_INTS;
@@ -282,19 +284,34 @@ fn dictionary_column(filled: &[u64], clean: &Patches) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+thread_local! {
+    /// Room for the integers of one column, used again for the next.
+    static NUMBERS: Cell<Vec<i64>> = const { Cell::new(Vec::new()) };
+}
+
 /// Replaces the content of `out` by the `n` values of a column.
 pub fn decode(input: &mut Input<'_>, n: usize, out: &mut Vec<f64>) -> Result<()> {
     out.clear();
-    let mut bits = Vec::new();
-    decode_bits(input, n, true, &mut bits)?;
-    out.extend(bits.into_iter().map(f64::from_bits));
-    Ok(())
+    let mut numbers = NUMBERS.take();
+    let result = decode_column(input, n, true, &mut numbers, out);
+    NUMBERS.set(numbers);
+    result
 }
 
-fn decode_bits(input: &mut Input<'_>, n: usize, dictionary: bool, out: &mut Vec<u64>) -> Result<()> {
+/// Replaces the content of `out` by `n` zeros with staleness markers where the column has them. The rest of the column
+/// is not read.
+pub fn decode_presence(input: &mut Input<'_>, n: usize, out: &mut Vec<f64>) -> Result<()> {
+    out.clear();
     if n == 0 {
         return Ok(());
     }
+    let (_, patched) = head(input, n)?;
+    out.resize(n, 0.0);
+    if patched { Patches::apply(input, out) } else { Ok(()) }
+}
+
+/// Codec of a column of `n` values, and whether it is patched.
+fn head(input: &mut Input<'_>, n: usize) -> Result<(Codec, bool)> {
     if n > ints::MAX_INTS {
         return Err(DecodeError("column is longer than 1048576 values"));
     }
@@ -303,12 +320,25 @@ fn decode_bits(input: &mut Input<'_>, n: usize, dictionary: bool, out: &mut Vec<
     if head & !0x1f != 0 {
         return Err(DecodeError("unknown flag of a value column"));
     }
+    Ok((codec, head & PATCHED != 0))
+}
+
+fn decode_column(
+    input: &mut Input<'_>,
+    n: usize,
+    dictionary: bool,
+    numbers: &mut Vec<i64>,
+    out: &mut Vec<f64>,
+) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let (codec, patched) = head(input, n)?;
     let mut patches = *input;
-    if head & PATCHED != 0 {
+    if patched {
         // Patches stand before the column and are applied after it: skip them by a dry run.
         skip_patches(input)?;
     }
-    let mut numbers = Vec::new();
     match codec {
         Codec::Xor => {
             let len = input.count(input.len())?;
@@ -316,26 +346,30 @@ fn decode_bits(input: &mut Input<'_>, n: usize, dictionary: bool, out: &mut Vec<
         }
         Codec::Decimal => {
             let power = scale(input)?;
-            ints::decode(input, n, &mut numbers)?;
-            out.extend(numbers.iter().map(|m| (*m as f64 / power).to_bits()));
+            ints::decode(input, n, numbers)?;
+            if power == 1.0 {
+                out.extend(numbers.iter().map(|m| *m as f64));
+            } else {
+                out.extend(numbers.iter().map(|m| *m as f64 / power));
+            }
         }
         Codec::DecimalUlp => {
             let power = scale(input)?;
-            ints::decode(input, n, &mut numbers)?;
-            let mut ulps = Vec::new();
-            ints::decode(input, n, &mut ulps)?;
-            out.extend(numbers.iter().zip(&ulps).map(|(m, ulp)| {
-                let nearest = (*m as f64 / power).to_bits();
-                ordered(ordered(nearest.cast_signed()).wrapping_add(*ulp)).cast_unsigned()
-            }));
+            ints::decode(input, n, numbers)?;
+            out.extend(numbers.iter().map(|m| *m as f64 / power));
+            ints::decode(input, n, numbers)?;
+            for (v, ulp) in out.iter_mut().zip(numbers) {
+                let nearest = ordered(v.to_bits().cast_signed());
+                *v = f64::from_bits(ordered(nearest.wrapping_add(*ulp)).cast_unsigned());
+            }
         }
         Codec::Bits => {
             let shift = u32::from(input.u8()?);
             if shift > 63 {
                 return Err(DecodeError("impossible shift"));
             }
-            ints::decode(input, n, &mut numbers)?;
-            out.extend(numbers.iter().map(|o| ordered(unshift(*o, shift)).cast_unsigned()));
+            ints::decode(input, n, numbers)?;
+            out.extend(numbers.iter().map(|o| f64::from_bits(ordered(unshift(*o, shift)).cast_unsigned())));
         }
         Codec::Dictionary => {
             let count = input.count(MAX_DICTIONARY)?;
@@ -343,15 +377,15 @@ fn decode_bits(input: &mut Input<'_>, n: usize, dictionary: bool, out: &mut Vec<
                 return Err(DecodeError("dictionary inside a dictionary"));
             }
             let mut values = Vec::new();
-            decode_bits(input, count, false, &mut values)?;
-            ints::decode(input, n, &mut numbers)?;
-            for i in &numbers {
-                let bits = usize::try_from(*i).ok().and_then(|i| values.get(i));
-                out.push(*bits.ok_or(DecodeError("index outside the dictionary"))?);
+            decode_column(input, count, false, numbers, &mut values)?;
+            ints::decode(input, n, numbers)?;
+            for i in numbers {
+                let value = usize::try_from(*i).ok().and_then(|i| values.get(i));
+                out.push(*value.ok_or(DecodeError("index outside the dictionary"))?);
             }
         }
     }
-    if head & PATCHED != 0 {
+    if patched {
         Patches::apply(&mut patches, out)?;
     }
     Ok(())
@@ -385,6 +419,9 @@ mod tests {
         let bits = |v: &[f64]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&back), bits(values), "{codec:?}");
         assert!(input.is_empty());
+        decode_presence(&mut Input::new(&out), values.len(), &mut back).unwrap();
+        let stale = |v: &[f64]| v.iter().map(|v| v.to_bits() == STALE_NAN_BITS).collect::<Vec<_>>();
+        assert_eq!(stale(&back), stale(values), "{codec:?}");
         (codec, out.len())
     }
 
@@ -472,6 +509,7 @@ mod tests {
         #[test]
         fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), n in 0usize..700) {
             let _ = decode(&mut Input::new(&bytes), n, &mut Vec::new());
+            let _ = decode_presence(&mut Input::new(&bytes), n, &mut Vec::new());
         }
     }
 }

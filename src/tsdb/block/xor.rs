@@ -35,7 +35,7 @@ pub fn encode(values: &[u64]) -> Vec<u8> {
 }
 
 /// Appends `n` values to `out`.
-pub fn decode(bytes: &[u8], n: usize, out: &mut Vec<u64>) -> Result<()> {
+pub fn decode(bytes: &[u8], n: usize, out: &mut Vec<f64>) -> Result<()> {
     let mut bits = BitReader::new(bytes);
     let mut previous = 0u64;
     let (mut leading, mut width) = (0u32, 64u32);
@@ -50,7 +50,7 @@ pub fn decode(bytes: &[u8], n: usize, out: &mut Vec<u64>) -> Result<()> {
             }
             previous ^= bits.take(width)? << (64 - leading - width);
         }
-        out.push(previous);
+        out.push(f64::from_bits(previous));
     }
     Ok(())
 }

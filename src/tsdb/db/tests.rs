@@ -70,10 +70,20 @@ impl Store {
     fn read(&self, min: i64, max: i64) -> Samples {
         let querier = self.db.querier(min, max).unwrap();
         let set = querier.select(&SelectHints::default(), &[Matcher::equal("__name__", "m")]).unwrap();
+        let hints = SelectHints { repeats: true, ..SelectHints::default() };
+        let again = querier.select(&hints, &[Matcher::equal("__name__", "m")]).unwrap();
         let mut buffer = SampleBuffer::default();
         let mut all = Samples::new();
         for i in 0..set.len() {
             set.samples(i, min, max, &mut buffer).unwrap();
+            assert_eq!(again.labels(i), set.labels(i), "remembered selections");
+            for set in [&set, &again] {
+                if let Some((t_ms, value)) = set.latest(i, max).filter(|(t_ms, _)| *t_ms >= min) {
+                    let last = buffer.timestamps.last().copied().zip(buffer.values.last());
+                    let last = last.map(|(t_ms, value)| (t_ms, value.to_bits()));
+                    assert_eq!(last, Some((t_ms, value.to_bits())), "the newest sample");
+                }
+            }
             let samples: BTreeMap<i64, f64> =
                 buffer.timestamps.iter().copied().zip(buffer.values.iter().copied()).collect();
             assert_eq!(samples.len(), buffer.timestamps.len(), "a timestamp came twice");

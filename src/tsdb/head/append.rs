@@ -27,6 +27,9 @@ struct Pending {
     value: Value,
 }
 
+/// Samples that room is made for ahead of time at most.
+const MAX_RESERVE: usize = 4096;
+
 /// A batch of the head.
 pub struct HeadAppender<'a> {
     head: &'a Arc<Head>,
@@ -126,6 +129,10 @@ impl<'a> HeadAppender<'a> {
         drop(state);
         match verdict {
             Ok(Verdict::Store { late }) => {
+                if self.samples.is_empty() {
+                    // Batches are mostly as long as others, and growing step by step copies all of it each time.
+                    self.samples.reserve_exact(head.batch_len.load(Ordering::Relaxed).clamp(1, MAX_RESERVE));
+                }
                 self.samples.push(Pending { series, t_ms, start_ms, late, before, value });
                 self.highest = self.highest.max(slot);
                 if let Some(map) = &mut self.by_slot {
@@ -198,6 +205,9 @@ impl<'a> HeadAppender<'a> {
         if batch.is_empty() {
             return Ok(Commit::new(0, self.created, None));
         }
+        // Small batches in between, such as those of rules, do not make it forget at once.
+        let usual = head.batch_len.load(Ordering::Relaxed);
+        head.batch_len.store(self.samples.len().max(usual - usual / 8), Ordering::Relaxed);
         let logged = head.wal.append(Arc::clone(&batch)).map_err(AppendError::Storage)?;
         let stored = head.apply(&batch, self.samples.iter().map(|p| (slot(p.series), p)));
         head.note_metadata(&batch);
@@ -211,6 +221,8 @@ impl<'a> HeadAppender<'a> {
 
     fn log_batch(&mut self, slot: impl Fn(SeriesRef) -> u32) -> LogBatch {
         let mut batch = LogBatch { source: self.options.source, ..LogBatch::default() };
+        // Nearly always all of them are floats in order.
+        batch.floats.reserve_exact(self.samples.len());
         for pending in &self.samples {
             let (series, t_ms, start_ms) = (slot(pending.series), pending.t_ms, pending.start_ms);
             match &pending.value {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -41,6 +41,8 @@ pub mod metrics;
 pub mod query;
 /// From files back to memory.
 pub mod replay;
+/// Selections that come again.
+mod selections;
 /// One series.
 pub mod series;
 /// What the lock guards.
@@ -56,6 +58,7 @@ use exemplars::ExemplarRing;
 use isolation::Isolation;
 pub use limits::{JobLimits, Limits};
 use metrics::HeadMetrics;
+use selections::Selections;
 use series::decode;
 use state::State;
 
@@ -67,6 +70,8 @@ pub struct Head {
     pub(super) isolation: RwLock<Isolation>,
     /// Full chunks. Locked after `state`.
     pub(super) chunks: ChunkStore,
+    /// What repeated selections select. Locked after `state`.
+    selections: Mutex<Selections>,
     /// Orders commits and everything that changes samples. Locked before `state`.
     pub(super) commit: Mutex<()>,
     /// The log. Its lock may be held when `state` is read, never the other way round.
@@ -83,6 +88,8 @@ pub struct Head {
     pub changes: Arc<Changes>,
     /// Open batches.
     pub(super) appenders: AtomicU64,
+    /// How many samples batches have had lately.
+    pub(super) batch_len: AtomicUsize,
 }
 
 impl Head {
@@ -99,6 +106,7 @@ impl Head {
             state: RwLock::default(),
             isolation: RwLock::default(),
             chunks,
+            selections: Mutex::default(),
             commit: Mutex::new(()),
             wal,
             exemplars: Mutex::new(ExemplarRing::new(exemplars)),
@@ -107,6 +115,7 @@ impl Head {
             metrics,
             changes: Arc::default(),
             appenders: AtomicU64::new(0),
+            batch_len: AtomicUsize::new(0),
         });
         let names: Arc<dyn SeriesNames> = Arc::clone(&head) as Arc<dyn SeriesNames>;
         head.wal.set_names(Arc::downgrade(&names));

@@ -1,22 +1,24 @@
 //! Reading the head: a view remembers the last commit it may see; series are copied out one by one under a short
 //! lock and decoded outside of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::chunk::float::FloatDecoder;
 use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
+use super::super::index::PairId;
 use super::super::memory::read_hint;
 use super::Head;
 use super::chunks::{ChunkRef, Encoding, StoredChunk};
 use super::flush::RawSamples;
 use super::isolation::{Hidden, Isolation};
-use super::series::{LateSample, decode};
+use super::selections::select;
+use super::series::{LateSample, Open, Series, decode};
 use super::state::State;
 use crate::model::metadata::Exemplar;
 use crate::model::sample::{HistogramValue, Value};
@@ -138,6 +140,26 @@ impl SeriesData {
     }
 }
 
+/// The first label of a series, which is its name as a rule.
+fn first_pair(state: &State, slot: u32) -> Option<PairId> {
+    state.series(slot)?.pairs.first().copied()
+}
+
+/// Where the first labels of the series stand in order. Most comparisons of label sets end at their first label: with
+/// its rank at hand they look at no text.
+fn ranks_of_first_pairs(state: &State, slots: &[u32]) -> Map<PairId, u32> {
+    let mut ranks: Map<PairId, u32> = Map::default();
+    for pair in slots.iter().filter_map(|slot| first_pair(state, *slot)) {
+        ranks.entry(pair).or_insert(0);
+    }
+    let mut pairs: Vec<PairId> = ranks.keys().copied().collect();
+    pairs.sort_unstable_by_key(|pair| state.index.text(*pair));
+    for (rank, pair) in pairs.into_iter().enumerate() {
+        ranks.insert(pair, rank as u32);
+    }
+    ranks
+}
+
 fn damaged(error: Damaged) -> StorageError {
     StorageError::Corrupt { path: "head chunk".into(), offset: 0, message: error.to_string() }
 }
@@ -195,42 +217,101 @@ impl HeadView {
         self.sequence
     }
 
+    /// Whether a series may have samples in the view, and the newest one where it is at hand.
+    fn glance(
+        &self,
+        state: &State,
+        isolation: Option<&Isolation>,
+        slot: u32,
+        series: &Series,
+    ) -> Option<Newest> {
+        if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
+            return None;
+        }
+        let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
+        if hidden != Hidden::default() {
+            // Something is hidden: is anything left?
+            let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
+            let left =
+                in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err());
+            return left.then_some(None);
+        }
+        let Open::Float(open) = &series.open else { return Some(None) };
+        let plain = series.late().is_empty()
+            && open.last_t() >= self.valid_from_ms
+            && !state.deleted.contains_key(&slot);
+        Some(plain.then(|| (open.last_t(), f64::from_bits(open.last_value_bits()))))
+    }
+
+    /// Calls `each` with the series among `slots` that may have samples in the view, and their newest samples where those
+    /// are at hand.
+    fn each_of<T>(
+        &self,
+        state: &State,
+        candidates: impl Iterator<Item = (u32, T)>,
+        mut each: impl FnMut(u32, T, Newest),
+    ) {
+        if self.min_t_ms > self.max_t_ms {
+            return;
+        }
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        for (slot, candidate) in candidates {
+            let Some(series) = state.series(slot) else { continue };
+            if let Some(newest) = self.glance(state, isolation, slot, series) {
+                each(slot, candidate, newest);
+            }
+        }
+    }
+
     /// The series that satisfy the matchers and may have samples in the view.
     fn slots(&self, state: &State, matchers: &[Matcher]) -> Vec<u32> {
+        let selected = state.index.select(matchers);
+        let mut slots = Vec::new();
+        self.each_of(state, selected.iter().map(|slot| (slot, ())), |slot, (), _| slots.push(slot));
+        slots
+    }
+
+    /// Names of all labels of the series that may have samples in the view, in no order.
+    fn names_alone<'s>(&self, state: &'s State) -> Vec<&'s str> {
         if self.min_t_ms > self.max_t_ms {
             return Vec::new();
         }
         let isolation = self.head.isolation.read();
         let isolation = isolation.hides_anything().then_some(&*isolation);
-        let selected = state.index.select(matchers);
-        selected.iter().filter(|slot| self.may_show(state, isolation, *slot)).collect()
+        state.index.names_of(|slot| {
+            let series = state.series(slot);
+            series.is_some_and(|s| self.glance(state, isolation, slot, s).is_some())
+        })
     }
 
-    /// Whether the series in a slot may have samples in the view.
-    fn may_show(&self, state: &State, isolation: Option<&Isolation>, slot: u32) -> bool {
-        let Some(series) = state.series(slot) else { return false };
-        if series.min_t_ms > self.max_t_ms || series.max_t_ms() < self.min_t_ms {
-            return false;
+    /// The least `limit` values of a label that satisfy matchers about this same label; 0 = all. The values tell which
+    /// ones fit, so that not every series need be looked at.
+    fn values_alone(&self, state: &State, name: &str, matchers: &[Matcher], limit: usize) -> Vec<String> {
+        if self.min_t_ms > self.max_t_ms {
+            return Vec::new();
         }
-        let hidden = isolation.map(|i| i.hidden(self.sequence, slot)).unwrap_or_default();
-        if hidden == Hidden::default() {
-            return true;
-        }
-        // Something is hidden: is anything left?
-        let in_order = hidden.from_t_ms.is_none_or(|from| series.min_t_ms < from);
-        in_order || series.late().iter().any(|s| hidden.out_of_order.binary_search(&s.t_ms).is_err())
-    }
-
-    /// What `ask` finds out about the series that may have samples in the view, told which those are.
-    fn of_shown<'s>(
-        &self,
-        state: &'s State,
-        ask: impl FnOnce(&dyn Fn(u32) -> bool) -> Vec<&'s str>,
-    ) -> Vec<&'s str> {
         let isolation = self.head.isolation.read();
         let isolation = isolation.hides_anything().then_some(&*isolation);
-        let shown = |slot: u32| self.may_show(state, isolation, slot);
-        if self.min_t_ms > self.max_t_ms { Vec::new() } else { ask(&shown) }
+        let mut values: Vec<&str> = state
+            .index
+            .series_by_value(name)
+            .filter(|(value, _)| matchers.iter().all(|m| m.matches(value)))
+            .filter(|(_, series)| {
+                let shown = |slot| {
+                    let series = state.series(slot);
+                    series.is_some_and(|s| self.glance(state, isolation, slot, s).is_some())
+                };
+                series.any(shown)
+            })
+            .map(|(value, _)| value)
+            .collect();
+        if limit > 0 && values.len() > limit {
+            values.select_nth_unstable(limit);
+            values.truncate(limit);
+        }
+        values.sort_unstable();
+        values.into_iter().map(str::to_owned).collect()
     }
 
     /// References and labels of the selected series, sorted by labels.
@@ -238,11 +319,40 @@ impl HeadView {
     pub fn series(&self, matchers: &[Matcher]) -> Vec<(Labels, SeriesRef)> {
         let state = self.head.state.read();
         let slots = self.slots(&state, matchers);
-        let mut series: Vec<(Labels, SeriesRef)> =
-            slots.into_iter().map(|slot| (state.labels(slot), state.reference(slot))).collect();
+        let ranks = ranks_of_first_pairs(&state, &slots);
+        let rank = |slot: u32| first_pair(&state, slot).and_then(|pair| ranks.get(&pair)).copied();
+        let mut series: Vec<(Option<u32>, Labels, SeriesRef)> =
+            slots.into_iter().map(|slot| (rank(slot), state.labels(slot), state.reference(slot))).collect();
         drop(state);
-        series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        series
+        series.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+        series.into_iter().map(|(_, labels, reference)| (labels, reference)).collect()
+    }
+
+    /// The same for matchers that come again and again, with the newest samples of the series.
+    fn series_again(&self, matchers: &[Matcher]) -> (Vec<(Labels, SeriesRef)>, Vec<Newest>) {
+        let state = self.head.state.read();
+        let known = self.head.selections.lock().find(&state, matchers);
+        let selected = known.unwrap_or_else(|| {
+            let selected = select(&state, matchers);
+            self.head.selections.lock().keep(&state, matchers, &selected);
+            selected
+        });
+        let mut series = Vec::with_capacity(selected.len());
+        let mut newest = Vec::with_capacity(selected.len());
+        self.each_of(&state, selected.iter().map(|s| (s.slot, s)), |_, s, sample| {
+            series.push((s.labels(&state), s.reference));
+            newest.push(sample);
+        });
+        (series, newest)
+    }
+
+    /// The newest sample that the view shows of a series, where it is at hand.
+    fn newest(&self, reference: SeriesRef) -> Newest {
+        let state = self.head.state.read();
+        let slot = state.resolve(reference)?;
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        self.glance(&state, isolation, slot, state.series(slot)?)?
     }
 
     /// Copies out what the view sees of a series from `min_t_ms` on.
@@ -307,19 +417,25 @@ impl HeadView {
 /// Opens views for queries.
 pub struct HeadQuerier(pub Arc<HeadView>);
 
+/// Time and value of a sample, if it is at hand.
+type Newest = Option<(i64, f64)>;
+
 struct HeadSeriesSet {
     view: Arc<HeadView>,
     series: Vec<(Labels, SeriesRef)>,
+    /// Of each series; none at all if nobody looked.
+    newest: Vec<Newest>,
     warnings: Mutex<Vec<String>>,
 }
 
 impl Querier for HeadQuerier {
     fn select(&self, hints: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
-        let mut series = self.0.series(matchers);
+        let (mut series, newest) =
+            if hints.repeats { self.0.series_again(matchers) } else { (self.0.series(matchers), Vec::new()) };
         if hints.limit > 0 {
             series.truncate(hints.limit);
         }
-        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series, warnings: Mutex::default() }))
+        Ok(Box::new(HeadSeriesSet { view: Arc::clone(&self.0), series, newest, warnings: Mutex::default() }))
     }
 
     fn label_names(
@@ -328,16 +444,28 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
-        let names = if matchers.is_empty() {
-            self.0.of_shown(&state, |shown| state.index.names_of(shown))
+        let mut names: Vec<String> = if matchers.is_empty() {
+            self.0.names_alone(&state).into_iter().map(str::to_owned).collect()
         } else {
-            let pairs = self.pairs(&state, matchers, |_| true);
-            let names: BTreeSet<&str> = pairs.into_iter().map(|id| state.index.text(id).0).collect();
-            names.into_iter().collect()
+            let mut pairs: Vec<u32> = Vec::new();
+            for slot in self.0.slots(&state, matchers) {
+                pairs.extend(state.series(slot).into_iter().flat_map(|s| s.pairs.iter()));
+                if pairs.len() > 1 << 20 {
+                    pairs.sort_unstable();
+                    pairs.dedup();
+                }
+            }
+            pairs.sort_unstable();
+            pairs.dedup();
+            pairs.into_iter().map(|id| state.index.text(id).0.to_owned()).collect()
         };
-        let names = names.into_iter().map(str::to_owned).collect();
         drop(state);
-        Ok(first_sorted(names, hints.limit))
+        names.sort_unstable();
+        names.dedup();
+        if hints.limit > 0 {
+            names.truncate(hints.limit);
+        }
+        Ok(names)
     }
 
     fn label_values(
@@ -347,43 +475,27 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
-        let values = if matchers.is_empty() {
-            self.0.of_shown(&state, |shown| state.index.values_of(name, shown))
-        } else {
-            let pairs = self.pairs(&state, matchers, |id| state.index.text(id).0 == name);
-            pairs.into_iter().map(|id| state.index.text(id).1).collect()
-        };
-        let values = values.into_iter().map(str::to_owned).collect();
-        drop(state);
-        Ok(first_sorted(values, hints.limit))
-    }
-}
-
-/// The first of different texts in order; 0 = all.
-fn first_sorted(mut texts: Vec<String>, limit: usize) -> Vec<String> {
-    if (1..texts.len()).contains(&limit) {
-        texts.select_nth_unstable(limit);
-        texts.truncate(limit);
-    }
-    texts.sort_unstable();
-    texts
-}
-
-impl HeadQuerier {
-    /// The fitting label pairs of the selected series, each once.
-    fn pairs(&self, state: &State, matchers: &[Matcher], fits: impl Fn(u32) -> bool) -> Vec<u32> {
-        let mut pairs: Vec<u32> = Vec::new();
-        for slot in self.0.slots(state, matchers) {
-            let own = state.series(slot).into_iter().flat_map(|s| s.pairs.iter().copied());
-            pairs.extend(own.filter(|id| fits(*id)));
-            if pairs.len() > 1 << 20 {
-                pairs.sort_unstable();
-                pairs.dedup();
+        if matchers.iter().all(|m| &*m.name == name) {
+            return Ok(self.0.values_alone(&state, name, matchers, hints.limit));
+        }
+        let mut ids: Vec<u32> = Vec::new();
+        for slot in self.0.slots(&state, matchers) {
+            let pairs = state.series(slot).into_iter().flat_map(|s| s.pairs.iter());
+            ids.extend(pairs.filter(|id| state.index.text(**id).0 == name));
+            if ids.len() > 1 << 20 {
+                ids.sort_unstable();
+                ids.dedup();
             }
         }
-        pairs.sort_unstable();
-        pairs.dedup();
-        pairs
+        ids.sort_unstable();
+        ids.dedup();
+        let mut values: Vec<String> = ids.into_iter().map(|id| state.index.text(id).1.to_owned()).collect();
+        drop(state);
+        values.sort_unstable();
+        if hints.limit > 0 {
+            values.truncate(hints.limit);
+        }
+        Ok(values)
     }
 }
 
@@ -413,6 +525,11 @@ impl SeriesSet for HeadSeriesSet {
             warnings.dedup();
         }
         data.read(min_t_ms, max_t_ms, out)
+    }
+
+    fn latest(&self, i: usize, t_ms: i64) -> Option<(i64, f64)> {
+        let newest = self.newest.get(i).copied().unwrap_or_else(|| self.view.newest(self.series.get(i)?.1));
+        newest.filter(|(newest_t_ms, _)| *newest_t_ms <= t_ms)
     }
 
     fn warnings(&self) -> Vec<String> {

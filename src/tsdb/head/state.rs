@@ -1,6 +1,8 @@
 //! Everything that one lock guards: the slab of series, the table that finds them by labels, the index, and the
 //! bounds of time.
 
+use std::collections::VecDeque;
+
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -10,11 +12,14 @@ use super::super::index::Index;
 use super::chunks::{ChunkMeta, ChunkRef, ChunkStore};
 use super::flush::FlushRange;
 use super::series::{LateSample, Open, Series};
-use crate::model::Labels;
 use crate::model::sample::Value;
+use crate::model::{Labels, Matcher};
 
 /// Slots of one piece of the slab: growing never moves the others.
 pub const PIECE: usize = 1024;
+
+/// How many of the newest series are known by number.
+const RECENT: usize = 1024;
 
 /// A place of the slab.
 pub struct Slot {
@@ -77,6 +82,8 @@ pub struct State {
     pub max_t_ms: i64,
     /// Raised when series are removed.
     pub removals: u64,
+    /// The slots that were taken last, newest at the back.
+    recent: VecDeque<u32>,
     /// Labels of removed series that open batches may still mean.
     pub graveyard: Map<SeriesRef, Labels>,
     /// Deletions by slot, ranges include both ends.
@@ -105,6 +112,7 @@ impl Default for State {
             min_t_ms: i64::MAX,
             max_t_ms: i64::MIN,
             removals: 0,
+            recent: VecDeque::new(),
             graveyard: Map::default(),
             deleted: Map::default(),
             counts: Counts::default(),
@@ -281,6 +289,26 @@ impl State {
         self.by_labels.insert_unique(u64::from(hash).wrapping_mul(SPREAD), slot, spread);
         self.num_series += 1;
         self.counts.created += 1;
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(slot);
+    }
+
+    /// Slots of the series that were created since there had been `created`; `None` if those are too many to tell.
+    pub fn newcomers(&self, created: u64) -> Option<impl Iterator<Item = u32>> {
+        let count = usize::try_from(self.counts.created.checked_sub(created)?).ok()?;
+        (count <= self.recent.len()).then(|| self.recent.iter().rev().take(count).copied())
+    }
+
+    /// Whether the series in a slot satisfies all matchers.
+    #[must_use]
+    pub fn satisfies(&self, slot: u32, matchers: &[Matcher]) -> bool {
+        let Some(series) = self.series(slot) else { return false };
+        matchers.iter().all(|matcher| {
+            let mut labels = series.pairs.iter().map(|id| self.index.text(*id));
+            matcher.matches(labels.find(|(name, _)| *name == &*matcher.name).map_or("", |(_, value)| value))
+        })
     }
 
     /// Removes the series in a slot. References to it die.

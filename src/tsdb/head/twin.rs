@@ -86,7 +86,20 @@ fn same(
         }
         all
     };
-    prop_assert_eq!(all(&*a_set), all(&*b_set));
+    let wanted = all(&*b_set);
+    prop_assert_eq!(all(&*a_set), wanted.clone());
+    // What rules ask is remembered, and the newest samples are at hand.
+    let again = a.select(&SelectHints { repeats: true, ..SelectHints::default() }, matchers).unwrap();
+    prop_assert_eq!(all(&*again), wanted);
+    for set in [a_set, again] {
+        let mut out = SampleBuffer::default();
+        for i in 0..set.len() {
+            let Some((t, v)) = set.latest(i, range.1) else { continue };
+            set.samples(i, i64::MIN, range.1, &mut out).unwrap();
+            prop_assert_eq!(bits(&out).iter().map(|(t, _)| *t).max(), Some(t));
+            prop_assert_eq!(out.values.last().map(|v| v.to_bits()), Some(v.to_bits()));
+        }
+    }
     Ok(())
 }
 
@@ -127,7 +140,13 @@ proptest! {
             match step {
                 Step::Batch(items) => {
                     t += stride;
+                    let all = (i64::MIN, i64::MAX);
+                    let views = || (db.querier(all.0, all.1).unwrap(), twin.querier(all.0, all.1).unwrap());
+                    let before = views();
                     prop_assert_eq!(append(&*db, t, items), append(&*twin, t, items));
+                    for (ours, theirs) in [before, views()] {
+                        same(&*ours, &*theirs, &[Matcher::equal("env", "prod")], all)?;
+                    }
                 }
                 Step::Checkpoint => db.checkpoint().unwrap(),
                 Step::Close => {
@@ -153,10 +172,12 @@ proptest! {
                 let hints = LabelQueryHints::default();
                 if range == all {
                     prop_assert_eq!(ours.label_names(&matchers, &hints).unwrap(), theirs.label_names(&matchers, &hints).unwrap());
-                    prop_assert_eq!(
-                        ours.label_values("i", &matchers, &hints).unwrap(),
-                        theirs.label_values("i", &matchers, &hints).unwrap()
-                    );
+                    for label in ["i", "env"] {
+                        let values = theirs.label_values(label, &matchers, &hints).unwrap();
+                        let first = ours.label_values(label, &matchers, &LabelQueryHints { limit: 1 }).unwrap();
+                        prop_assert_eq!(&first[..], &values[..values.len().min(1)]);
+                        prop_assert_eq!(ours.label_values(label, &matchers, &hints).unwrap(), values);
+                    }
                 }
             }
         }

@@ -359,10 +359,15 @@ impl Index {
         self.names.iter().filter(|name| name.pairs.iter().any(has)).map(|name| &*name.text).collect()
     }
 
-    /// Values of a name that such series have, in no order.
-    pub fn values_of(&self, name: &str, such: impl Fn(u32) -> bool) -> Vec<&str> {
-        let pairs = self.pairs_of(name).iter().map(|id| &self.pairs[*id as usize]);
-        pairs.filter(|pair| pair.series.any(&such)).map(|pair| &*pair.value).collect()
+    /// Values of a name, in no order, with their series.
+    pub fn series_by_value<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Postings)> + use<'a> {
+        self.pairs_of(name).iter().map(|id| {
+            let pair = &self.pairs[*id as usize];
+            (&*pair.value, &pair.series)
+        })
     }
 
     /// All pairs in no order: name, value, number of series.

@@ -19,8 +19,8 @@ import {
   placeholder,
 } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
-import { PromQLExtension } from "@prometheus-io/codemirror-promql";
-import { MetricNames } from "./names";
+import { newCompleteStrategy, PromQLExtension } from "@prometheus-io/codemirror-promql";
+import { asking, MetricNames } from "./names";
 
 export interface CodeEditor {
   set(text: string): void;
@@ -76,7 +76,10 @@ const marked = StateField.define<DecorationSet>({
 export function createEditor(parent: HTMLElement, options: CodeEditorOptions): CodeEditor {
   const look = new Compartment();
   const darkness = (dark: boolean) => EditorView.theme({}, { dark });
-  const promql = new PromQLExtension().setComplete({ remote: new MetricNames(options.complete) });
+  const names = new MetricNames(options.complete);
+  const promql = new PromQLExtension().setComplete({
+    completeStrategy: asking(names, newCompleteStrategy({ remote: names })),
+  });
   const replace = (view: EditorView, text: string) => {
     view.dispatch({
       changes: { from: 0, to: view.state.doc.length, insert: text },

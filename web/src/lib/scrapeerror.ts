@@ -4,6 +4,8 @@ export interface ScrapeError {
   reason: string;
   /** The offending line of the answer, as far as the error holds it. */
   line?: string;
+  /** Which line it is, counted from one. */
+  number?: number;
   /** Where in the line. */
   from?: number;
   to?: number;
@@ -53,14 +55,15 @@ export function unquote(text: string): string {
 }
 
 const QUOTED = '"(?:[^"\\\\]|\\\\.)*"';
-const WHILE = new RegExp(`^(.*) while parsing: (${QUOTED})`, "s");
+// As Meerkat and as Prometheus put it.
+const PLACE = new RegExp(`^(.*?) (while parsing|in)(?: line (\\d+))?: (${QUOTED})`, "s");
 
 export function readScrapeError(text: string): ScrapeError {
   const hint = HINTS.find(([pattern]) => pattern.test(text))?.[1] ?? "";
-  const found = WHILE.exec(text);
-  if (!found) return { reason: text, hint };
+  const found = PLACE.exec(text);
+  if (!found || (found[2] === "in" && !found[3])) return { reason: text, hint };
   const reason = found[1]!;
-  const line = unquote(found[2]!).replace(/\n$/, "");
+  const line = unquote(found[4]!).replace(/\n$/, "");
   const token =
     new RegExp(`got (${QUOTED})`).exec(reason)?.[1] ?? new RegExp(`parsing (${QUOTED})`).exec(reason)?.[1];
   const odd = token ? unquote(token).replace(/\n$/, "") : "";
@@ -68,8 +71,9 @@ export function readScrapeError(text: string): ScrapeError {
   const out: ScrapeError = {
     reason,
     line,
-    hint: "The target writes a line that is no valid sample. Nothing of this scrape was stored.",
+    hint: hint || "The target writes a line that is no valid sample. Nothing of this scrape was stored.",
   };
+  if (found[3]) out.number = Number(found[3]);
   if (from >= 0) {
     out.from = from;
     const word = /^\S+/.exec(odd)?.[0].length ?? odd.length;

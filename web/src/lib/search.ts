@@ -66,6 +66,9 @@ async function matching(regex: string, limit: number, signal?: AbortSignal): Pro
   return answer.data ?? [];
 }
 
+/** A text as a regular expression that matches it alone. */
+export const literal = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
 /** At most `limit` names for `text`, the best first as far as that is known. */
 export async function searchMetrics(text: string, limit: number, signal?: AbortSignal): Promise<string[]> {
   if (await ranks())
@@ -74,14 +77,10 @@ export async function searchMetrics(text: string, limit: number, signal?: AbortS
     } catch (error) {
       if (signal?.aborted) throw error;
     }
-  const escaped = text
-    .split(/\s+/)
-    .filter(Boolean)
-    .map((w) => w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
-    .join(".*");
-  const [first, rest] = await Promise.all([
-    matching(`(?i)${escaped}.*`, Math.ceil(limit / 2), signal),
-    matching(`(?i).*${escaped}.*`, limit, signal),
-  ]);
+  const escaped = text.split(/\s+/).filter(Boolean).map(literal).join(".*");
+  // Names that begin with the text are cheap to find; only where they do not fill the list are all names looked through.
+  const first = await matching(`${escaped}.*`, limit, signal);
+  if (first.length >= limit) return first;
+  const rest = await matching(`(?i).*${escaped}.*`, limit, signal);
   return [...new Set([...first, ...rest])].slice(0, limit);
 }

@@ -7,9 +7,11 @@ import { bytes, full, labelName, percent, quote, short, visible } from "../lib/f
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import { useSelfMetrics } from "../lib/selfmetrics";
+import { humanDuration } from "../lib/time";
 import type { BlockMeta, QueryData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { DataTable } from "../ui/DataTable";
+import { CutText } from "../ui/labels";
 
 interface Row {
   value: string;
@@ -154,6 +156,9 @@ export function Breakdown() {
             value={String(ago)}
             onChange={(e) => setParams({ ago: e.currentTarget.value })}
           >
+            {!EARLIER.some(([, seconds]) => seconds === ago) && (
+              <option value={String(ago)}>{humanDuration(ago)} ago</option>
+            )}
             {EARLIER.map(([name, seconds]) => (
               <option key={seconds} value={String(seconds)}>
                 {name}
@@ -215,7 +220,7 @@ export function Breakdown() {
                       setParams({ focus: inside(x), by: r.by === "__name__" ? "job" : "__name__" })
                     }
                   >
-                    <bdi>{x.value === "" ? "(none)" : visible(x.value)}</bdi>
+                    <CutText text={x.value === "" ? "(none)" : x.value} />
                   </button>
                 ),
               },

@@ -1,10 +1,11 @@
 // Cardinality: where the series are; any selector is taken apart in breakdown.tsx.
-import { bytes, full, labelName, percent, quote, selector, visible } from "../lib/format";
+import { bytes, full, labelName, percent, quote, selector } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import { humanDuration } from "../lib/time";
 import type { NameValue, TsdbStatus } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
+import { CutText } from "../ui/labels";
 import { PageHead, Pending, StaleNote } from "../ui/parts";
 import { Breakdown } from "./breakdown";
 import "../styles/pages.css";
@@ -127,7 +128,7 @@ function Top(props: {
                   document.getElementById("focus")?.focus();
                 }}
               >
-                <bdi>{visible(r.name)}</bdi>
+                <CutText text={r.name} />
               </button>
             ),
           },

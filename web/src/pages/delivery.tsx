@@ -5,7 +5,7 @@ import { type Labelled, useLabelled } from "../lib/selfmetrics";
 import { humanDuration } from "../lib/time";
 import type { Labels } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
-import { Badge } from "../ui/parts";
+import { Badge, type Tone } from "../ui/parts";
 
 const NOTIFICATIONS = [
   "prometheus_notifications_sent_total",
@@ -37,6 +37,35 @@ interface Row {
   values: Map<string, number>;
 }
 
+/** How many more shards a queue would like to have. */
+function wanted(values: Map<string, number>): string {
+  const desired = Math.ceil(values.get("prometheus_remote_storage_shards_desired") ?? 0);
+  return desired > (values.get("prometheus_remote_storage_shards") ?? 0) ? `, wants ${desired}` : "";
+}
+
+const LEFT_OUT = "dropped_series";
+
+/** How a queue of remote write is: by what it sent, what it lost, and what others have sent meanwhile. */
+export function queueState(values: Map<string, number>, newest: number | undefined) {
+  const n = (name: string) => values.get(`prometheus_remote_storage_${name}`) ?? 0;
+  const sent = n("queue_highest_sent_timestamp_seconds");
+  const lag = sent && newest ? Math.max(0, newest - sent) : Number.NaN;
+  const lost =
+    n("samples_failed_total") + n("samples_dropped_total") - n(`samples_dropped_total ${LEFT_OUT}`);
+  const stuck = n("samples_retried_total") > 0 || n("samples_failed_total") > 0;
+  const state: [Tone, string] =
+    lag > 60
+      ? ["bad", "behind"]
+      : !sent && stuck
+        ? ["bad", "stuck"]
+        : lost
+          ? ["warn", "with losses"]
+          : !sent
+            ? ["quiet", "nothing to send"]
+            : ["good", "good"];
+  return { lag, lost, state };
+}
+
 /** Sums by a label, a row for each of its values. */
 export function rowsBy(all: Labelled[], key: (labels: Labels) => string | undefined): Row[] {
   const rows = new Map<string, Row>();
@@ -46,6 +75,10 @@ export function rowsBy(all: Labelled[], key: (labels: Labels) => string | undefi
     const row = rows.get(name) ?? { name, values: new Map<string, number>() };
     const metric = m.labels.quantile ? `${m.name} ${m.labels.quantile}` : m.name;
     row.values.set(metric, (row.values.get(metric) ?? 0) + m.value);
+    if (m.labels.reason === LEFT_OUT) {
+      const part = `${metric} ${LEFT_OUT}`;
+      row.values.set(part, (row.values.get(part) ?? 0) + m.value);
+    }
     rows.set(name, row);
   }
   return [...rows.values()].sort((a, b) => a.name.localeCompare(b.name));
@@ -71,10 +104,7 @@ export function Delivery() {
       </span>
     );
   };
-  const lag = (row: Row) => {
-    const at = n(row, "prometheus_remote_storage_queue_highest_sent_timestamp_seconds");
-    return at && newest ? Math.max(0, newest - at) : Number.NaN;
-  };
+  const lag = (row: Row) => queueState(row.values, newest).lag;
   return (
     <>
       <h2 class="first">Alerts</h2>
@@ -105,7 +135,11 @@ export function Delivery() {
             key: "url",
             title: "Alertmanager",
             sort: (r) => r.name,
-            render: (r) => <bdi class="mono">{visible(r.name)}</bdi>,
+            render: (r) => (
+              <bdi class="mono" title={visible(r.name)}>
+                {visible(r.name.replace(/^https?:\/\//, ""))}
+              </bdi>
+            ),
           },
           {
             key: "sent",
@@ -119,6 +153,7 @@ export function Delivery() {
             title: "Failed",
             width: 80,
             align: "right",
+            optional: true,
             render: (r) => count(r, "prometheus_notifications_errors_total", true),
           },
           {
@@ -172,27 +207,26 @@ export function Delivery() {
           {
             key: "state",
             title: "State",
-            width: 110,
-            render: (r) =>
-              lag(r) > 60 ? (
-                <Badge tone="bad">behind</Badge>
-              ) : n(r, "prometheus_remote_storage_samples_failed_total") ||
-                n(r, "prometheus_remote_storage_samples_dropped_total") ? (
-                <Badge tone="warn">with losses</Badge>
-              ) : (
-                <Badge tone="good">good</Badge>
-              ),
+            width: 134,
+            render: (r) => {
+              const [tone, text] = queueState(r.values, newest).state;
+              return <Badge tone={tone}>{text}</Badge>;
+            },
           },
           {
             key: "url",
             title: "To",
             sort: (r) => r.name,
-            render: (r) => <bdi class="mono">{visible(r.name)}</bdi>,
+            render: (r) => (
+              <bdi class="mono" title={visible(r.name)}>
+                {visible(r.name.replace(/^https?:\/\//, ""))}
+              </bdi>
+            ),
           },
           {
             key: "lag",
             title: "Behind",
-            width: 90,
+            width: 80,
             align: "right",
             sort: lag,
             render: (r) => <span class="num">{humanDuration(lag(r))}</span>,
@@ -200,15 +234,17 @@ export function Delivery() {
           {
             key: "sent",
             title: "Sent",
-            width: 90,
+            width: 80,
             align: "right",
+            optional: true,
             render: (r) => count(r, "prometheus_remote_storage_samples_total"),
           },
           {
             key: "failed",
             title: "Failed",
-            width: 80,
+            width: 70,
             align: "right",
+            optional: true,
             render: (r) => count(r, "prometheus_remote_storage_samples_failed_total", true),
           },
           {
@@ -220,12 +256,25 @@ export function Delivery() {
             render: (r) => count(r, "prometheus_remote_storage_samples_retried_total"),
           },
           {
-            key: "dropped",
-            title: "Dropped",
-            width: 80,
+            key: "lost",
+            title: "Lost",
+            width: 64,
             align: "right",
             optional: true,
-            render: (r) => count(r, "prometheus_remote_storage_samples_dropped_total"),
+            render: (r) => {
+              const { lost } = queueState(r.values, newest);
+              return (
+                <span class={`num${lost ? " bad-text" : ""}`}>{lost < 1e6 ? full(lost) : short(lost)}</span>
+              );
+            },
+          },
+          {
+            key: "left-out",
+            title: "Left out",
+            width: 90,
+            align: "right",
+            optional: true,
+            render: (r) => count(r, `prometheus_remote_storage_samples_dropped_total ${LEFT_OUT}`),
           },
           {
             key: "pending",
@@ -238,13 +287,13 @@ export function Delivery() {
           {
             key: "shards",
             title: "Shards",
-            width: 90,
+            width: 76,
             align: "right",
             optional: true,
             render: (r) => (
               <span class="num">
-                {n(r, "prometheus_remote_storage_shards") ?? "–"} of{" "}
-                {Number((n(r, "prometheus_remote_storage_shards_desired") ?? 0).toPrecision(3))}
+                {n(r, "prometheus_remote_storage_shards") ?? "–"}
+                {wanted(r.values)}
               </span>
             ),
           },

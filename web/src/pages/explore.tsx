@@ -174,6 +174,8 @@ export function firstQuery(name: string, type: string): { expr: string; note: st
       expr: `histogram_quantile(0.95, sum(rate(${s}[5m])))`,
       note: "95 % of the observations were below this.",
     };
+  if (type === "summary" && !/_(sum|count)$/.test(name))
+    return { expr: s, note: "A summary: its quantiles." };
   if (type === "counter" || /_(total|count|sum)$/.test(name))
     return { expr: `sum by (job) (rate(${s}[5m]))`, note: "A counter: its growth per second." };
   return { expr: s, note: "A gauge: its value." };

@@ -401,6 +401,7 @@ function Groups({ groups }: { groups: RuleGroup[] }) {
           title: "Took",
           width: 90,
           align: "right",
+          optional: true,
           sort: (g) => g.evaluationTime,
           render: (g) => <span class="num">{humanDuration(g.evaluationTime)}</span>,
         },

@@ -235,6 +235,7 @@ export function SilenceForm(props: {
   const [comment, setComment] = useState(props.from?.comment ?? "");
   const [where, setWhere] = useState(props.from?.alertmanager ?? props.data.alertmanagers[0]?.url ?? "");
   const [error, setError] = useState("");
+  const [tried, setTried] = useState(false);
   const [busy, setBusy] = useState(false);
   const ms = parseDuration(length);
   const used = rows.filter((r) => r.name.trim() !== "");
@@ -252,12 +253,12 @@ export function SilenceForm(props: {
             ? "Say why."
             : "";
 
+  const told = error || (tried ? missing : "");
+
   async function submit(e: Event) {
     e.preventDefault();
-    if (missing || ms === null) {
-      setError(missing);
-      return;
-    }
+    setTried(true);
+    if (missing || ms === null) return;
     setBusy(true);
     setError("");
     const now = Date.now();
@@ -397,10 +398,10 @@ export function SilenceForm(props: {
             </select>
           </label>
         )}
-        {error && (
+        {told && (
           <div class="notice bad" role="alert">
             <Icon name="warn" />
-            <bdi>{visible(error)}</bdi>
+            <bdi>{visible(told)}</bdi>
           </div>
         )}
         <div class="row">

@@ -1,12 +1,13 @@
 // Status: how this server was started, what it was told, and what it is.
 import { urlOf } from "../lib/base";
-import { visible } from "../lib/format";
+import { bytes, visible } from "../lib/format";
 import { zone } from "../lib/prefs";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import { apiTime, formatTime } from "../lib/time";
 import type { RuntimeInfo } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
+import { CutText } from "../ui/labels";
 import { lazy } from "../ui/lazy";
 import { Badge, FilterBox, PageHead, Pending, Segments } from "../ui/parts";
 import { changedFlag } from "./flags";
@@ -94,9 +95,9 @@ function Server() {
           {Object.entries(r)
             .filter(([k]) => !known.has(k))
             .map(([k, v]) => [
-              <dt key={`${k} name`}>{k}</dt>,
+              <dt key={`${k} name`}>{NAMES[k] ?? k}</dt>,
               <dd key={k} class="num">
-                <bdi>{v === "" ? "–" : visible(String(v))}</bdi>
+                <bdi>{factOf(k, v)}</bdi>
               </dd>,
             ])}
         </dl>
@@ -136,6 +137,24 @@ function Server() {
   );
 }
 
+const NAMES: Record<string, string> = {
+  CWD: "Working directory",
+  hostname: "Host",
+  corruptionCount: "Log corruptions",
+  goroutineCount: "Tasks",
+  GOMAXPROCS: "Processors",
+  GOMEMLIMIT: "Memory limit",
+  storageRetention: "Retention",
+};
+// How the API says that there is no limit.
+const UNLIMITED = 2 ** 63;
+
+export function factOf(name: string, value: unknown): string {
+  if (name === "GOMEMLIMIT" && typeof value === "number")
+    return value >= UNLIMITED - 1024 ? "none" : bytes(value);
+  return value === "" ? "–" : visible(String(value));
+}
+
 interface Flag {
   name: string;
   value: string;
@@ -170,7 +189,11 @@ function Flags() {
             title: "Flag",
             width: 400,
             sort: (f) => f.name,
-            render: (f) => <span class="mono">--{visible(f.name)}</span>,
+            render: (f) => (
+              <span class="mono">
+                <CutText text={`--${f.name}`} />
+              </span>
+            ),
           },
           {
             key: "value",
@@ -180,7 +203,7 @@ function Flags() {
           {
             key: "changed",
             title: "Origin",
-            width: 100,
+            width: 118,
             optional: true,
             render: (f) => (f.changed ? <Badge tone="info">changed</Badge> : null),
           },
@@ -226,7 +249,7 @@ function Features() {
           {
             key: "category",
             title: "Part",
-            width: 160,
+            width: 118,
             sort: (c) => c.category,
             render: (c) => <bdi>{visible(c.category)}</bdi>,
           },

@@ -275,14 +275,15 @@ function One({ raw, one }: { raw: Raw; one: Raw["series"][number] }) {
           {
             key: "at",
             title: "Time",
-            width: 210,
+            width: 184,
             sort: (s) => s.at,
             render: (s) => <span class="num">{formatTime(s.at, zone.value, true)}</span>,
           },
           {
             key: "since",
             title: "After",
-            width: 110,
+            optional: true,
+            width: 84,
             align: "right",
             sort: (s) => s.since ?? Number.NaN,
             render: (s) => (

@@ -194,7 +194,7 @@ function columnsOf(rows: Row[], common: Labels, onPick: (k: string, v: string) =
     key: " value",
     title: "Value",
     align: "right",
-    width: Math.min(760, Math.max(110, wide * 7.4 + 24)),
+    width: Math.min(760, Math.max(110, wide * 8.2 + 28)),
     sort: (r) => r.value,
     render: (r) => <span class="num">{r.text}</span>,
   };

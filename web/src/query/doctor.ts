@@ -83,6 +83,20 @@ async function examine(expr: string, s: SelectorNode, p: Patient): Promise<Findi
     }
   } else if ((await p.count(instant)) > 0) return null;
 
+  const moved = instant !== bare;
+  if (moved && (await p.count(bare)) > 0)
+    return {
+      text: `${bare} has samples now, but none at the time that ${shown} looks at: its data begin later or have a gap there.`,
+      tries: [
+        replacement(
+          expr,
+          shown,
+          selectorText({ ...s, offset: 0, timestamp: null, startOrEnd: null }),
+          "At the time of the query",
+        ),
+      ],
+    };
+
   // Was it there earlier?
   for (const span of ["1h", "1d", "7d"]) {
     if ((await p.count(`last_over_time(${bare}[${span}])`)) > 0)

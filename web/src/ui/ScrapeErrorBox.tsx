@@ -13,6 +13,7 @@ export function ScrapeErrorBox({ text }: { text: string }) {
         <bdi>{visible(e.reason)}</bdi>
         {e.line !== undefined && (
           <pre class="bad-line">
+            {e.number !== undefined && <span class="line-number">line {e.number}</span>}
             {marked ? (
               <>
                 <bdi>{visible(e.line.slice(0, e.from))}</bdi>

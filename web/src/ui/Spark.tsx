@@ -8,6 +8,13 @@ import { isDark, live, zone } from "../lib/prefs";
 import type { QueryData } from "../lib/types";
 
 const MOST_LINES = 12;
+// A small chart has no axis: noise around a steady value must not look like ups and downs.
+const STEADY = 0.1;
+
+/** Where the vertical axis of a small chart begins: at zero for what hardly changes, else with the data. */
+export function sparkFloor(lowest: number, highest: number): number | null {
+  return lowest >= 0 && highest - lowest < STEADY * highest ? 0 : null;
+}
 
 export function Spark(props: { expr: string; range?: number; height?: number; seconds?: number }) {
   const { expr, range = 900_000, height = 96, seconds = 10 } = props;
@@ -50,6 +57,8 @@ export function Spark(props: { expr: string; range?: number; height?: number; se
       </p>
     );
   const last = frame.lines.map((l) => l.stats.last ?? 0);
+  const lowest = Math.min(...frame.lines.map((l) => l.stats.min ?? 0));
+  const highest = Math.max(...frame.lines.map((l) => l.stats.max ?? 0));
   return (
     <div class="spark">
       <TimeChart
@@ -58,12 +67,13 @@ export function Spark(props: { expr: string; range?: number; height?: number; se
         height={height}
         zone={zone.value}
         dark={isDark()}
+        yMin={sparkFloor(lowest, highest)}
         label={`Small graph of ${expr}`}
         spark
       />
       <p class="spark-note muted num">
         {frame.lines.length === 1
-          ? `now ${short(last[0]!)}, between ${short(frame.lines[0]!.stats.min ?? 0)} and ${short(frame.lines[0]!.stats.max ?? 0)}`
+          ? `now ${short(last[0]!)}${short(lowest) === short(highest) ? "" : `, between ${short(lowest)} and ${short(highest)}`}`
           : `${frame.lines.length} series, ${short(Math.min(...last))} to ${short(Math.max(...last))}`}
       </p>
     </div>

@@ -27,6 +27,20 @@ export function LabelText(props: { labels: Labels; skip?: Labels | undefined; wr
   );
 }
 
+const TAIL = 14;
+
+/** A name or an address that loses its middle where there is no room for all of it. */
+export function CutText({ text }: { text: string }) {
+  const all = [...visible(text)];
+  if (all.length <= 2 * TAIL) return <bdi>{all.join("")}</bdi>;
+  return (
+    <span class="cut" title={all.join("")}>
+      <bdi>{all.slice(0, -TAIL).join("")}</bdi>
+      <bdi>{all.slice(-TAIL).join("")}</bdi>
+    </span>
+  );
+}
+
 /** Labels as separate chips; a click passes the pair on where the caller can filter by it. */
 export function LabelChips(props: {
   labels: Labels;

@@ -64,6 +64,14 @@ export function Segments<T extends string>(props: {
   options: [T, ComponentChildren][];
   onChange: (value: T) => void;
 }) {
+  // On a narrow screen the row scrolls: what is chosen must be in sight.
+  const chosen = useRef<HTMLButtonElement>(null);
+  useEffect(() => {
+    const row = chosen.current?.parentElement;
+    if (!chosen.current || !row) return;
+    const end = chosen.current.offsetLeft + chosen.current.offsetWidth - row.offsetLeft;
+    if (end > row.scrollLeft + row.clientWidth) row.scrollLeft = end - row.clientWidth;
+  }, [props.value]);
   return (
     <fieldset class="segments">
       <legend class="sr">{props.label}</legend>
@@ -71,6 +79,7 @@ export function Segments<T extends string>(props: {
         <button
           type="button"
           key={value}
+          {...(value === props.value ? { ref: chosen } : {})}
           aria-pressed={value === props.value}
           onClick={() => props.onChange(value)}
         >

@@ -118,7 +118,7 @@ struct Values<'a> {
 }
 
 impl Sink for Values<'_> {
-    fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
         Ok(())
     }
 

@@ -262,7 +262,7 @@ impl Explains for Span {
 }
 
 impl Sink for Span {
-    fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
         Ok(())
     }
 
@@ -327,7 +327,7 @@ impl Explains for Taker<'_> {
 }
 
 impl Sink for Taker<'_> {
-    fn help(&mut self, _: &str, _: &str, _: &[u8]) -> Result<(), Stop> {
+    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
         Ok(())
     }
 
