@@ -2,7 +2,7 @@
 """Storage, side by side: the same six recorded hours by remote write, then disk, memory, restarts and look-ups.
 
 `benches/peers/storage.py --peers DIR --corpus DIR --record storage` after
-`cargo build --release --bin meerkat --example replay`; takes about ten minutes on two cores. What `cargo bench --bench
+`cargo build --release --bin meerkat --example replay`; takes about ten minutes on two cores, half of that with `--hours 2 --many 300000`. What `cargo bench --bench
 head` measured before is added: nanoseconds by sample and codec.
 
 One server after the other gets the samples in requests of remote write 1.0 with snappy, oldest first, as fast as it
