@@ -2,15 +2,18 @@
 """Storage, side by side: the same six recorded hours by remote write, then disk, memory, restarts and look-ups.
 
 `benches/peers/storage.py --peers DIR --corpus DIR --record storage` after
-`cargo build --release --bin meerkat --example replay`; takes about six minutes on two cores.
+`cargo build --release --bin meerkat --example replay`; takes about ten minutes on two cores, half of that with `--hours 2 --many 300000`. What `cargo bench --bench
+head` measured before is added: nanoseconds by sample and codec.
 
 One server after the other gets the samples in requests of remote write 1.0 with snappy, oldest first, as fast as it
 takes them; their times lie in the last hours, so that each server writes its blocks as it would in operation. Then it
 is left alone until it is at rest, its files are counted, it is stopped and killed and asked for old data, and at last
-a million series with as many values of one label are written into a data directory of their own and looked up.
+a million series with as many values of one label are written into a data directory of their own, looked up, killed and
+stopped.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import shutil
@@ -27,6 +30,10 @@ import common
 MANY = 1_000_000
 #: Series in one request of that part.
 PER_REQUEST = 5_000
+#: The time in requests of that part until they are sent, milliseconds.
+FIRST_MS = 1_700_000_000_000
+#: Most seconds to wait for a server that starts, and then for its data.
+PATIENCE = 90
 #: Servers look for work once a minute.
 CYCLE = 62
 
@@ -35,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", type=int, default=8, help="targets of each job")
     parser.add_argument("--interval", type=int, default=15, help="scrape interval, seconds")
-    parser.add_argument("--hours", type=int, default=6)
+    parser.add_argument("--hours", type=int, default=6, help="recorded hours to send, 0 = none")
     parser.add_argument("--scrapes", type=int, default=10, help="samples of a series in one request")
     parser.add_argument("--many", type=int, default=MANY, help="series of the look-ups, 0 = none")
     parser.add_argument("--settle", type=int, default=75, help="most seconds to wait until a server is at rest")
@@ -48,19 +55,27 @@ def main() -> None:
     arguments = parser.parse_args()
 
     work = common.workspace()
-    rows = []
+    parts = ([corpus] if arguments.hours else []) + ([look_ups] if arguments.many else [])
+    rows, failed = [], []
     begun = time.monotonic()
     try:
         for name, binary in common.binaries(arguments).items():
-            row = {"server": name} | corpus(name, binary, work, arguments)
-            if arguments.many:
-                row |= look_ups(name, binary, work, arguments)
+            row = {"server": name}
+            for part in parts:
+                started = time.monotonic()
+                try:
+                    row |= part(name, binary, work, arguments)
+                except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                    # The figures of the others are still worth having.
+                    failed.append(f"{name} failed in the part {part.__name__}: {error}")
+                    print(failed[-1], flush=True)
+                print(f"{name}: {part.__name__} took {time.monotonic() - started:.0f} s", flush=True)
             rows.append(row)
             print(f"{name}: {row}", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     table = transpose(rows)
-    samples = rows[0]["million samples"] if rows else "-"
+    samples = rows[0].get("million samples", "no") if rows else "-"
     notes = [
         f"{arguments.targets} targets of each recording every {arguments.interval} s for {arguments.hours} h, "
         f"{samples} million samples, sent by remote write 1.0 with snappy in requests of 1,000 series with "
@@ -69,14 +84,29 @@ def main() -> None:
         "",
         "Disk in blocks is what is left after flushing and merging, by the samples in it (of VictoriaMetrics the whole "
         "data directory after a forced merge); log is what was written into the write-ahead log, by sample. Restart times "
-        "end when a query over the oldest data answers. Look-ups are medians over five requests, on "
-        f"{arguments.many:,} series of which each has its own value of one label.",
+        "end when the server says that it is ready and when a query over the oldest data answers. Look-ups are medians over five requests, on "
+        f"{arguments.many:,} series with ten labels of which each has its own value of one.",
     ]
+    notes += codecs() + [text for line in failed for text in ("", line)]
     if arguments.record:
         common.record(arguments.record, "Storage side by side", table, notes)
     else:
         common.print_table(table)
         print("\n".join(notes))
+    if failed:
+        raise SystemExit(1)
+
+
+def codecs() -> list[str]:
+    """What criterion measured last, as a table; nothing if it never ran here."""
+    rows = []
+    for file in sorted((common.ROOT / "target/criterion").glob("*/*/new/estimates.json")):
+        what = json.loads(file.with_name("benchmark.json").read_text())
+        if what["group_id"] in ("float chunk", "block column", "head"):
+            ns = json.loads(file.read_text())["median"]["point_estimate"]
+            elements = (what["throughput"] or {}).get("Elements", 1)
+            rows.append(f"| {what['group_id']} | {what['function_id']} | {ns / elements:.2f} |")
+    return ["", "| part | what | ns per sample |", "|---|---|---|", *rows] if rows else []
 
 
 def transpose(rows: list[dict]) -> list[dict]:
@@ -129,16 +159,34 @@ class Server:
             time.sleep(2)
             quiet = quiet + 1 if self.cpu() - before < 0.1 else 0
 
-    def until_answer(self, expression: str, at: float) -> float:
+    def restart(self, sig: int, expression: str, at: float) -> dict:
+        """Stops and starts; seconds until it says that it is ready and until old data is served, and its memory."""
+        before, peak_before = self.process.memory_bytes(), self.peak()
+        stopped = self.process.stop(sig)
         started = time.monotonic()
-        while time.monotonic() - started < 180:
-            try:
-                if common.query(self.base, expression, at):
-                    return time.monotonic() - started
-            except (OSError, KeyError, ValueError):
-                pass
-            time.sleep(0.01)
-        return float("nan")
+        self.start()
+        seconds = {}
+        ready = common.ready_url(self.name, self.port)
+        for what, asked in [("ready", lambda: common.get(ready)), ("data", lambda: self.one(expression, at))]:
+            while time.monotonic() - started < PATIENCE:
+                try:
+                    if asked() is not None:
+                        seconds[what] = time.monotonic() - started
+                        break
+                except (OSError, KeyError, ValueError):
+                    pass
+                time.sleep(0.005)
+        what = "clean stop" if sig == signal.SIGTERM else "kill -9"
+        row = {
+            f"after {what}: ready, s": f"{seconds.get('ready', float('nan')):.2f}",
+            f"after {what}: old data, s": f"{seconds.get('data', float('nan')):.2f}",
+            f"after {what}: CPU-s": f"{self.cpu():.2f}",
+            f"after {what}: peak RSS MiB (before: now, peak)": f"{self.peak()} ({before >> 20}, {peak_before})",
+        }
+        return row | ({"clean stop itself, s": f"{stopped:.2f}"} if sig == signal.SIGTERM else {})
+
+    def one(self, expression: str, at: float):
+        return common.query(self.base, expression, at) or None
 
 
 def blocks(data: pathlib.Path) -> tuple[int, int]:
@@ -183,7 +231,7 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         ]
         log = LogWatch(server)
         cpu, started = server.cpu(), time.monotonic()
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600).stdout
         seconds, cpu = time.monotonic() - started, server.cpu() - cpu
         sent = json.loads(output)
         million = sent["samples"] / 1e6
@@ -198,8 +246,8 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         server.reset_peak()
         cpu = server.cpu()
         if name == "victoria-metrics":
-            common.get(f"{server.base}/internal/force_flush")
-            common.get(f"{server.base}/internal/force_merge")
+            common.get(f"{server.base}/internal/force_flush", timeout=120)
+            common.get(f"{server.base}/internal/force_merge", timeout=120)
             server.settle(20)
             size, samples = common.directory_bytes(server.data), sent["samples"]
         else:
@@ -214,12 +262,9 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         }
         # The oldest data, and a moment for what was written last to be on disk everywhere.
         oldest = end - arguments.hours * 3600 + 60
-        for what, sig in [("clean stop", signal.SIGTERM), ("kill -9", signal.SIGKILL)]:
-            stopped = server.process.stop(sig)
-            server.start()
-            row[f"restart after {what}, s"] = f"{server.until_answer('count(go_info)', oldest):.2f}"
-            if sig == signal.SIGTERM:
-                row["clean stop itself, s"] = f"{stopped:.2f}"
+        for sig in [signal.SIGTERM, signal.SIGKILL]:
+            again = server.restart(sig, "count(go_info)", oldest)
+            row |= {f"six hours, {what}": value for what, value in again.items()}
         return row
     finally:
         server.process.stop(signal.SIGKILL)
@@ -248,20 +293,31 @@ def snappy(body: bytes) -> bytes:
     return bytes(out)
 
 
-def many_series(count: int, t_ms: int):
-    """Requests with one sample of each of so many series."""
+def sample(t_ms: int) -> bytes:
+    """The value 1 as it stands in a series; as long at any time of this century."""
+    return field(0x12, b"\x09" + b"\x00" * 6 + b"\xf0\x3f" + b"\x10" + varint(t_ms))
+
+
+@functools.cache
+def many_series(count: int, t_ms: int) -> list[bytes]:
+    """Requests with one sample of each of so many series, not yet compressed."""
 
     def label(name: str, value: str) -> bytes:
         return field(0x0A, field(0x0A, name.encode()) + field(0x12, value.encode()))
 
-    name, job = label("__name__", "many"), label("job", "many")
+    name = label("__name__", "many") + label("cluster", "eu-west-1") + label("container", "exporter")
+    name += label("endpoint", "metrics")
     groups = [label("group", f"group-{g:03}") for g in range(1000)]
-    sample = field(0x12, b"\x09" + b"\x00" * 6 + b"\xf0\x3f" + b"\x10" + varint(t_ms))
+    job = label("instance", "host-1.example.org:9100") + label("job", "many") + label("namespace", "default")
+    pods = [label("pod", f"exporter-{p:03}") for p in range(100)]
+    value = sample(t_ms)
+    requests = []
     for first in range(0, count, PER_REQUEST):
         out = bytearray()
         for i in range(first, min(first + PER_REQUEST, count)):
-            out += field(0x0A, name + groups[i % 1000] + job + label("uid", f"user-{i:07}") + sample)
-        yield snappy(bytes(out))
+            out += field(0x0A, name + groups[i % 1000] + job + pods[i // 1000 % 100] + label("uid", f"user-{i:07}") + value)
+        requests.append(bytes(out))
+    return requests
 
 
 def post(connection: socket.socket, body: bytes) -> None:
@@ -280,16 +336,22 @@ def look_ups(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
     server = Server(name, binary, work, name + "-many")
     try:
         server.ready()
+        # Made once for all: it takes longer than sending.
+        requests, made_for = many_series(arguments.many, FIRST_MS), sample(FIRST_MS)
         # Some servers hide the newest samples for a while.
-        now = int(time.time()) - 120
+        now = int(time.time()) - 180
         cpu, before = server.cpu(), server.process.memory_bytes()
-        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
-            for body in many_series(arguments.many, now * 1000):
-                post(connection, body)
+
+        def write(at: int) -> None:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
+                for body in requests:
+                    post(connection, snappy(body.replace(made_for, sample(at * 1000))))
+
+        write(now)
         cpu = server.cpu() - cpu
         grown = server.process.memory_bytes() - before
         if name == "victoria-metrics":
-            common.get(f"{server.base}/internal/force_flush")
+            common.get(f"{server.base}/internal/force_flush", timeout=120)
         row = {
             "new series, CPU-s per million": f"{cpu / arguments.many * 1e6:.2f}",
             "RSS bytes per new series": f"{grown / arguments.many:.0f}",
@@ -319,11 +381,19 @@ def look_ups(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
             "all values of the label, ms": f"{1000 * seconds('/api/v1/label/uid/values'):.0f}",
             "100 values of the label, ms": f"{1000 * seconds('/api/v1/label/uid/values', limit=100):.1f}",
         }
-        for what, sig in [("clean stop", signal.SIGTERM), ("kill -9", signal.SIGKILL)]:
-            server.process.stop(sig)
-            server.start()
-            took = server.until_answer('many{uid="user-0000007"}', now + 30)
-            row[f"restart with a million series after {what}, s"] = f"{took:.2f}"
+        # A little log behind the last checkpoint, as there always is.
+        server.reset_peak()
+        write(now + 15)
+        write(now + 30)
+        # Some servers put on disk seconds later what they have acknowledged.
+        time.sleep(10)
+        for sig in [signal.SIGKILL, signal.SIGTERM]:
+            again = server.restart(sig, 'many{uid="user-0000007"}', now + 10)
+            row |= {f"a million series, {what}": value for what, value in again.items()}
+            # Whoever is back takes samples of the series that it had.
+            begun = time.monotonic()
+            write(now + (45 if sig == signal.SIGKILL else 60))
+            row[f"a million series, after {sig.name}: first samples, s"] = f"{time.monotonic() - begun:.2f}"
         return row
     finally:
         server.process.stop(signal.SIGKILL)

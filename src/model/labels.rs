@@ -164,6 +164,13 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// Bytes of heap that the set and all its clones take together.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        // The text stands behind two counts of references.
+        2 * size_of::<usize>() + self.0.len()
+    }
+
     /// The value of a label, if present.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -204,7 +204,6 @@ impl SpanContext {
     }
 
     /// Begins a span here.
-    #[must_use]
     pub fn start(&self, name: &str, kind: SpanKind) -> Span {
         match self {
             SpanContext::Outside => match SINK.load_full() {

@@ -39,7 +39,7 @@ fn now_ms() -> i64 {
 fn queryable(address: &str) -> Result<Samples, String> {
     let mut out = Samples::new();
     for name in ["scraped_total", "written_total"] {
-        let path = with_parameters("/api/v1/query", &[("query", &format!("{name}[1h]"))]);
+        let path = with_parameters("/api/v1/query", &[("query", &format!("{name}[1d]"))]);
         let answer = request(address, "GET", &path, &[], b"").map_err(|e| e.to_string())?;
         let json = answer.json();
         if json["warnings"] != serde_json::Value::Null {

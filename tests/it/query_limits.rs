@@ -115,6 +115,27 @@ fn limits_name_themselves() {
     assert!(matches!(said, QueryError::Timeout(_)) && said.to_string().contains("timed out"), "{said}");
 }
 
+#[test]
+fn labels_of_what_is_selected_count() {
+    let storage = MemoryStorage::new();
+    for i in 0..50 {
+        let mut appender = storage.appender(BatchOptions::default());
+        let labels = Labels::from_pairs([("__name__", "long"), ("x", &format!("{i:010000}"))]);
+        appender.append(SeriesRef::NONE, &|| labels.clone(), 0, HOUR, 1.0).unwrap();
+        appender.commit().unwrap();
+    }
+    let limited = engine(EngineOptions { max_query_bytes: 400_000, ..EngineOptions::default() });
+    for query in ["count(long)", "long", "sum(rate(long[5m]))"] {
+        let said = error(&limited, &*storage, query);
+        assert!(said.contains("400000 bytes") && said.contains("--query.max-bytes"), "{said}");
+    }
+    // They are given back at the end of each query.
+    let total = engine(EngineOptions { max_total_bytes: 1_200_000, ..EngineOptions::default() });
+    for _ in 0..5 {
+        assert!(instant(&total, &*storage, "count(long)").is_ok());
+    }
+}
+
 /// A storage that does something before each view, and something before each series is read.
 struct Meddling<V, R> {
     inner: Arc<MemoryStorage>,

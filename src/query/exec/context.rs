@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::model::Matcher;
+use crate::model::{Labels, Matcher};
 use crate::query::annotations::{ForcedMonotonicity, Note, Notes};
 use crate::query::engine::{CancelToken, QueryError};
+use crate::query::exec::column::Meta;
 use crate::query::explain::Profile;
 use crate::query::parse::Span;
 use crate::telemetry::memory::{MemoryBudget, Pressure};
-use crate::tsdb::{Querier, SelectHints, SeriesSet};
+use crate::tsdb::{Querier, SelectHints, SeriesRef, SeriesSet};
 
 /// Memory of all queries of an engine together.
 #[derive(Debug)]
@@ -100,6 +101,8 @@ pub struct Context {
     peak_samples: AtomicUsize,
     held_bytes: AtomicUsize,
     peak_bytes: AtomicUsize,
+    /// The part of `held_bytes` that selections take as long as the query runs.
+    selected_bytes: AtomicUsize,
     queryable_samples: AtomicU64,
     samples_read: AtomicU64,
     /// Samples by step of the whole query, when asked for.
@@ -140,6 +143,7 @@ impl Context {
             peak_samples: AtomicUsize::new(0),
             held_bytes: AtomicUsize::new(0),
             peak_bytes: AtomicUsize::new(0),
+            selected_bytes: AtomicUsize::new(0),
             queryable_samples: AtomicU64::new(0),
             samples_read: AtomicU64::new(0),
             per_step: per_step.then(Mutex::default),
@@ -148,14 +152,16 @@ impl Context {
 
     /// The same with room for the costs of its parts.
     #[must_use]
-    pub fn profiled(self, profile: Option<Profile>) -> Self {
-        Self { profile, ..self }
+    pub fn profiled(mut self, profile: Option<Profile>) -> Self {
+        self.profile = profile;
+        self
     }
 
     /// The same for a query that comes again and again, or not.
     #[must_use]
-    pub fn repeated(self, repeats: bool) -> Self {
-        Self { repeats, ..self }
+    pub fn repeated(mut self, repeats: bool) -> Self {
+        self.repeats = repeats;
+        self
     }
 
     /// Fails when the query should stop. Called for every series, so at least every few thousand samples.
@@ -239,7 +245,7 @@ impl Context {
         self.notes.lock().finish(&self.query)
     }
 
-    /// Selects series; equal selections are made once.
+    /// Selects series; equal selections are made once. Their labels are charged until the query ends.
     pub fn select(
         &self,
         hints: &SelectHints,
@@ -259,6 +265,9 @@ impl Context {
             return Ok(Arc::clone(found));
         }
         let set: Arc<dyn SeriesSet> = Arc::from(self.querier.select(hints, matchers)?);
+        let bytes = bytes_of(&*set);
+        self.selected_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.hold(bytes, 0)?;
         for text in set.warnings() {
             self.notes.lock().add_storage(text);
         }
@@ -305,6 +314,24 @@ impl Context {
             self.peak_bytes.load(Ordering::Relaxed) as u64,
         )
     }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let bytes = *self.selected_bytes.get_mut();
+        self.release(bytes, 0);
+    }
+}
+
+/// Bytes that the labels of a selection take, there and in the vector that is made of it.
+fn bytes_of(set: &dyn SeriesSet) -> usize {
+    // A selection of many is judged by some of them: looking at each would cost as much as selecting it.
+    const LOOKED_AT: usize = 256;
+    let n = set.len();
+    let some = (0..n).step_by(n.div_ceil(LOOKED_AT).max(1));
+    let looked_at = some.len().max(1);
+    let labels: usize = some.map(|i| set.labels(i).heap_bytes()).sum();
+    n * (size_of::<(Labels, SeriesRef)>() + size_of::<Meta>()) + labels * n / looked_at
 }
 
 fn too_many_samples() -> QueryError {

@@ -10,23 +10,25 @@ use super::super::chunk::float::FloatEncoder;
 use super::super::chunk::histogram::{put_histogram, take_histogram};
 use super::super::chunk::{Damaged, histogram};
 use super::super::door::StorageError;
-use super::super::index::PairId;
+use super::super::index::{NewPair, PairHasher, PairId};
 use super::super::vfs::{Vfs, VfsFile, io_error, publish, temporary_name};
 use super::super::wal::batch::{TextReader, TextWriter, put_metadata, take_metadata};
 use super::super::wal::frame::{FrameWriter, Frames, Raw, RawFrame, kind};
 use super::super::wal::segment::{FileKind, list, path_of};
 use super::Head;
 use super::chunks::ChunkRef;
-use super::series::{LateSample, Open};
-use super::state::State;
+use super::series::{LateSample, Open, Series};
+use super::state::{PIECE, Slot, State};
 use crate::model::Labels;
 use crate::model::metadata::Metadata;
 use crate::model::sample::Value;
 
 const VERSION: u64 = 2;
-/// Slots of one group: small enough that the lock is held for a moment, large enough that most label pairs of a group
-/// belong to many of its series.
-const GROUP: u32 = 1024;
+/// Most series of a group: small enough that the lock is held for a moment, large enough that most label pairs of a group
+/// belong to many of its series; and a group is a piece of the slab when it comes back.
+const GROUP: usize = PIECE;
+/// Slots that are looked at for one group.
+const GROUP_SLOTS: u32 = 16 * PIECE as u32;
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -48,32 +50,66 @@ pub struct Start {
 pub struct SavedGroup {
     /// Label names.
     pub names: Vec<Box<str>>,
-    /// Label pairs: number of the name, value.
-    pub pairs: Vec<(u32, Box<str>)>,
-    /// Numbers of the pairs of all series, one series after the other.
-    pub numbers: Vec<u32>,
-    /// The series.
-    pub series: Vec<SavedSeries>,
+    /// Label values, one after the other.
+    pub values: String,
+    /// Label pairs; their hashes are missing until [`SavedGroup::prepare`].
+    pub pairs: Vec<NewPair>,
+    /// The series; their pairs are numbers in [`SavedGroup::pairs`].
+    pub series: Vec<Slot>,
+    /// Which series have each pair: where its part of `members` begins, and at last where all end.
+    pub begins: Vec<u32>,
+    /// Positions in [`SavedGroup::series`].
+    pub members: Vec<u16>,
+    /// What all series have together.
+    pub sum: Sum,
 }
 
-/// One series of a checkpoint.
-pub struct SavedSeries {
-    /// Persistent id.
-    pub id: u64,
-    /// Low bits of the hash of its labels.
-    pub hash: u32,
-    /// Its part of [`SavedGroup::numbers`].
-    pub numbers: std::ops::Range<usize>,
-    /// Time of the oldest sample.
+/// What the series of a group have together.
+#[derive(Debug, Clone, Copy)]
+pub struct Sum {
+    /// Oldest sample.
     pub min_t_ms: i64,
-    /// Newest full chunk.
-    pub sealed: ChunkRef,
-    /// Open chunk.
-    pub open: Open,
-    /// Time of the first sample of the open chunk.
-    pub open_min_t_ms: i64,
+    /// Newest sample.
+    pub max_t_ms: i64,
+    /// Newest file of full chunks.
+    pub chunk_file: u32,
+    /// Open chunks.
+    pub open: u64,
     /// Out-of-order samples.
-    pub late: Vec<LateSample>,
+    pub late: u64,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self { min_t_ms: i64::MAX, max_t_ms: i64::MIN, chunk_file: 0, open: 0, late: 0 }
+    }
+}
+
+impl SavedGroup {
+    /// Does beforehand what the index needs to take the group in.
+    pub fn prepare(&mut self, hasher: &PairHasher) {
+        let names: Vec<u64> = self.names.iter().map(|name| hasher.name(name)).collect();
+        for pair in &mut self.pairs {
+            pair.hash = hasher.pair(names[pair.name as usize], &self.values[pair.value.clone()]);
+        }
+        let all = || self.series.iter().filter_map(Slot::series).map(|series| &series.pairs);
+        self.begins = vec![0; self.pairs.len() + 1];
+        all().flatten().for_each(|pair| self.begins[*pair as usize + 1] += 1);
+        let mut sum = 0;
+        for begin in &mut self.begins {
+            sum += *begin;
+            *begin = sum;
+        }
+        let mut next = self.begins.clone();
+        self.members = vec![0; sum as usize];
+        for (position, pairs) in all().enumerate() {
+            for pair in pairs {
+                let place = &mut next[*pair as usize];
+                self.members[*place as usize] = position as u16;
+                *place += 1;
+            }
+        }
+    }
 }
 
 struct Output<'a> {
@@ -122,7 +158,7 @@ impl Head {
         let path = path_of(dir, FileKind::Checkpoint, segment, salt);
         let temporary = temporary_name(&path);
         let file = vfs.create(&temporary).map_err(|e| io_error("create", &temporary, &e))?;
-        let written = self.write_checkpoint(vfs, &*file, &temporary, salt, segment, chunks);
+        let written = self.write_checkpoint(&*file, &temporary, salt, segment, chunks);
         let (length, series) = written.inspect_err(|_| {
             let _ = vfs.remove_file(&temporary);
         })?;
@@ -142,7 +178,6 @@ impl Head {
 
     fn write_checkpoint(
         &self,
-        vfs: &dyn Vfs,
         file: &dyn VfsFile,
         path: &Path,
         salt: u32,
@@ -166,9 +201,11 @@ impl Head {
         let start = payload.clone();
         let mut total = 0;
         let mut deletions: Vec<(u64, i64, i64)> = Vec::new();
-        for first in (0..slots).step_by(GROUP as usize) {
+        let mut next = 0;
+        while next < slots {
             payload.clear();
-            let count = self.put_group(&mut payload, first, &mut deletions);
+            let count;
+            (next, count) = self.put_group(&mut payload, next, &mut deletions);
             total += count;
             if count > 0 {
                 out.put(kind::SERIES, &payload)?;
@@ -192,6 +229,7 @@ impl Head {
         out.put(kind::DELETIONS, &payload)?;
         payload.clear();
         put_uvarint(&mut payload, total);
+        put_uvarint(&mut payload, self.state.read().index.num_pairs() as u64);
         // The start once more: nothing of a checkpoint can be used without it.
         out.put(kind::START, &start)?;
         out.put(kind::END, &payload)?;
@@ -199,26 +237,28 @@ impl Head {
         // Chunks that were closed meanwhile are named by the series too.
         self.chunks.sync()?;
         file.sync_data().map_err(|e| io_error("sync", path, &e))?;
-        let back = vfs.sealed(path, false).map_err(|e| io_error("read", path, &e))?;
-        if back.len() as u64 != out.written || crc32fast::hash(&back) != out.checksum.finalize() {
+        if !reads_back(file, path, out.written, out.checksum)? {
             let message = "reads back differently".into();
             return Err(StorageError::Corrupt { path: path.display().to_string(), offset: 0, message });
         }
         Ok((out.written, total))
     }
 
-    fn put_group(&self, out: &mut Vec<u8>, first: u32, deletions: &mut Vec<(u64, i64, i64)>) -> u64 {
+    /// Appends a group from a slot on; the slot where the next one begins, and the number of series.
+    fn put_group(&self, out: &mut Vec<u8>, first: u32, deletions: &mut Vec<(u64, i64, i64)>) -> (u32, u64) {
         let state = self.state.read();
-        let slots: Vec<u32> =
-            (first..first.saturating_add(GROUP)).filter(|slot| state.series(*slot).is_some()).collect();
-        let pairs = put_pairs(out, &state, &slots);
+        let end = first.saturating_add(GROUP_SLOTS);
+        let used = (first..end).filter(|slot| state.series(*slot).is_some());
+        let slots: Vec<u32> = used.take(GROUP).collect();
+        let next = slots.last().filter(|_| slots.len() == GROUP).map_or(end, |last| last + 1);
+        let mut numbers = put_pairs(out, &state, &slots).into_iter();
         put_uvarint(out, slots.len() as u64);
         for series in slots.iter().filter_map(|slot| state.series(*slot)) {
             put_uvarint(out, series.id);
             out.extend_from_slice(&series.hash.to_le_bytes());
             put_uvarint(out, series.pairs.len() as u64);
-            for pair in &series.pairs {
-                put_uvarint(out, u64::from(pairs.get(pair).copied().unwrap_or(0)));
+            for number in numbers.by_ref().take(series.pairs.len()) {
+                put_uvarint(out, u64::from(number));
             }
             put_ivarint(out, series.min_t_ms);
             put_uvarint(out, self.chunks.resolve(series.sealed).0);
@@ -261,7 +301,7 @@ impl Head {
                 deletions.extend(ranges.iter().map(|(min, max)| (series.id, *min, *max)));
             }
         }
-        slots.len() as u64
+        (next, slots.len() as u64)
     }
 
     fn put_exemplars(&self, out: &mut Vec<u8>) {
@@ -280,15 +320,45 @@ impl Head {
     }
 }
 
-/// Appends the label names and pairs of some series; answers with the numbers of the pairs.
-fn put_pairs(out: &mut Vec<u8>, state: &State, slots: &[u32]) -> Map<PairId, u32> {
-    let mut numbers: Map<PairId, u32> = Map::default();
+/// Whether a file has this length and checksum.
+fn reads_back(
+    file: &dyn VfsFile,
+    path: &Path,
+    length: u64,
+    wanted: crc32fast::Hasher,
+) -> Result<bool, StorageError> {
+    let (mut found, mut at) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = vec![0; WRITE_BYTES];
+    loop {
+        let n = file.read_at(at, &mut buffer).map_err(|e| io_error("read", path, &e))?;
+        if n == 0 {
+            return Ok(at == length && found.finalize() == wanted.finalize());
+        }
+        found.update(&buffer[..n]);
+        at += n as u64;
+    }
+}
+
+/// Appends the label names and pairs of some series; answers with the numbers of the pairs, one series after the other.
+fn put_pairs(out: &mut Vec<u8>, state: &State, slots: &[u32]) -> Vec<u32> {
+    let mut known: Map<PairId, u32> = Map::default();
     let mut order: Vec<PairId> = Vec::new();
-    for pair in slots.iter().filter_map(|slot| state.series(*slot)).flat_map(|series| &series.pairs) {
-        numbers.entry(*pair).or_insert_with(|| {
-            order.push(*pair);
-            order.len() as u32 - 1
-        });
+    let mut numbers: Vec<u32> = Vec::new();
+    // Neighbours mostly have the same pairs at the same places, which spares looking them up.
+    let mut before: &[PairId] = &[];
+    for series in slots.iter().filter_map(|slot| state.series(*slot)) {
+        let first = numbers.len() - before.len();
+        for (at, pair) in series.pairs.iter().enumerate() {
+            numbers.push(if before.get(at) == Some(pair) {
+                numbers[first + at]
+            } else {
+                *known.entry(*pair).or_insert_with(|| {
+                    order.push(*pair);
+                    order.len() as u32 - 1
+                })
+            });
+        }
+        before = &series.pairs;
     }
     let mut names: Map<&str, u64> = Map::default();
     let mut texts = Vec::new();
@@ -333,6 +403,8 @@ pub struct Ending {
     pub complete: bool,
     /// Number of series, as far as it can be true; 0 if the end does not tell.
     pub series: usize,
+    /// Number of label pairs, likewise.
+    pub pairs: usize,
     /// Damaged places.
     pub damaged: u64,
 }
@@ -352,9 +424,11 @@ pub fn contents<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, V
                 }
             }
             Raw::Frame(frame) if frame.kind() == kind::END => {
-                let series = frame.payload().and_then(|p| Cursor::new(&p).uvarint()).unwrap_or(0);
-                // Each series takes more than a byte.
-                end = Some(usize::try_from(series).unwrap_or(usize::MAX).min(bytes.len()));
+                let payload = frame.payload().unwrap_or_default();
+                let mut cursor = Cursor::new(&payload);
+                // Each takes more than a byte.
+                let mut number = || cursor.uvarint().unwrap_or(0).min(bytes.len() as u64) as usize;
+                end = Some((number(), number()));
             }
             Raw::Frame(frame) => rest.push(frame),
             Raw::Damage { offset, len, .. } => {
@@ -363,8 +437,8 @@ pub fn contents<'a>(bytes: &'a [u8], salt: u32, path: &Path) -> Option<(Start, V
             }
         }
     }
-    let (complete, series) = (end.is_some(), end.unwrap_or(0));
-    Some((start?, rest, Ending { complete, series, damaged }))
+    let (complete, (series, pairs)) = (end.is_some(), end.unwrap_or_default());
+    Some((start?, rest, Ending { complete, series, pairs, damaged }))
 }
 
 /// Reads one frame.
@@ -420,43 +494,57 @@ fn take_group(cursor: &mut Cursor<'_>) -> Result<SavedGroup, Damaged> {
         if name as usize >= ranks.len() {
             return Err(Damaged("a label name is not known"));
         }
-        group.pairs.push((name, cursor.text()?.into()));
+        let begin = group.values.len();
+        group.values.push_str(cursor.text()?);
+        group.pairs.push(NewPair { name, value: begin..group.values.len(), hash: 0 });
     }
-    for _ in 0..cursor.count(12)? {
-        let series = take_series(cursor, &mut group, &ranks)?;
-        group.series.push(series);
+    let n = cursor.count(12)?;
+    if n > GROUP {
+        return Err(Damaged("a group has too many series"));
+    }
+    group.series.reserve_exact(GROUP);
+    let mut pairs = Vec::new();
+    for _ in 0..n {
+        let series = take_series(cursor, &group.pairs, &ranks, &mut pairs)?;
+        let sum = &mut group.sum;
+        sum.min_t_ms = sum.min_t_ms.min(series.min_t_ms);
+        sum.max_t_ms = sum.max_t_ms.max(series.max_t_ms());
+        sum.chunk_file = sum.chunk_file.max(series.sealed.file());
+        sum.open += u64::from(!matches!(series.open, Open::Empty { .. }));
+        sum.late += series.late().len() as u64;
+        group.series.push(Slot::new(Some(series)));
     }
     Ok(group)
 }
 
 fn take_series(
     cursor: &mut Cursor<'_>,
-    group: &mut SavedGroup,
+    known: &[NewPair],
     ranks: &[u32],
-) -> Result<SavedSeries, Damaged> {
+    pairs: &mut Vec<PairId>,
+) -> Result<Series, Damaged> {
     let id = cursor.uvarint()?;
     let hash = cursor.u32_le()?;
-    let first = group.numbers.len();
+    pairs.clear();
     let mut last = None;
     for _ in 0..cursor.count(1)? {
         let number = cursor.uvarint32()?;
-        let (name, _) = group.pairs.get(number as usize).ok_or(Damaged("a label pair is not known"))?;
-        let rank = ranks.get(*name as usize).copied();
+        let pair = known.get(number as usize).ok_or(Damaged("a label pair is not known"))?;
+        let rank = ranks.get(pair.name as usize).copied();
         if rank <= last {
             return Err(Damaged("labels are not sorted"));
         }
         last = rank;
-        group.numbers.push(number);
+        pairs.push(number);
     }
-    let numbers = first..group.numbers.len();
-    let min_t_ms = cursor.ivarint()?;
-    let sealed = ChunkRef(cursor.uvarint()?);
+    let mut series = Series::new(id, pairs.as_slice().into(), hash);
+    series.min_t_ms = cursor.ivarint()?;
+    series.sealed = ChunkRef(cursor.uvarint()?);
     let code = cursor.byte()?;
-    let mut open_min_t_ms = i64::MAX;
     if code != 0 {
-        open_min_t_ms = cursor.ivarint()?;
+        series.open_min_t_ms = cursor.ivarint()?;
     }
-    let open = match code {
+    series.open = match code {
         0 => Open::Empty { last_t_ms: cursor.ivarint()? },
         1 => Open::Float(FloatEncoder::restore(cursor)?),
         2 => {
@@ -476,6 +564,7 @@ fn take_series(
         };
         Ok(LateSample { t_ms, start_ms, sequence: 0, value })
     });
-    let late = late.collect::<Result<_, Damaged>>()?;
-    Ok(SavedSeries { id, hash, numbers, min_t_ms, sealed, open, open_min_t_ms, late })
+    let late: Vec<LateSample> = late.collect::<Result<_, Damaged>>()?;
+    series.late = (!late.is_empty()).then(|| Box::new(late));
+    Ok(series)
 }

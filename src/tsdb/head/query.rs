@@ -272,6 +272,19 @@ impl HeadView {
         slots
     }
 
+    /// Names of all labels of the series that may have samples in the view, in no order.
+    fn names_alone<'s>(&self, state: &'s State) -> Vec<&'s str> {
+        if self.min_t_ms > self.max_t_ms {
+            return Vec::new();
+        }
+        let isolation = self.head.isolation.read();
+        let isolation = isolation.hides_anything().then_some(&*isolation);
+        state.index.names_of(|slot| {
+            let series = state.series(slot);
+            series.is_some_and(|s| self.glance(state, isolation, slot, s).is_some())
+        })
+    }
+
     /// The least `limit` values of a label that satisfy matchers about this same label; 0 = all. The values tell which
     /// ones fit, so that not every series need be looked at.
     fn values_alone(&self, state: &State, name: &str, matchers: &[Matcher], limit: usize) -> Vec<String> {
@@ -289,7 +302,7 @@ impl HeadView {
                     let series = state.series(slot);
                     series.is_some_and(|s| self.glance(state, isolation, slot, s).is_some())
                 };
-                series.to_bitmap().iter().any(shown)
+                series.any(shown)
             })
             .map(|(value, _)| value)
             .collect();
@@ -431,17 +444,21 @@ impl Querier for HeadQuerier {
         hints: &LabelQueryHints,
     ) -> Result<Vec<String>, StorageError> {
         let state = self.0.head.state.read();
-        let mut pairs: Vec<u32> = Vec::new();
-        for slot in self.0.slots(&state, matchers) {
-            pairs.extend(state.series(slot).into_iter().flat_map(|s| s.pairs.iter()));
-            if pairs.len() > 1 << 20 {
-                pairs.sort_unstable();
-                pairs.dedup();
+        let mut names: Vec<String> = if matchers.is_empty() {
+            self.0.names_alone(&state).into_iter().map(str::to_owned).collect()
+        } else {
+            let mut pairs: Vec<u32> = Vec::new();
+            for slot in self.0.slots(&state, matchers) {
+                pairs.extend(state.series(slot).into_iter().flat_map(|s| s.pairs.iter()));
+                if pairs.len() > 1 << 20 {
+                    pairs.sort_unstable();
+                    pairs.dedup();
+                }
             }
-        }
-        pairs.sort_unstable();
-        pairs.dedup();
-        let mut names: Vec<String> = pairs.into_iter().map(|id| state.index.text(id).0.to_owned()).collect();
+            pairs.sort_unstable();
+            pairs.dedup();
+            pairs.into_iter().map(|id| state.index.text(id).0.to_owned()).collect()
+        };
         drop(state);
         names.sort_unstable();
         names.dedup();

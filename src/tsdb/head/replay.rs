@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::door::StorageError;
-use super::super::index::PairId;
+use super::super::index::PairHasher;
 use super::super::vfs::{FileBytes, Vfs};
 use super::super::wal::batch::{BatchDecoder, ReadBatch};
 use super::super::wal::frame::{Found, Frames, RawFrame, kind};
 use super::super::wal::segment::{FileKind, LogFile, list};
 use super::Head;
-use super::checkpoint::{Ending, Saved, SavedGroup, Start, contents, take};
+use super::checkpoint::{Ending, Saved, SavedGroup, Start, Sum, contents, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
-use super::series::{LateSample, Open, Series};
-use super::state::State;
+use super::series::{LateSample, Open};
+use super::state::{Slot, State};
 use crate::model::Labels;
 use crate::model::sample::Value;
 
@@ -28,6 +28,8 @@ use crate::model::sample::Value;
 const AHEAD: usize = 64;
 /// Decoded groups of a checkpoint that may wait for each decoder: bounds memory.
 const GROUPS_AHEAD: usize = 4;
+/// Bytes of a file that was read after which its memory is given back, because what becomes of them needs it.
+const RELEASE: usize = 4 << 20;
 const MOST_DECODERS: usize = 4;
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
@@ -74,8 +76,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Re
     let next_segment = files.iter().map(|f| f.number + 1).max().unwrap_or(1);
     let mut recovery = Recovery { next_segment, ..Recovery::default() };
     let mut state = head.state.write();
-    let mut first = 0;
-    let mut covered = ChunkRef::NONE;
+    let mut adopted = Adopted::default();
     // The newest complete checkpoint; if all are damaged, what is left of the newest that says where it begins.
     let (mut loaded, mut rest): (bool, Option<(&LogFile, FileBytes)>) = (false, None);
     for file in files.iter().rev().filter(|f| f.kind == FileKind::Checkpoint) {
@@ -88,7 +89,7 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Re
         if let Some((start, frames, end)) = &found
             && end.complete
         {
-            (first, covered) = adopt(head, &mut state, start, frames, *end, file, &mut recovery);
+            adopted = adopt(head, &mut state, start, frames, *end, (file, &bytes), &mut recovery);
             loaded = true;
             break;
         }
@@ -104,11 +105,11 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Re
         && let Some((file, bytes)) = &rest
         && let Some((start, frames, end)) = contents(bytes, file.salt, &file.path)
     {
-        (first, covered) = adopt(head, &mut state, &start, &frames, end, file, &mut recovery);
+        adopted = adopt(head, &mut state, &start, &frames, end, (file, bytes), &mut recovery);
     }
-    let newest = state.used_slots().map(|(_, s)| s.sealed.file()).max().unwrap_or(0);
-    head.chunks.reserve(newest.max(covered.file()));
-    let mut waiting = attach_chunks(head, &mut state, covered, &mut recovery);
+    let Adopted { first, chunks, chunk_file } = adopted;
+    head.chunks.reserve(chunk_file.max(chunks.file()));
+    let mut waiting = attach_chunks(head, &mut state, chunks, &mut recovery);
     let segments: Vec<&LogFile> =
         files.iter().filter(|f| f.kind == FileKind::Segment && f.number >= first).collect();
     recovery.clean = segments.iter().all(|s| s.len == 0);
@@ -149,22 +150,41 @@ pub fn replay(head: &Head, vfs: &dyn Vfs, dir: &Path, watch: &ReplayWatch) -> Re
     Ok(recovery)
 }
 
-/// Takes a checkpoint in; the segment and the place in the chunk files from which to go on.
+/// What a checkpoint that was taken in says about the rest.
+struct Adopted {
+    /// The segment from which to go on.
+    first: u32,
+    /// The place in the chunk files from which to go on.
+    chunks: ChunkRef,
+    /// The newest chunk file that a series names.
+    chunk_file: u32,
+}
+
+impl Default for Adopted {
+    fn default() -> Self {
+        Self { first: 0, chunks: ChunkRef::NONE, chunk_file: 0 }
+    }
+}
+
+/// Takes a checkpoint in.
 fn adopt(
     head: &Head,
     state: &mut State,
     start: &Start,
     frames: &[RawFrame<'_>],
     end: Ending,
-    file: &LogFile,
+    (file, bytes): (&LogFile, &FileBytes),
     recovery: &mut Recovery,
-) -> (u32, ChunkRef) {
+) -> Adopted {
     state.next_id = start.next_id;
     state.valid_from_ms = start.valid_from_ms;
     recovery.damaged += end.damaged;
-    state.reserve(end.series);
-    load(head, state, frames, file, recovery);
-    (start.segment, start.chunks)
+    state.reserve(end.series, end.pairs);
+    let sum = load(head, state, frames, (file, bytes), recovery);
+    state.min_t_ms = state.min_t_ms.min(sum.min_t_ms);
+    state.max_t_ms = state.max_t_ms.max(sum.max_t_ms);
+    state.counts.chunks_created += sum.open;
+    Adopted { first: start.segment, chunks: start.chunks, chunk_file: sum.chunk_file }
 }
 
 fn sender_once(sender: SyncSender<Read>) -> impl Fn(Read) {
@@ -186,7 +206,14 @@ fn read_segments(vfs: &dyn Vfs, segments: &[&LogFile], send: &impl Fn(Read)) {
             }
         };
         let mut decoder = BatchDecoder::default();
+        let mut read = 0;
         for found in Frames::new(&bytes, segment.salt, 0) {
+            if let Found::Frame { offset, .. } = &found
+                && offset - read >= RELEASE
+            {
+                bytes.release(read..*offset);
+                read = *offset;
+            }
             match found {
                 Found::Frame { kind: kind::BATCH, payload, offset } => match decoder.take(&payload) {
                     Ok(batch) => send(Read::Batch(Box::new(batch))),
@@ -212,7 +239,15 @@ fn read_segments(vfs: &dyn Vfs, segments: &[&LogFile], send: &impl Fn(Read)) {
 }
 
 /// Decodes frames of a checkpoint in threads of their own and takes them in, in order.
-fn load(head: &Head, state: &mut State, frames: &[RawFrame<'_>], file: &LogFile, recovery: &mut Recovery) {
+fn load(
+    head: &Head,
+    state: &mut State,
+    frames: &[RawFrame<'_>],
+    (file, bytes): (&LogFile, &FileBytes),
+    recovery: &mut Recovery,
+) -> Sum {
+    let hasher = &state.index.hasher();
+    let mut sum = Sum::default();
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, MOST_DECODERS);
     std::thread::scope(|scope| {
         let mut results = Vec::new();
@@ -221,7 +256,7 @@ fn load(head: &Head, state: &mut State, frames: &[RawFrame<'_>], file: &LogFile,
             results.push(receiver);
             scope.spawn(move || {
                 for frame in frames.iter().skip(worker).step_by(workers) {
-                    let saved = frame.payload().and_then(|payload| take(frame.kind(), &payload));
+                    let saved = prepared(frame, hasher);
                     if sender.send(saved).is_err() {
                         // Nobody is left to tell.
                         return;
@@ -229,10 +264,15 @@ fn load(head: &Head, state: &mut State, frames: &[RawFrame<'_>], file: &LogFile,
                 }
             });
         }
-        for i in 0..frames.len() {
+        let mut read = 0;
+        for (i, frame) in frames.iter().enumerate() {
+            if frame.offset - read >= RELEASE {
+                bytes.release(read..frame.offset);
+                read = frame.offset;
+            }
             let saved = results[i % workers].recv().unwrap_or(Err(Damaged("its reader gave up")));
             match saved {
-                Ok(saved) => take_in(head, state, saved),
+                Ok(saved) => take_in(head, state, saved, &mut sum),
                 Err(error) => {
                     let path = file.path.display();
                     tracing::error!(%path, %error, "damage in a checkpoint, going on behind it");
@@ -241,11 +281,26 @@ fn load(head: &Head, state: &mut State, frames: &[RawFrame<'_>], file: &LogFile,
             }
         }
     });
+    sum
 }
 
-fn take_in(head: &Head, state: &mut State, saved: Saved) {
+fn prepared(frame: &RawFrame<'_>, hasher: &PairHasher) -> Result<Saved, Damaged> {
+    let mut saved = take(frame.kind(), &frame.payload()?)?;
+    if let Saved::Series(group) = &mut saved {
+        group.prepare(hasher);
+    }
+    Ok(saved)
+}
+
+fn take_in(head: &Head, state: &mut State, saved: Saved, sum: &mut Sum) {
     match saved {
-        Saved::Series(group) => take_in_group(state, group),
+        Saved::Series(group) => {
+            sum.min_t_ms = sum.min_t_ms.min(group.sum.min_t_ms);
+            sum.max_t_ms = sum.max_t_ms.max(group.sum.max_t_ms);
+            sum.chunk_file = sum.chunk_file.max(group.sum.chunk_file);
+            sum.open += group.sum.open;
+            take_in_group(state, group);
+        }
         Saved::Metadata(all) => head.metadata.write().extend(all),
         Saved::Exemplars(all) => {
             let mut ring = head.exemplars.lock();
@@ -271,35 +326,23 @@ fn take_in(head: &Head, state: &mut State, saved: Saved) {
 }
 
 fn take_in_group(state: &mut State, group: SavedGroup) {
-    let SavedGroup { names, pairs, numbers, series } = group;
-    let ids: Vec<PairId> =
-        pairs.iter().map(|(name, value)| state.index.intern(&names[*name as usize], value)).collect();
-    let (mut slots, mut by_pair) = (Vec::with_capacity(series.len()), vec![Vec::new(); pairs.len()]);
-    for saved in series {
-        let numbers = &numbers[saved.numbers];
-        let pairs: Box<[PairId]> = numbers.iter().map(|n| ids[*n as usize]).collect();
-        state.counts.chunks_created += u64::from(saved.open.content().is_some());
-        state.late_samples += saved.late.len() as u64;
-        let mut restored = Series::new(saved.id, pairs, saved.hash);
-        restored.sealed = saved.sealed;
-        restored.open = saved.open;
-        restored.open_min_t_ms = saved.open_min_t_ms;
-        restored.min_t_ms = saved.min_t_ms;
-        restored.late = (!saved.late.is_empty()).then(|| Box::new(saved.late));
-        state.min_t_ms = state.min_t_ms.min(restored.min_t_ms);
-        state.max_t_ms = state.max_t_ms.max(restored.max_t_ms());
-        match state.restore(restored) {
-            // Removed and created again while the checkpoint was written: the later state counts.
-            (_, Some(before)) => state.late_samples -= before.late().len() as u64,
-            (slot, None) => {
-                slots.push(slot);
-                numbers.iter().for_each(|n| by_pair[*n as usize].push(slot));
-            }
-        }
+    let SavedGroup { names, values, pairs, mut series, begins, members, sum } = group;
+    let ids = state.index.intern_all(&names, &values, &pairs);
+    for pair in series.iter_mut().filter_map(Slot::series_mut).flat_map(|series| &mut series.pairs) {
+        *pair = ids[*pair as usize];
     }
+    let n = series.len() as u32;
+    state.late_samples += sum.late;
+    // Removed and created again while the checkpoint was written: the later state counts.
+    let (first, known) = state.adopt(series);
+    let is_new = |slot: &u32| known.is_empty() || !known.contains(slot);
+    let mut slots: Vec<u32> = (first..first + n).filter(is_new).collect();
     state.index.extend_all(&slots);
-    for (id, slots) in ids.iter().zip(&by_pair) {
-        state.index.extend(*id, slots);
+    for (id, part) in ids.iter().zip(begins.windows(2)) {
+        slots.clear();
+        let members = &members[part[0] as usize..part[1] as usize];
+        slots.extend(members.iter().map(|member| first + u32::from(*member)).filter(is_new));
+        state.index.extend(*id, &slots);
     }
 }
 
@@ -315,7 +358,13 @@ fn attach_chunks(head: &Head, state: &mut State, from: ChunkRef, recovery: &mut 
     if found.is_empty() {
         return waiting;
     }
-    let by_id: Map<u64, u32> = state.used_slots().map(|(slot, s)| (s.id, slot)).collect();
+    let mut by_id: Map<u64, u32> = found.iter().map(|(_, meta)| (meta.series, u32::MAX)).collect();
+    for (slot, series) in state.used_slots() {
+        if let Some(known) = by_id.get_mut(&series.id) {
+            *known = slot;
+        }
+    }
+    by_id.retain(|_, slot| *slot != u32::MAX);
     for (place, meta) in found {
         match by_id.get(&meta.series) {
             Some(slot) => attach(state, *slot, place, &meta),
@@ -352,7 +401,9 @@ fn apply(
         recovery.unusable += 1;
     }
     for (local, id, labels) in read.series {
-        let slot = slot_for(state, waiting, id, &labels);
+        // Series mostly come in the order in which they were created.
+        let likely = locals.last().map_or(0, |before| before.wrapping_add(1));
+        let slot = slot_for(state, waiting, (id, &labels), likely);
         let at = local as usize;
         // Numbers are dense; a hole is left by a lost record, a huge one by damage that passed its checksum.
         if at >= locals.len() {
@@ -422,8 +473,8 @@ fn apply(
     recovery.unusable += u64::from(unknown);
 }
 
-fn slot_for(state: &mut State, waiting: &mut Waiting, id: u64, labels: &Labels) -> u32 {
-    let slot = state.find(labels).unwrap_or_else(|| state.create(labels, Some(id)));
+fn slot_for(state: &mut State, waiting: &mut Waiting, (id, labels): (u64, &Labels), likely: u32) -> u32 {
+    let slot = state.find_near(labels, likely).unwrap_or_else(|| state.create(labels, Some(id)));
     for (place, meta) in waiting.remove(&id).unwrap_or_default() {
         attach(state, slot, place, &meta);
     }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::super::Map;
 use super::super::door::{SeriesRef, StorageError};
@@ -15,15 +16,35 @@ use crate::model::sample::Value;
 use crate::model::{Labels, Matcher};
 
 /// Slots of one piece of the slab: growing never moves the others.
-const PIECE: usize = 1024;
+pub const PIECE: usize = 1024;
 
 /// How many of the newest series are known by number.
 const RECENT: usize = 1024;
 
-struct Slot {
+/// A place of the slab.
+pub struct Slot {
     /// Raised each time the slot gets another series, so that old references are known to be dead.
     generation: u32,
     series: Option<Series>,
+}
+
+impl Slot {
+    /// A place that had no other series before.
+    #[must_use]
+    pub fn new(series: Option<Series>) -> Self {
+        Self { generation: 0, series }
+    }
+
+    /// Its series.
+    #[must_use]
+    pub fn series(&self) -> Option<&Series> {
+        self.series.as_ref()
+    }
+
+    /// Its series.
+    pub fn series_mut(&mut self) -> Option<&mut Series> {
+        self.series.as_mut()
+    }
 }
 
 /// Counts of events since the last look.
@@ -161,11 +182,21 @@ impl State {
     /// The slot of a label set.
     #[must_use]
     pub fn find(&self, labels: &Labels) -> Option<u32> {
-        let hash = labels.hash64();
+        self.find_near(labels, u32::MAX)
+    }
+
+    /// The slot of a label set, with a look at a likely one first: that spares the table, of which nothing is cached
+    /// when there are many series.
+    #[must_use]
+    pub fn find_near(&self, labels: &Labels, likely: u32) -> Option<u32> {
+        let hash = short(labels.hash64());
         let same = |slot: &u32| {
-            self.series(*slot).is_some_and(|s| s.hash == short(hash) && self.index.is(&s.pairs, labels))
+            self.series(*slot).is_some_and(|s| s.hash == hash && self.index.is(&s.pairs, labels))
         };
-        self.by_labels.find(u64::from(short(hash)).wrapping_mul(SPREAD), same).copied()
+        if same(&likely) {
+            return Some(likely);
+        }
+        self.by_labels.find(u64::from(hash).wrapping_mul(SPREAD), same).copied()
     }
 
     /// Labels of the series in a slot; empty if there is none.
@@ -174,9 +205,10 @@ impl State {
         self.series(slot).map(|s| self.index.labels(&s.pairs)).unwrap_or_default()
     }
 
-    /// Makes room for so many more series.
-    pub fn reserve(&mut self, series: usize) {
+    /// Makes room for so many more series and label pairs.
+    pub fn reserve(&mut self, series: usize, pairs: usize) {
         self.by_labels.reserve(series, spread_of(&self.pieces));
+        self.index.reserve(pairs);
     }
 
     /// Adds a series that is not there yet.
@@ -188,24 +220,49 @@ impl State {
         slot
     }
 
-    /// Takes in a series by its pairs, which the index must be told of if the series was not there: answers with its slot
-    /// and the state that it replaces.
-    pub fn restore(&mut self, series: Series) -> (u32, Option<Series>) {
-        let hash = series.hash;
-        let pieces = &self.pieces;
-        let same = |slot: &u32| {
-            let found = pieces.get(*slot as usize / PIECE).and_then(|p| p.get(*slot as usize % PIECE));
-            let found = found.and_then(|s| s.series.as_ref());
-            found.is_some_and(|s| s.hash == hash && s.pairs == series.pairs)
-        };
-        let spread = u64::from(hash).wrapping_mul(SPREAD);
-        if let Some(slot) = self.by_labels.find(spread, same).copied() {
-            let known = self.series_mut(slot).map(|known| std::mem::replace(known, series));
-            return (slot, known);
+    /// Takes in a whole piece of the slab whose series have pairs that the index must be told of. Answers with the first
+    /// slot, and with the slots of series that were there already: those have the later state now.
+    pub fn adopt(&mut self, mut piece: Vec<Slot>) -> (u32, Vec<u32>) {
+        debug_assert!(
+            piece.len() <= PIECE && self.slots as usize == self.pieces.len() * PIECE,
+            "pieces are whole"
+        );
+        let first = self.slots;
+        let used = piece.len() as u32;
+        piece.resize_with(PIECE, || Slot::new(None));
+        self.pieces.push(piece);
+        self.slots += PIECE as u32;
+        self.free.extend((first + used..self.slots).rev());
+        let mut known = Vec::new();
+        for slot in first..first + used {
+            let Some(series) = self.series(slot) else { continue };
+            let (hash, id) = (series.hash, series.id);
+            self.next_id = self.next_id.max(id.saturating_add(1));
+            let pieces = &self.pieces;
+            let at = |slot: u32| pieces[slot as usize / PIECE][slot as usize % PIECE].series.as_ref();
+            let same = |other: &u32| {
+                at(*other).is_some_and(|o| o.hash == hash && at(slot).is_some_and(|s| s.pairs == o.pairs))
+            };
+            match self.by_labels.entry(u64::from(hash).wrapping_mul(SPREAD), same, spread_of(pieces)) {
+                Entry::Vacant(place) => {
+                    place.insert(slot);
+                    self.num_series += 1;
+                    self.counts.created += 1;
+                }
+                Entry::Occupied(place) => {
+                    let earlier = *place.get();
+                    known.push(slot);
+                    self.free.push(slot);
+                    let later = self.slot_mut(slot).and_then(|s| s.series.take());
+                    if let Some(before) =
+                        self.slot_mut(earlier).and_then(|s| std::mem::replace(&mut s.series, later))
+                    {
+                        self.late_samples -= before.late().len() as u64;
+                    }
+                }
+            }
         }
-        let slot = self.free_slot();
-        self.place(slot, series);
-        (slot, None)
+        (first, known)
     }
 
     fn free_slot(&mut self) -> u32 {
@@ -346,4 +403,56 @@ pub fn seal(series: &mut Series, chunks: &ChunkStore) -> Result<(), StorageError
     series.sealed = place;
     series.open = Open::Empty { last_t_ms: meta.max_t_ms };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::super::super::index::NewPair;
+    use super::*;
+
+    #[test]
+    fn of_a_series_that_comes_twice_the_later_state_counts() {
+        let mut state = State::default();
+        let series = |state: &mut State, id: u64, value: &str| {
+            let labels = Labels::from_pairs([("__name__", "m"), ("i", value)]);
+            let names: [Box<str>; 2] = ["__name__".into(), "i".into()];
+            let hasher = state.index.hasher();
+            let values = format!("m{value}");
+            let new = |(name, value): (u32, Range<usize>)| NewPair {
+                name,
+                hash: hasher.pair(hasher.name(&names[name as usize]), &values[value.clone()]),
+                value,
+            };
+            let pairs = state.index.intern_all(&names, &values, &[(0, 0..1), (1, 1..values.len())].map(new));
+            Series::new(id, pairs.into(), short(labels.hash64()))
+        };
+        let (a, b) = (series(&mut state, 7, "a"), series(&mut state, 8, "b"));
+        assert_eq!(state.adopt(vec![Slot::new(Some(a)), Slot::new(Some(b))]), (0, vec![]));
+        state.push_late(0, LateSample { t_ms: 1, start_ms: 0, sequence: 0, value: Value::Float(1.0) });
+        let (c, again) = (series(&mut state, 9, "c"), series(&mut state, 10, "a"));
+        let first = PIECE as u32;
+        assert_eq!(
+            state.adopt(vec![Slot::new(Some(c)), Slot::new(Some(again))]),
+            (first, vec![first + 1]),
+            "one of them was there"
+        );
+        assert_eq!((state.num_series, state.late_samples, state.next_id), (3, 0, 11));
+        let ids: Vec<(u32, u64)> = state.used_slots().map(|(slot, series)| (slot, series.id)).collect();
+        assert_eq!(ids, [(0, 10), (1, 8), (first, 9)]);
+        let find = |state: &State, value| state.find(&Labels::from_pairs([("__name__", "m"), ("i", value)]));
+        assert_eq!((find(&state, "a"), find(&state, "c"), find(&state, "d")), (Some(0), Some(first), None));
+        let near = |likely| state.find_near(&Labels::from_pairs([("__name__", "m"), ("i", "a")]), likely);
+        assert_eq!(
+            [0, 1, first, first + 1, u32::MAX].map(near),
+            [Some(0); 5],
+            "a wrong guess changes nothing"
+        );
+        // New series fill the gaps.
+        let slot = state.create(&Labels::from_pairs([("i", "d")]), None);
+        assert_eq!((slot, state.num_slots()), (first + 1, 2 * first));
+        state.remove(0, false);
+        assert_eq!(find(&state, "a"), None);
+    }
 }

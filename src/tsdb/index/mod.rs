@@ -1,6 +1,8 @@
 //! Which series have this label? The inverted index of the head: interned label pairs, each with the set of its
 //! series, and for each label name its pairs. Series are slots of the head (`u32`).
 
+use std::ops::Range;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use roaring::RoaringBitmap;
@@ -30,8 +32,37 @@ const FREE: u32 = u32::MAX;
 
 struct Name {
     text: Box<str>,
+    hash: u64,
     /// Pairs with this name, in no order; empty for an unused entry.
     pairs: Vec<PairId>,
+}
+
+/// How an index hashes label pairs, for those who prepare many of them elsewhere.
+#[derive(Clone)]
+pub struct PairHasher(FixedState);
+
+impl PairHasher {
+    /// Hash of a label name.
+    #[must_use]
+    pub fn name(&self, name: &str) -> u64 {
+        self.0.hash_one(name)
+    }
+
+    /// Hash of a label pair; `name` is the hash of its name.
+    #[must_use]
+    pub fn pair(&self, name: u64, value: &str) -> u64 {
+        self.0.hash_one((name, value))
+    }
+}
+
+/// A label pair that will be entered.
+pub struct NewPair {
+    /// Number of its name in a list.
+    pub name: u32,
+    /// Where its value stands in the text of all values: most pairs are known, and need no text of their own.
+    pub value: Range<usize>,
+    /// By [`PairHasher::pair`].
+    pub hash: u64,
 }
 
 /// The index. Not synchronised: it lives behind the lock of the head.
@@ -44,7 +75,7 @@ pub struct Index {
     all: RoaringBitmap,
     /// Pairs of the series entered last: the next one mostly has the same ones at the same places.
     last: Box<[PairId]>,
-    hasher: FixedState,
+    hasher: PairHasher,
 }
 
 impl Default for Index {
@@ -58,14 +89,14 @@ impl Default for Index {
             all: RoaringBitmap::new(),
             last: Box::default(),
             // Hostile label values should not be able to aim at one bucket.
-            hasher: FixedState::with_seed(fastrand::u64(..)),
+            hasher: PairHasher(FixedState::with_seed(fastrand::u64(..))),
         }
     }
 }
 
 impl Index {
     fn name_number(&self, name: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(name);
+        let hash = self.hasher.name(name);
         self.name_table.find(hash, |n| &*self.names[*n as usize].text == name).copied()
     }
 
@@ -73,16 +104,18 @@ impl Index {
         if let Some(number) = self.name_number(name) {
             return number;
         }
-        let number = self.names.len() as u32;
-        self.names.push(Name { text: name.into(), pairs: Vec::new() });
-        let (names, hasher) = (&self.names, &self.hasher);
-        let hash = hasher.hash_one(name);
-        self.name_table.insert_unique(hash, number, |n| hasher.hash_one(&*names[*n as usize].text));
+        let (number, hash) = (self.names.len() as u32, self.hasher.name(name));
+        self.names.push(Name { text: name.into(), hash, pairs: Vec::new() });
+        let names = &self.names;
+        self.name_table.insert_unique(hash, number, |n| names[*n as usize].hash);
         number
     }
 
-    fn pair(&self, name: u32, value: &str) -> Option<PairId> {
-        let hash = self.hasher.hash_one((name, value));
+    fn hash(&self, name: u32, value: &str) -> u64 {
+        self.hasher.pair(self.names[name as usize].hash, value)
+    }
+
+    fn pair(&self, name: u32, value: &str, hash: u64) -> Option<PairId> {
         let same = |id: &PairId| {
             let pair = &self.pairs[*id as usize];
             pair.name == name && &*pair.value == value
@@ -90,13 +123,20 @@ impl Index {
         self.pair_table.find(hash, same).copied()
     }
 
+    fn find(&self, name: &str, value: &str) -> Option<PairId> {
+        let name = self.name_number(name)?;
+        self.pair(name, value, self.hash(name, value))
+    }
+
     fn intern_pair(&mut self, name: &str, value: &str) -> PairId {
         let name = self.intern_name(name);
-        if let Some(id) = self.pair(name, value) {
-            return id;
-        }
+        let hash = self.hash(name, value);
+        self.pair(name, value, hash).unwrap_or_else(|| self.add_pair(name, value.into(), hash))
+    }
+
+    fn add_pair(&mut self, name: u32, value: Box<str>, hash: u64) -> PairId {
         let at = self.names[name as usize].pairs.len() as u32;
-        let pair = Pair { name, at, value: value.into(), series: Postings::default() };
+        let pair = Pair { name, at, value, series: Postings::default() };
         let id = match self.free_pairs.pop() {
             Some(id) => {
                 self.pairs[id as usize] = pair;
@@ -107,14 +147,29 @@ impl Index {
                 self.pairs.len() as PairId - 1
             }
         };
-        let (pairs, hasher) = (&self.pairs, &self.hasher);
-        let hash = |id: &PairId| {
+        let (pairs, names, hasher) = (&self.pairs, &self.names, &self.hasher);
+        self.pair_table.insert_unique(hash, id, |id| {
             let pair = &pairs[*id as usize];
-            hasher.hash_one((pair.name, &*pair.value))
-        };
-        self.pair_table.insert_unique(hash(&id), id, hash);
+            hasher.pair(names[pair.name as usize].hash, &pair.value)
+        });
         self.names[name as usize].pairs.push(id);
         id
+    }
+
+    /// How this index hashes.
+    #[must_use]
+    pub fn hasher(&self) -> PairHasher {
+        self.hasher.clone()
+    }
+
+    /// Makes room for so many more label pairs.
+    pub fn reserve(&mut self, pairs: usize) {
+        let (all, names, hasher) = (&self.pairs, &self.names, &self.hasher);
+        self.pair_table.reserve(pairs, |id| {
+            let pair = &all[*id as usize];
+            hasher.pair(names[pair.name as usize].hash, &pair.value)
+        });
+        self.pairs.reserve(pairs);
     }
 
     /// Enters a series and returns its pairs in order of label name.
@@ -139,9 +194,15 @@ impl Index {
         ids
     }
 
-    /// The number of a label pair that a series will have at once.
-    pub fn intern(&mut self, name: &str, value: &str) -> PairId {
-        self.intern_pair(name, value)
+    /// The numbers of label pairs that series will have at once, in order; `names` and `values` are those that the pairs
+    /// mean.
+    pub fn intern_all(&mut self, names: &[Box<str>], values: &str, pairs: &[NewPair]) -> Vec<PairId> {
+        let names: Vec<u32> = names.iter().map(|name| self.intern_name(name)).collect();
+        let enter = |NewPair { name, value, hash }: &NewPair| {
+            let (name, value) = (names[*name as usize], &values[value.clone()]);
+            self.pair(name, value, *hash).unwrap_or_else(|| self.add_pair(name, value.into(), *hash))
+        };
+        pairs.iter().map(enter).collect()
     }
 
     /// Enters series, in ascending order, that have a label pair, which was interned before.
@@ -165,7 +226,7 @@ impl Index {
             if !pair.series.is_empty() {
                 continue;
             }
-            let hash = self.hasher.hash_one((pair.name, &*pair.value));
+            let hash = self.hasher.pair(self.names[pair.name as usize].hash, &pair.value);
             if let Ok(entry) = self.pair_table.find_entry(hash, |other| other == id) {
                 entry.remove();
             }
@@ -211,8 +272,7 @@ impl Index {
     /// Number of series with this label.
     #[must_use]
     pub fn count(&self, name: &str, value: &str) -> usize {
-        let pair = self.name_number(name).and_then(|name| self.pair(name, value));
-        pair.map_or(0, |id| self.pairs[id as usize].series.len())
+        self.find(name, value).map_or(0, |id| self.pairs[id as usize].series.len())
     }
 
     /// The series that satisfy all matchers.
@@ -237,8 +297,7 @@ impl Index {
             } else {
                 let fitting = match matcher.op {
                     MatchOp::Equal => self
-                        .name_number(&matcher.name)
-                        .and_then(|name| self.pair(name, &matcher.value))
+                        .find(&matcher.name, &matcher.value)
                         .map(|id| self.pairs[id as usize].series.to_bitmap())
                         .unwrap_or_default(),
                     _ => self.union(&matcher.name, |value| matcher.matches(value)),
@@ -253,12 +312,9 @@ impl Index {
     }
 
     fn cost(&self, matcher: &Matcher) -> usize {
-        let Some(name) = self.name_number(&matcher.name) else { return 0 };
         match matcher.op {
-            MatchOp::Equal => {
-                self.pair(name, &matcher.value).map_or(0, |id| self.pairs[id as usize].series.len())
-            }
-            _ => 1000 + self.names[name as usize].pairs.len(),
+            MatchOp::Equal => self.count(&matcher.name, &matcher.value),
+            _ => 1000 + self.pairs_of(&matcher.name).len(),
         }
     }
 
@@ -295,6 +351,12 @@ impl Index {
             let pair = &self.pairs[*id as usize];
             (&*pair.value, pair.series.len())
         })
+    }
+
+    /// Names that such series have, in no order.
+    pub fn names_of(&self, such: impl Fn(u32) -> bool) -> Vec<&str> {
+        let has = |id: &PairId| self.pairs[*id as usize].series.any(&such);
+        self.names.iter().filter(|name| name.pairs.iter().any(has)).map(|name| &*name.text).collect()
     }
 
     /// Values of a name, in no order, with their series.

@@ -46,12 +46,24 @@ impl Postings {
 
     /// Adds series in ascending order.
     pub fn extend(&mut self, slots: &[u32]) {
-        if let Postings::Many(many) = self
-            && many.append(slots.iter().copied()).is_ok()
-        {
-            return;
+        let room = match self {
+            Postings::Few(n, _) => INLINE - usize::from(*n),
+            Postings::Many(_) => 0,
+        };
+        if slots.len() <= room {
+            return slots.iter().for_each(|slot| self.insert(*slot));
         }
-        slots.iter().for_each(|slot| self.insert(*slot));
+        if let Postings::Few(..) = self {
+            *self = Postings::Many(Box::new(self.to_bitmap()));
+        }
+        let Postings::Many(many) = self else { return };
+        if let (Some(first), Some(last)) = (slots.first(), slots.last())
+            && (last - first) as usize == slots.len() - 1
+        {
+            many.insert_range(*first..=*last);
+        } else if many.append(slots.iter().copied()).is_err() {
+            many.extend(slots);
+        }
     }
 
     /// Removes a series.
@@ -83,6 +95,14 @@ impl Postings {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a series of the set is such.
+    pub fn any(&self, mut such: impl FnMut(u32) -> bool) -> bool {
+        match self {
+            Postings::Few(n, slots) => slots[..usize::from(*n)].iter().any(|slot| such(*slot)),
+            Postings::Many(many) => many.iter().any(such),
+        }
     }
 
     /// Adds all series to a bitmap.
@@ -119,7 +139,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holds_what_was_added(parts in prop::collection::vec(prop::collection::btree_set(0u32..200_000, 0..9), 1..6)) {
+        fn holds_what_was_added(parts in prop::collection::vec(prop_oneof![
+            prop::collection::btree_set(0u32..200_000, 0..9),
+            (0u32..200_000, 0u32..9).prop_map(|(first, n)| (first..first + n).collect()),
+        ], 1..6)) {
             let mut postings = Postings::default();
             let mut all = std::collections::BTreeSet::new();
             for part in parts {

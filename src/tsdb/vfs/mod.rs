@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,14 +35,41 @@ pub struct Entry {
     pub len: u64,
 }
 
+/// What keeps the bytes of a file.
+pub trait Held: Send + Sync {
+    /// The bytes.
+    fn bytes(&self) -> &[u8];
+
+    /// Nobody will read this part soon: its memory may be given back. It can still be read.
+    fn release(&self, _part: Range<usize>) {}
+}
+
+struct InMemory<T>(T);
+
+impl<T: Deref<Target = [u8]> + Send + Sync> Held for InMemory<T> {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The content of a sealed file: mapped, or in memory. Clones share it; the map lives as long as the last clone.
 #[derive(Clone)]
-pub struct FileBytes(Arc<dyn Deref<Target = [u8]> + Send + Sync>);
+pub struct FileBytes(Arc<dyn Held>);
 
 impl FileBytes {
-    /// Wraps anything that derefs to bytes, such as a memory map.
+    /// Wraps anything that derefs to bytes.
     pub fn new(bytes: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(InMemory(bytes)))
+    }
+
+    /// Wraps what knows how to give memory back.
+    pub fn held(bytes: impl Held + 'static) -> Self {
         Self(Arc::new(bytes))
+    }
+
+    /// Nobody will read this part soon: its memory may be given back. It can still be read.
+    pub fn release(&self, part: Range<usize>) {
+        self.0.release(part);
     }
 }
 
@@ -50,7 +77,7 @@ impl Deref for FileBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        self.0.bytes()
     }
 }
 

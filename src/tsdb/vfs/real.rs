@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Entry, FileBytes, LockGuard, Vfs, VfsFile};
+use super::{Entry, FileBytes, Held, LockGuard, Vfs, VfsFile};
 
 /// Files are private to the user: labels and help texts may name customers or hosts.
 const FILE_MODE: u32 = 0o640;
@@ -58,6 +59,26 @@ fn map(file: &File) -> io::Result<memmap2::Mmap> {
     unsafe { memmap2::Mmap::map(file) }
 }
 
+struct Mapped(memmap2::Mmap);
+
+impl Held for Mapped {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[expect(unsafe_code, reason = "memory that is given back could be lost for other kinds of maps")]
+    fn release(&self, part: Range<usize>) {
+        let part = part.start.min(self.0.len())..part.end.min(self.0.len());
+        // SAFETY: the map is of a file and read-only: whatever is given back is read from the file again when asked for.
+        let done = unsafe {
+            self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, part.start, part.len())
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "the memory of a file that was read stays in use");
+        }
+    }
+}
+
 impl Vfs for RealVfs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let mut options = OpenOptions::new();
@@ -72,7 +93,7 @@ impl Vfs for RealVfs {
     fn sealed(&self, path: &Path, as_map: bool) -> io::Result<FileBytes> {
         let file = File::open(path)?;
         if as_map && file.metadata()?.len() > 0 {
-            return Ok(FileBytes::new(map(&file)?));
+            return Ok(FileBytes::held(Mapped(map(&file)?)));
         }
         Ok(FileBytes::new(fs::read(path)?))
     }
@@ -149,7 +170,10 @@ mod tests {
         file.sync_data().unwrap();
         let mut out = [0; 8];
         assert_eq!(file.read_at(1, &mut out).unwrap(), 4);
-        assert_eq!(&*vfs.sealed(&path, true).unwrap(), b"hello");
+        let bytes = vfs.sealed(&path, true).unwrap();
+        assert_eq!(&*bytes, b"hello");
+        bytes.release(1..9);
+        assert_eq!(&*bytes, b"hello");
         assert!(vfs.create(&path).is_err());
         super::super::replace_file(&vfs, &path, b"new").unwrap();
         assert_eq!(&*vfs.sealed(&path, false).unwrap(), b"new");
