@@ -39,7 +39,7 @@ pub const EXIT_FAILURE: u8 = 1;
 /// Threads for work that blocks, in each runtime: each connection of the default limit may hold one while its answer is
 /// read slowly, and as many are left for everything else.
 const MAX_BLOCKING_THREADS: usize = 1024;
-/// One thread scrapes more than a million samples a second.
+/// One thread scrapes several hundred thousand samples a second (`benches/record/scraping.md`).
 const MAX_SCRAPE_THREADS: usize = 16;
 /// How long each part may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);

@@ -219,8 +219,8 @@ impl ScrapeLoop {
         }
     }
 
-    /// Runs a burst of computing and disk access for a body of so many bytes. Others wait for a small one, since making
-    /// way for them costs more than it saves; large ones run beside them, a few at a time.
+    /// Runs a burst of computing and disk access for a body of so many bytes. Others wait for a small one, a fraction
+    /// of a millisecond, since making way for them costs task switches; large ones run beside them, a few at a time.
     async fn burst<R>(&self, bytes: usize, work: impl FnOnce() -> R) -> R {
         if bytes <= SMALL_BODY {
             return work();
