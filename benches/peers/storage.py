@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Storage, side by side: the same six recorded hours by remote write, then disk, memory, restarts and look-ups.
+"""Storage, side by side: the same recorded hours by remote write, then disk, memory, restarts and look-ups.
 
 `benches/peers/storage.py --peers DIR --corpus DIR --record storage` after
 `cargo build --release --bin meerkat --example replay`; takes about ten minutes on two cores, half of that with `--hours 2 --many 300000`. What `cargo bench --bench
@@ -264,7 +264,7 @@ def corpus(name: str, binary: str, work: pathlib.Path, arguments) -> dict:
         oldest = end - arguments.hours * 3600 + 60
         for sig in [signal.SIGTERM, signal.SIGKILL]:
             again = server.restart(sig, "count(go_info)", oldest)
-            row |= {f"six hours, {what}": value for what, value in again.items()}
+            row |= {f"the recording, {what}": value for what, value in again.items()}
         return row
     finally:
         server.process.stop(signal.SIGKILL)
