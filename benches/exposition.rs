@@ -43,18 +43,6 @@ struct Warm<'a> {
 }
 
 impl Sink for Cold {
-    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
     fn series(&mut self, series: &SeriesView<'_>, _: &SampleView<'_>, _: bool) -> Result<(), Stop> {
         series.labels(&mut self.pairs).map_err(|_| Stop)?;
         self.labels += self.pairs.len();

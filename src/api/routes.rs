@@ -90,6 +90,27 @@ impl Route {
     }
 }
 
+/// What all searches take, and what else one of them takes.
+macro_rules! search_parameters {
+    ($($more:literal),*) => {
+        &[
+            "search[]",
+            "match[]",
+            "fuzz_threshold",
+            "fuzz_alg",
+            "case_sensitive",
+            "sort_by",
+            "sort_dir",
+            "include_score",
+            "start",
+            "end",
+            "limit",
+            "batch_size",
+            $($more),*
+        ]
+    };
+}
+
 macro_rules! ready {
     ($handler:path) => {
         Serve::Ready(|call| Box::pin($handler(call)))
@@ -151,54 +172,13 @@ pub const ROUTES: &[Route] = &[
         .with(&["match[]", "start", "end", "limit"]),
     route("/api/v1/search/metric_names", GET_POST, ready!(search::metric_names), "Search metric names")
         .costs(Cost::Lookup)
-        .with(&[
-            "search[]",
-            "match[]",
-            "fuzz_threshold",
-            "fuzz_alg",
-            "case_sensitive",
-            "sort_by",
-            "sort_dir",
-            "include_score",
-            "start",
-            "end",
-            "limit",
-            "batch_size",
-            "include_metadata",
-        ]),
+        .with(search_parameters!("include_metadata")),
     route("/api/v1/search/label_names", GET_POST, ready!(search::label_names), "Search label names")
         .costs(Cost::Lookup)
-        .with(&[
-            "search[]",
-            "match[]",
-            "fuzz_threshold",
-            "fuzz_alg",
-            "case_sensitive",
-            "sort_by",
-            "sort_dir",
-            "include_score",
-            "start",
-            "end",
-            "limit",
-            "batch_size",
-        ]),
+        .with(search_parameters!()),
     route("/api/v1/search/label_values", GET_POST, ready!(search::label_values), "Search values of a label")
         .costs(Cost::Lookup)
-        .with(&[
-            "label!",
-            "search[]",
-            "match[]",
-            "fuzz_threshold",
-            "fuzz_alg",
-            "case_sensitive",
-            "sort_by",
-            "sort_dir",
-            "include_score",
-            "start",
-            "end",
-            "limit",
-            "batch_size",
-        ]),
+        .with(search_parameters!("label!")),
     route("/api/v1/metadata", GET, ready!(targets::metadata), "Metadata of metrics")
         .costs(Cost::Lookup)
         .with(&["metric", "limit", "limit_per_metric"]),

@@ -149,20 +149,16 @@ struct FixedName {
     name: ServerName<'static>,
 }
 
+/// Signatures of handshakes, checked with the algorithms in a field of the verifier.
 macro_rules! signatures_by_provider {
-    () => {
+    ($($algorithms:tt)+) => {
         fn verify_tls12_signature(
             &self,
             message: &[u8],
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            rustls::crypto::verify_tls12_signature(
-                message,
-                cert,
-                dss,
-                &self.0.signature_verification_algorithms,
-            )
+            rustls::crypto::verify_tls12_signature(message, cert, dss, &self.$($algorithms)+)
         }
 
         fn verify_tls13_signature(
@@ -171,19 +167,43 @@ macro_rules! signatures_by_provider {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            rustls::crypto::verify_tls13_signature(
-                message,
-                cert,
-                dss,
-                &self.0.signature_verification_algorithms,
-            )
+            rustls::crypto::verify_tls13_signature(message, cert, dss, &self.$($algorithms)+)
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
+            self.$($algorithms)+.supported_schemes()
         }
     };
 }
+pub(crate) use signatures_by_provider;
+
+/// Signatures of handshakes, checked by the verifier in the field `inner`.
+macro_rules! signatures_by_inner {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            self.inner.verify_tls12_signature(message, cert, dss)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            self.inner.verify_tls13_signature(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.inner.supported_verify_schemes()
+        }
+    };
+}
+pub(crate) use signatures_by_inner;
 
 impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
@@ -197,7 +217,7 @@ impl ServerCertVerifier for AcceptAny {
         Ok(ServerCertVerified::assertion())
     }
 
-    signatures_by_provider!();
+    signatures_by_provider!(0.signature_verification_algorithms);
 }
 
 impl ServerCertVerifier for TrustNobody {
@@ -212,7 +232,7 @@ impl ServerCertVerifier for TrustNobody {
         Err(CertificateError::UnknownIssuer.into())
     }
 
-    signatures_by_provider!();
+    signatures_by_provider!(0.signature_verification_algorithms);
 }
 
 impl ServerCertVerifier for FixedName {
@@ -227,25 +247,5 @@ impl ServerCertVerifier for FixedName {
         self.inner.verify_server_cert(end_entity, intermediates, &self.name, ocsp, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
+    signatures_by_inner!();
 }

@@ -87,18 +87,6 @@ impl<'b> Around<'b> {
 pub(super) struct Nobody;
 
 impl Sink for Nobody {
-    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
     fn series(&mut self, _: &SeriesView<'_>, _: &SampleView<'_>, _: bool) -> Result<(), Stop> {
         Ok(())
     }

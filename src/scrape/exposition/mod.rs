@@ -253,13 +253,22 @@ pub trait Sink {
     }
 
     /// A HELP text.
-    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop>;
+    fn help(&mut self, family: &str, text: &str) -> Result<(), Stop> {
+        let _ = (family, text);
+        Ok(())
+    }
 
     /// A TYPE.
-    fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop>;
+    fn metric_type(&mut self, family: &str, metric_type: MetricType) -> Result<(), Stop> {
+        let _ = (family, metric_type);
+        Ok(())
+    }
 
     /// A UNIT.
-    fn unit(&mut self, family: &str, unit: &str) -> Result<(), Stop>;
+    fn unit(&mut self, family: &str, unit: &str) -> Result<(), Stop> {
+        let _ = (family, unit);
+        Ok(())
+    }
 
     /// A float sample. `known` repeats that [`Sink::expected`] just recognised the series.
     fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, known: bool) -> Result<(), Stop>;

@@ -12,7 +12,6 @@ use clap::{Arg, ArgMatches, Command};
 use super::super::progress::Progress;
 use super::super::{code, switch, text};
 use crate::model::clock::SystemClock;
-use crate::model::metadata::MetricType;
 use crate::model::sample::HistogramValue;
 use crate::model::{Labels, LabelsBuilder};
 use crate::query::{Engine, EngineOptions, QueryOptions};
@@ -118,18 +117,6 @@ struct Values<'a> {
 }
 
 impl Sink for Values<'_> {
-    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
     fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, _: bool) -> Result<(), Stop> {
         series.labels(&mut self.pairs).map_err(|_| Stop)?;
         self.rows.entry(self.pairs.to_labels()).or_default().push(sample.value);

@@ -11,7 +11,6 @@ use super::super::rules::duration_ms;
 use super::super::{code, many, switch, text};
 use super::list::print_table;
 use super::open;
-use crate::model::metadata::MetricType;
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, LabelsBuilder};
 use crate::scrape::exposition::{
@@ -262,18 +261,6 @@ impl Explains for Span {
 }
 
 impl Sink for Span {
-    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
     fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, _: bool) -> Result<(), Stop> {
         let Some(t) = sample.timestamp_ms else {
             let name = String::from_utf8_lossy(series.text()).into_owned();
@@ -327,18 +314,6 @@ impl Explains for Taker<'_> {
 }
 
 impl Sink for Taker<'_> {
-    fn help(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn metric_type(&mut self, _: &str, _: MetricType) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    fn unit(&mut self, _: &str, _: &str) -> Result<(), Stop> {
-        Ok(())
-    }
-
     fn series(&mut self, series: &SeriesView<'_>, sample: &SampleView<'_>, _: bool) -> Result<(), Stop> {
         self.take(series, sample, Value::Float(sample.value)).map_err(|fault| {
             self.fault = fault;
