@@ -3,14 +3,19 @@
 use super::json;
 use super::reply::Out;
 use crate::model::histogram::FloatHistogram;
-use crate::model::number::{format_plain, write_api};
+use crate::model::number::{extend_short, format_plain, write_api};
+use crate::query::crew::{Helpers, in_order};
 use crate::query::value::PointValue;
 use crate::query::{Explanation, MatrixSeries, PlanNode, QueryStats, QueryValue, VectorSample};
 
 /// Points between two looks at the buffer.
 const POINTS_BETWEEN_FLUSHES: usize = 1024;
 /// Bytes of a point with many digits.
-const LONG_POINT: usize = 40;
+const LONG_POINT: usize = 48;
+/// Points that are written on several cores.
+const WORTH_HELP: usize = 16 << 10;
+/// Points of one part then, about.
+const PART: usize = 4 << 10;
 
 /// Writes `{"resultType":…,"result":…}` with statistics where asked for.
 pub fn query_data(out: &mut Out, value: &QueryValue, stats: Option<(&QueryStats, bool)>) {
@@ -45,16 +50,7 @@ pub fn query_data(out: &mut Out, value: &QueryValue, stats: Option<(&QueryStats,
         }
         QueryValue::Matrix(series) => {
             out.raw("{\"resultType\":\"matrix\",\"result\":[");
-            for (i, series) in series.iter().enumerate() {
-                if i > 0 {
-                    out.raw(",");
-                }
-                matrix_series(out, series);
-                out.flush_if_full();
-                if out.is_gone() {
-                    return;
-                }
-            }
+            matrix(out, series);
             out.raw("]");
         }
     }
@@ -81,35 +77,155 @@ fn vector_sample(out: &mut Vec<u8>, sample: &VectorSample) {
     out.push(b'}');
 }
 
-fn matrix_series(out: &mut Out, series: &MatrixSeries) {
-    out.raw("{\"metric\":");
-    json::labels(&mut out.buf, &series.labels);
+fn matrix(out: &mut Out, series: &[MatrixSeries]) {
+    let points: usize = series.iter().map(|s| s.floats.len()).sum();
+    let longest = series.iter().map(|s| s.floats.len()).max().unwrap_or(0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let worth = points >= WORTH_HELP && longest < WORTH_HELP;
+    let helpers = Helpers::ask(if worth { (cores - 1).min(series.len() - 1) } else { 0 });
+    if helpers.count() == 0 {
+        let mut times = Times::default();
+        for (i, series) in series.iter().enumerate() {
+            if i > 0 {
+                out.raw(",");
+            }
+            matrix_series(out, series, &mut times);
+            out.flush_if_full();
+            if out.is_gone() {
+                return;
+            }
+        }
+        return;
+    }
+    let size = (PART * series.len() / points).max(1);
+    let compute = |number: usize, times: &mut Times| {
+        let mut text = Vec::with_capacity(PART * LONG_POINT);
+        for (k, series) in series.iter().enumerate().skip(number * size).take(size) {
+            if k > 0 {
+                text.push(b',');
+            }
+            matrix_series(&mut text, series, times);
+        }
+        Ok(text)
+    };
+    // It ends early when nobody reads any more.
+    let _ = in_order(helpers, series.len().div_ceil(size), compute, |_, text| {
+        out.part(text);
+        if out.is_gone() { Err(()) } else { Ok(()) }
+    });
+}
+
+/// Where a series is written to.
+trait Page {
+    fn text(&mut self) -> &mut Vec<u8>;
+    /// Called now and then; what is written may leave.
+    fn turn(&mut self) {}
+}
+
+impl Page for Vec<u8> {
+    fn text(&mut self) -> &mut Vec<u8> {
+        self
+    }
+}
+
+impl Page for Out {
+    fn text(&mut self) -> &mut Vec<u8> {
+        &mut self.buf
+    }
+
+    fn turn(&mut self) {
+        self.flush_if_full();
+    }
+}
+
+fn matrix_series(page: &mut impl Page, series: &MatrixSeries, times: &mut Times) {
+    page.text().extend_from_slice(b"{\"metric\":");
+    json::labels(page.text(), &series.labels);
     if !series.floats.is_empty() {
-        out.raw(",\"values\":[");
+        page.text().extend_from_slice(b",\"values\":[");
+        times.rewind();
         for (i, points) in series.floats.chunks(POINTS_BETWEEN_FLUSHES).enumerate() {
-            out.buf.reserve(points.len() * LONG_POINT);
+            let out = page.text();
+            out.reserve(points.len() * LONG_POINT);
             for (k, (t_ms, value)) in points.iter().enumerate() {
                 if i + k > 0 {
-                    out.buf.push(b',');
+                    out.push(b',');
                 }
-                float_point(&mut out.buf, *t_ms, *value);
+                let (opening, len) = times.opening(*t_ms);
+                extend_short(out, &opening, len);
+                write_api(out, *value);
+                extend_short(out, b"\"]", 2);
             }
-            out.flush_if_full();
+            page.turn();
         }
-        out.raw("]");
+        page.text().push(b']');
     }
     if !series.histograms.is_empty() {
-        out.raw(",\"histograms\":[");
+        page.text().extend_from_slice(b",\"histograms\":[");
         for (i, (t_ms, histogram)) in series.histograms.iter().enumerate() {
             if i > 0 {
-                out.buf.push(b',');
+                page.text().push(b',');
             }
-            histogram_point(&mut out.buf, *t_ms, histogram);
-            out.flush_if_full();
+            histogram_point(page.text(), *t_ms, histogram);
+            page.turn();
         }
-        out.raw("]");
+        page.text().push(b']');
     }
-    out.raw("}");
+    page.text().push(b'}');
+}
+
+/// How points begin: `[`, the time, `,"`. Series of one query share their times, so each is written once.
+#[derive(Default)]
+struct Times {
+    /// In order of time.
+    known: Vec<(i64, [u8; 32], u8)>,
+    at: usize,
+    missed: usize,
+}
+
+impl Times {
+    /// Most times to keep.
+    const MOST: usize = 16 << 10;
+
+    /// Before the points of a series.
+    fn rewind(&mut self) {
+        // What the series so far have in common is not what this kind of series has.
+        if self.missed > self.known.len() {
+            self.known.clear();
+        }
+        (self.at, self.missed) = (0, 0);
+    }
+
+    /// The beginning of the point at `t_ms`; within a series times ascend.
+    #[inline]
+    fn opening(&mut self, t_ms: i64) -> ([u8; 32], usize) {
+        while let Some((known, text, len)) = self.known.get(self.at)
+            && *known <= t_ms
+        {
+            self.at += 1;
+            if *known == t_ms {
+                return (*text, *len as usize);
+            }
+        }
+        self.write(t_ms)
+    }
+
+    fn write(&mut self, t_ms: i64) -> ([u8; 32], usize) {
+        let mut written = Vec::with_capacity(32);
+        written.push(b'[');
+        json::timestamp(&mut written, t_ms);
+        written.extend_from_slice(b",\"");
+        // A bracket, 19 digits, sign, point, comma and quote are less than that.
+        let (mut text, len) = ([0; 32], written.len().min(32));
+        text[..len].copy_from_slice(&written[..len]);
+        if self.at < self.known.len() || self.at >= Self::MOST {
+            self.missed += 1;
+        } else {
+            self.known.push((t_ms, text, len as u8));
+            self.at += 1;
+        }
+        (text, len)
+    }
 }
 
 fn float_point(out: &mut Vec<u8>, t_ms: i64, value: f64) {
@@ -211,4 +327,43 @@ pub fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
         .integer("peakBytes", whole(stats.peak_bytes));
     samples.close();
     object.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Labels;
+
+    #[test]
+    fn times_are_those_of_the_points_however_series_differ() {
+        let grids: [&[i64]; 6] = [
+            &[5_000],
+            &[1_000, 2_500, 4_000, 5_000, 7_001],
+            &[-1_500, 0, 2_500, 4_000],
+            &[1_000, 2_500, 4_000, 5_000, 7_001],
+            &[],
+            &[3_000, 9_223_372_036_854_775_807],
+        ];
+        let mut times = Times::default();
+        for grid in grids {
+            let floats: Vec<(i64, f64)> = grid.iter().map(|t| (*t, *t as f64 / 8.0)).collect();
+            let mut want = Vec::new();
+            for (i, (t, v)) in floats.iter().enumerate() {
+                want.extend_from_slice(if i > 0 { b"," } else { b"" });
+                float_point(&mut want, *t, *v);
+            }
+            let mut found = Vec::new();
+            matrix_series(
+                &mut found,
+                &MatrixSeries { labels: Labels::empty(), floats, histograms: vec![] },
+                &mut times,
+            );
+            let values = if grid.is_empty() {
+                String::new()
+            } else {
+                format!(",\"values\":[{}]", String::from_utf8_lossy(&want))
+            };
+            assert_eq!(String::from_utf8(found).unwrap(), format!("{{\"metric\":{{}}{values}}}"));
+        }
+    }
 }

@@ -47,6 +47,21 @@ impl Out {
         }
     }
 
+    /// Appends a part that was written elsewhere; a large one is not copied.
+    pub fn part(&mut self, text: Vec<u8>) {
+        if text.len() < CHUNK_BYTES / 2 {
+            self.buf.extend_from_slice(&text);
+        } else if !self.gone {
+            let before = std::mem::take(&mut self.buf);
+            for chunk in [before, text] {
+                if !chunk.is_empty() {
+                    self.gone |= self.parts.blocking_send(Part::Chunk(chunk.into())).is_err();
+                }
+            }
+        }
+        self.flush_if_full();
+    }
+
     /// Whether nobody reads any more.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -8,8 +8,6 @@ use tokio::task::JoinHandle;
 
 /// Each connection of the default limit may hold one while its answer is read slowly, and as many are left.
 const MAX_THREADS: usize = 1024;
-/// How far they give way: a third of the processor time of other threads when there is not enough for all.
-const NICE: i32 = 5;
 
 /// The threads belong to the process and end with it.
 static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
@@ -17,18 +15,10 @@ static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
         .worker_threads(1)
         .max_blocking_threads(MAX_THREADS)
         .thread_name("answer")
-        .on_thread_start(give_way)
+        .on_thread_start(crate::query::crew::give_way)
         .build();
     threads.inspect_err(|error| tracing::warn!(%error, "answers share the threads of everything else")).ok()
 });
-
-fn give_way() {
-    // On Linux this is the thread's alone, and what it starts inherits it.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!(%error, "answers keep the priority of the process");
-    }
-}
 
 /// Runs `work` in one of the threads.
 pub fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {

@@ -130,20 +130,36 @@ static PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Appends the decimal digits of a whole number.
+/// Puts the decimal digits of a whole number at the beginning of `out` and answers how many there are.
 #[inline]
-pub fn write_integer(out: &mut Vec<u8>, mut v: u64) {
-    let (mut digits, mut at) = ([0; 20], 20);
+fn put_integer(out: &mut [u8; 20], mut v: u64) -> usize {
+    let len = v.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let mut at = len;
     while v >= 10 {
         at -= 2;
-        digits[at..at + 2].copy_from_slice(&PAIRS[(v % 100) as usize]);
+        out[at..at + 2].copy_from_slice(&PAIRS[(v % 100) as usize]);
         v /= 100;
     }
-    if v > 0 || at == 20 {
-        at -= 1;
-        digits[at] = b'0' + v as u8;
+    if at > 0 {
+        out[0] = b'0' + v as u8;
     }
-    out.extend_from_slice(&digits[at..]);
+    len
+}
+
+/// Appends the decimal digits of a whole number.
+#[inline]
+pub fn write_integer(out: &mut Vec<u8>, v: u64) {
+    let mut digits = [0; 20];
+    let len = put_integer(&mut digits, v);
+    extend_short(out, &digits, len);
+}
+
+/// Appends `text[..len]`. All of `text` is copied and the rest cut off: that needs no call, as a copy of any length does.
+#[inline]
+pub fn extend_short<const N: usize>(out: &mut Vec<u8>, text: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(text);
+    out.truncate(end);
 }
 
 /// Go's `strconv.FormatFloat(v, 'f', -1, 64)`: plain decimals always. PromQL printing and string values use it.
@@ -166,7 +182,7 @@ pub fn format_api(v: f64) -> String {
 pub fn write_api(out: &mut Vec<u8>, v: f64) {
     let magnitude = v.abs();
     // Whole numbers that every digit of is exact: counters, sizes, states.
-    if (1.0..1e15).contains(&magnitude) && v.trunc() == v {
+    if (1.0..1e15).contains(&magnitude) && magnitude as u64 as f64 == magnitude {
         if v < 0.0 {
             out.push(b'-');
         }

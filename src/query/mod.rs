@@ -10,6 +10,8 @@ mod admission;
 pub mod annotations;
 /// Answers that are known already.
 pub mod cache;
+/// Threads that help.
+pub mod crew;
 /// The door: options, limits, errors, instant and range queries.
 pub mod engine;
 /// Runs plans.

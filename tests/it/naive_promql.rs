@@ -26,7 +26,10 @@ fn data() -> impl Strategy<Value = Data> {
         1 => Just(f64::INFINITY),
         2 => Just(stale_nan()),
     ];
-    let samples = prop::collection::vec((1i64..40_000, value), 0..60).prop_map(|gaps| {
+    // Long windows with many samples are folded otherwise than short ones.
+    let sparse = prop::collection::vec((1i64..40_000, value.clone()), 0..60);
+    let dense = prop::collection::vec((1i64..6_000, value), 0..250);
+    let samples = prop_oneof![sparse, dense].prop_map(|gaps| {
         let mut t = -100_000;
         gaps.into_iter()
             .map(|(gap, v)| {
@@ -85,6 +88,30 @@ fn rate(w: &Samples, t: i64, range: i64, counter: bool, per_second: bool) -> Opt
     Some(result * factor)
 }
 
+/// Slope per second and value at `t` of the line through the samples.
+fn line(w: &Samples, t: i64) -> Option<(f64, f64)> {
+    let n = w.len() as f64;
+    let first = w.first()?.1;
+    if w.len() < 2 {
+        return None;
+    }
+    if w.iter().all(|(_, v)| *v == first) {
+        return Some(if first.is_finite() { (0.0, first) } else { (f64::NAN, f64::NAN) });
+    }
+    let mean = |of: &dyn Fn(&(i64, f64)) -> f64| w.iter().map(of).sum::<f64>() / n;
+    let seconds = |at: i64| (at - t) as f64 / 1000.0;
+    let (x, y) = (mean(&|(at, _)| seconds(*at)), mean(&|(_, v)| *v));
+    let covariance = mean(&|(at, v)| (seconds(*at) - x) * (v - y));
+    let slope = covariance / mean(&|(at, _)| (seconds(*at) - x).powi(2));
+    Some((slope, y - slope * x))
+}
+
+fn variance(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n
+}
+
 fn over_time(function: &str, w: &Samples, t: i64, range: i64) -> Option<f64> {
     let values: Vec<f64> = w.iter().map(|(_, v)| *v).collect();
     let n = values.len() as f64;
@@ -97,6 +124,7 @@ fn over_time(function: &str, w: &Samples, t: i64, range: i64) -> Option<f64> {
         "rate" => return rate(w, t, range, true, true),
         "increase" => return rate(w, t, range, true, false),
         "delta" => return rate(w, t, range, false, false),
+        "deriv" => return line(w, t).map(|(slope, _)| slope),
         "idelta" | "irate" => {
             let [.., (at, a), (bt, b)] = w[..] else { return None };
             let difference = if function == "irate" && b < a { b } else { b - a };
@@ -118,6 +146,8 @@ fn over_time(function: &str, w: &Samples, t: i64, range: i64) -> Option<f64> {
         "last_over_time" => values[values.len() - 1],
         "first_over_time" => values[0],
         "present_over_time" => 1.0,
+        "stddev_over_time" => variance(&values).sqrt(),
+        "stdvar_over_time" => variance(&values),
         "changes" => pairs(|a, b| a != b && !(a.is_nan() && b.is_nan())),
         "resets" => pairs(|a, b| b < a),
         _ => unreachable!("{function} has no twin"),
@@ -152,7 +182,7 @@ fn store(data: &Data) -> std::sync::Arc<MemoryStorage> {
     storage
 }
 
-const FUNCTIONS: [&str; 16] = [
+const FUNCTIONS: [&str; 20] = [
     "",
     "rate",
     "increase",
@@ -169,6 +199,10 @@ const FUNCTIONS: [&str; 16] = [
     "present_over_time",
     "changes",
     "resets",
+    "stddev_over_time",
+    "stdvar_over_time",
+    "deriv",
+    "predict_linear",
 ];
 
 proptest! {
@@ -177,13 +211,14 @@ proptest! {
         data in data(),
         function in prop::sample::select(&FUNCTIONS[..]),
         operator in prop::sample::select(&["", "sum", "avg", "min", "max", "count"][..]),
-        range_s in prop::sample::select(&[1i64, 45, 120, 700][..]),
+        range_s in prop::sample::select(&[1i64, 45, 120, 700, 3000][..]),
         offset_s in prop::sample::select(&[-30i64, 0, 61][..]),
         step in 1_000i64..90_000,
     ) {
         let (start, end, range) = (-50_000, 700_000, range_s * 1000);
         let selector = match function {
             "" => format!("m_total offset {offset_s}s"),
+            "predict_linear" => format!("predict_linear(m_total[{range_s}s] offset {offset_s}s, 100)"),
             f => format!("{f}(m_total[{range_s}s] offset {offset_s}s)"),
         };
         let query = if operator.is_empty() { selector } else { format!("{operator} by (a) ({selector})") };
@@ -196,6 +231,10 @@ proptest! {
             for (a, b, samples) in &data {
                 let value = match function {
                     "" => instant(samples, at),
+                    // Counted from the time of the query, wherever the window is.
+                    "predict_linear" => {
+                        line(&window(samples, at, range), t).map(|(slope, now)| now + 100.0 * slope)
+                    }
                     f => over_time(f, &window(samples, at, range), at, range),
                 };
                 let key = if operator.is_empty() { format!("{a}/{b}") } else { a.to_string() };

@@ -4,10 +4,6 @@
 //! another, so [`LANES`] of them advance side by side and the processor is kept busy. Within a lane everything happens
 //! in the order of a plain scan, so the results are the same to the last bit.
 
-use super::build::Scalar;
-use super::range::Windows;
-use super::slide::walk;
-use crate::query::QueryError;
 use crate::query::functions::kahan;
 use crate::query::functions::over_time::Lines;
 
@@ -16,30 +12,92 @@ const LANES: usize = 8;
 
 /// Samples `lo..hi` of a step.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    step: usize,
-    lo: usize,
-    hi: usize,
+pub struct Place {
+    /// Step of the query.
+    pub step: usize,
+    /// First sample.
+    pub lo: usize,
+    /// Behind the last one.
+    pub hi: usize,
 }
 
-/// Hands the windows out in groups of [`LANES`], the rest one by one.
-fn in_groups(
-    windows: &Windows,
-    t: &[i64],
-    together: &mut dyn FnMut(&[Place; LANES]),
-    alone: &mut dyn FnMut(&Place),
-) -> Result<u64, QueryError> {
-    let (mut group, mut filled) = ([Place::default(); LANES], 0);
-    let seen = walk(windows, t, 0, |step, lo, hi| {
-        group[filled] = Place { step, lo, hi };
-        filled += 1;
-        if filled == LANES {
-            together(&group);
-            filled = 0;
+/// Windows that wait to be computed together.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    group: [Place; LANES],
+    filled: usize,
+}
+
+impl Lanes {
+    /// Takes a window in, and hands the group to `compute` when it is full.
+    #[inline]
+    pub fn push(&mut self, place: Place, compute: impl FnOnce(&Self)) {
+        self.group[self.filled] = place;
+        self.filled += 1;
+        if self.filled == LANES {
+            compute(self);
+            self.filled = 0;
         }
-    })?;
-    group[..filled].iter().for_each(alone);
-    Ok(seen)
+    }
+
+    /// Samples that all windows have, if there are as many windows as lanes; otherwise each goes alone.
+    fn shared(&self) -> Option<usize> {
+        if self.filled < LANES { None } else { self.group.iter().map(|p| p.hi - p.lo).min() }
+    }
+
+    /// The variance of each window, or its root.
+    pub fn variances(&self, v: &[f64], root: bool, out: &mut [f64]) {
+        let mut rest = |mut moments: Moments<1>, place: &Place, done: usize| {
+            for (k, v) in v[place.lo + done..place.hi].iter().enumerate() {
+                moments.add([*v], (done + k + 1) as f64);
+            }
+            let variance = (moments.aux[0] + moments.aux_c[0]) / (place.hi - place.lo) as f64;
+            out[place.step] = if root { variance.sqrt() } else { variance };
+        };
+        let Some(shared) = self.shared() else {
+            self.group[..self.filled].iter().for_each(|place| rest(Moments::new(), place, 0));
+            return;
+        };
+        let lanes = self.group.map(|place| &v[place.lo..place.lo + shared]);
+        let mut moments = Moments::<LANES>::new();
+        for i in 0..shared {
+            moments.add(lanes.map(|lane| lane[i]), (i + 1) as f64);
+        }
+        self.group.iter().enumerate().for_each(|(l, place)| rest(moments.one(l), place, shared));
+    }
+
+    /// Slope per second of each window that has two samples, and the value of the line at `origin`, in milliseconds.
+    pub fn lines(
+        &self,
+        (t, v): (&[i64], &[f64]),
+        origin: impl Fn(&Place) -> i64,
+        mut emit: impl FnMut(usize, f64, f64),
+    ) {
+        let mut rest = |mut line: Lines<1>, place: &Place, done: usize| {
+            let from = place.lo + done;
+            for (t, v) in t[from..place.hi].iter().zip(&v[from..place.hi]) {
+                line.add([*t], [*v]);
+            }
+            if place.hi - place.lo >= 2 {
+                let (slope, at) = line.solve();
+                emit(place.step, slope, at);
+            }
+        };
+        let Some(shared) = self.shared() else {
+            for place in &self.group[..self.filled] {
+                rest(Lines::new([v[place.lo]], [origin(place)]), place, 0);
+            }
+            return;
+        };
+        let mut lines =
+            Lines::<LANES>::new(self.group.map(|place| v[place.lo]), self.group.map(|place| origin(&place)));
+        let times = self.group.map(|place| &t[place.lo..place.lo + shared]);
+        let values = self.group.map(|place| &v[place.lo..place.lo + shared]);
+        for i in 0..shared {
+            lines.add(times.map(|lane| lane[i]), values.map(|lane| lane[i]));
+        }
+        self.group.iter().enumerate().for_each(|(l, place)| rest(lines.one(l), place, shared));
+    }
 }
 
 /// Welford's sums of `N` windows side by side, compensated.
@@ -70,82 +128,4 @@ impl<const N: usize> Moments<N> {
     fn one(&self, l: usize) -> Moments<1> {
         Moments { mean: [self.mean[l]], mean_c: [self.mean_c[l]], aux: [self.aux[l]], aux_c: [self.aux_c[l]] }
     }
-}
-
-/// `stddev_over_time` (`root`) and `stdvar_over_time`.
-pub fn variance(
-    windows: &Windows,
-    t: &[i64],
-    v: &[f64],
-    root: bool,
-    out: &mut [f64],
-) -> Result<u64, QueryError> {
-    let rest = |mut moments: Moments<1>, place: &Place, done: usize| {
-        for (k, v) in v[place.lo + done..place.hi].iter().enumerate() {
-            moments.add([*v], (done + k + 1) as f64);
-        }
-        let variance = (moments.aux[0] + moments.aux_c[0]) / (place.hi - place.lo) as f64;
-        if root { variance.sqrt() } else { variance }
-    };
-    let out = std::cell::RefCell::new(out);
-    in_groups(
-        windows,
-        t,
-        &mut |group| {
-            let shared = group.iter().map(|p| p.hi - p.lo).min().unwrap_or(0);
-            let lanes: [&[f64]; LANES] = std::array::from_fn(|l| &v[group[l].lo..group[l].lo + shared]);
-            let mut moments = Moments::<LANES>::new();
-            for i in 0..shared {
-                moments.add(lanes.map(|lane| lane[i]), (i + 1) as f64);
-            }
-            for (l, place) in group.iter().enumerate() {
-                out.borrow_mut()[place.step] = rest(moments.one(l), place, shared);
-            }
-        },
-        &mut |place| out.borrow_mut()[place.step] = rest(Moments::new(), place, 0),
-    )
-}
-
-/// `deriv`, or with seconds to look ahead `predict_linear`: a straight line through the samples.
-pub fn lines(
-    windows: &Windows,
-    t: &[i64],
-    v: &[f64],
-    ahead: Option<&Scalar>,
-    out: &mut [f64],
-) -> Result<u64, QueryError> {
-    let origin = |place: &Place| match ahead {
-        None => t[place.lo],
-        Some(_) => windows.axis.time(place.step),
-    };
-    let out = std::cell::RefCell::new(out);
-    let finish = |mut line: Lines<1>, place: &Place, done: usize| {
-        let from = place.lo + done;
-        for (t, v) in t[from..place.hi].iter().zip(&v[from..place.hi]) {
-            line.add([*t], [*v]);
-        }
-        if place.hi - place.lo >= 2 {
-            let (slope, intercept) = line.solve();
-            let value = ahead.map_or(slope, |ahead| slope * ahead.at(place.step) + intercept);
-            out.borrow_mut()[place.step] = value;
-        }
-    };
-    in_groups(
-        windows,
-        t,
-        &mut |group| {
-            let shared = group.iter().map(|p| p.hi - p.lo).min().unwrap_or(0);
-            let mut lines =
-                Lines::<LANES>::new(group.map(|place| v[place.lo]), group.map(|place| origin(&place)));
-            let times: [&[i64]; LANES] = std::array::from_fn(|l| &t[group[l].lo..group[l].lo + shared]);
-            let values: [&[f64]; LANES] = std::array::from_fn(|l| &v[group[l].lo..group[l].lo + shared]);
-            for i in 0..shared {
-                lines.add(times.map(|lane| lane[i]), values.map(|lane| lane[i]));
-            }
-            for (l, place) in group.iter().enumerate() {
-                finish(lines.one(l), place, shared);
-            }
-        },
-        &mut |place| finish(Lines::new([v[place.lo]], [origin(place)]), place, 0),
-    )
 }

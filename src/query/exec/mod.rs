@@ -8,6 +8,8 @@ pub mod aggregate;
 pub mod aggregate_k;
 /// Nodes to results.
 pub mod answer;
+/// Folds over long windows.
+mod borders;
 /// Quantiles and fractions of distributions.
 pub mod buckets;
 /// Plan to nodes.
@@ -28,6 +30,8 @@ mod lanes;
 pub mod map;
 /// Series that have to be told apart anew after their labels changed.
 pub mod merge;
+/// Spreads and lines over long windows.
+mod moments;
 /// Nodes.
 pub mod node;
 /// One value against another.
@@ -44,3 +48,5 @@ pub mod selector;
 pub mod sets;
 /// Windows over floats.
 mod slide;
+/// Sums of twice the precision.
+mod twofold;

@@ -5,21 +5,19 @@
 //! - `min_over_time`, `max_over_time`: a monotonic deque.
 //! - `changes`, `resets`: prefix counts, exact in integers.
 //! - `sum_over_time`, `avg_over_time`: compensated partial sums to both sides of a border when a window holds many
-//!   samples. Borders lie at multiples of the window's length, so that a window crosses one at most and its result
-//!   does not depend on where the query begins. Nothing is ever subtracted, so nothing drifts. Windows with
-//!   infinities or an overflow are summed one by one.
+//!   samples ([`super::borders`]). Windows with infinities or an overflow are summed one by one.
 //! - `quantile_over_time`, `mad_over_time`: the samples of the window are kept sorted; each sample is put in and taken
 //!   out once, which moves at most the window's length of memory.
-//! - `stddev_over_time`, `stdvar_over_time`, `deriv`, `predict_linear`: every window anew ([`super::lanes`]). A sum that
-//!   is taken over from the window before would round differently from Prometheus's arithmetic, and where values are
-//!   large against their spread (timestamps, memory sizes) that is visible in the sixth digit.
+//! - `stddev_over_time`, `stdvar_over_time`, `deriv`, `predict_linear`: moments at twice the precision, joined at such
+//!   borders ([`super::moments`]).
 
 use std::collections::VecDeque;
 
+use super::borders::{self, Fold};
 use super::build::Scalar;
 use super::column::Column;
 use super::context::Pace;
-use super::lanes;
+use super::moments;
 use super::range::Windows;
 use crate::model::SampleBuffer;
 use crate::query::QueryError;
@@ -64,10 +62,10 @@ pub fn fast(
         Func::Resets => pairs(windows, t, v, |a, b| b < a, values),
         Func::SumOverTime => sums(windows, t, v, false, values),
         Func::AvgOverTime => sums(windows, t, v, true, values),
-        Func::StddevOverTime => lanes::variance(windows, t, v, true, values),
-        Func::StdvarOverTime => lanes::variance(windows, t, v, false, values),
-        Func::Deriv => lanes::lines(windows, t, v, None, values),
-        Func::PredictLinear => lanes::lines(windows, t, v, params.first(), values),
+        Func::StddevOverTime => moments::variance(windows, t, v, true, values),
+        Func::StdvarOverTime => moments::variance(windows, t, v, false, values),
+        Func::Deriv => moments::lines(windows, t, v, None, values),
+        Func::PredictLinear => moments::lines(windows, t, v, params.first(), values),
         Func::QuantileOverTime => {
             let Some(phi) = params.first() else { return Ok(None) };
             sorted(windows, t, v, values, |step, window| {
@@ -200,11 +198,20 @@ fn pairs(
 }
 
 /// A compensated partial sum.
-type Partial = (f64, f64);
+#[derive(Clone, Copy)]
+struct Partial(f64, f64);
 
-fn join(a: Partial, b: Partial) -> Partial {
-    let (sum, c) = kahan::add(b.0, a.0, a.1);
-    (sum, c + b.1)
+impl Fold for Partial {
+    #[inline(always)]
+    fn add(&mut self, _: i64, v: f64) {
+        (self.0, self.1) = kahan::add(v, self.0, self.1);
+    }
+
+    #[inline(always)]
+    fn join(self, later: Self) -> Self {
+        let (sum, c) = kahan::add(later.0, self.0, self.1);
+        Self(sum, c + later.1)
+    }
 }
 
 fn one_by_one(v: &[f64], mean: bool) -> f64 {
@@ -217,44 +224,27 @@ fn one_by_one(v: &[f64], mean: bool) -> f64 {
 }
 
 fn sums(windows: &Windows, t: &[i64], v: &[f64], mean: bool, out: &mut [f64]) -> Result<u64, QueryError> {
-    // behind[k]: sum of the k + 1 samples before the border; ahead: sum of middle..ahead_end.
-    let (mut behind, mut border, mut middle): (Vec<Partial>, Option<i64>, usize) = (Vec::new(), None, 0);
-    let (mut ahead, mut ahead_end): (Partial, usize) = ((0.0, 0.0), 0);
-    walk(windows, t, 1, |step, lo, hi| {
-        if hi - lo < WORTH_BORDERS {
-            out[step] = one_by_one(&v[lo..hi], mean);
-            return;
-        }
-        let end = windows.shift.apply(windows.axis.time(step));
-        let at = end.div_euclid(windows.range_ms);
-        if border != Some(at) {
-            border = Some(at);
-            middle = lo + t[lo..hi].partition_point(|t| *t <= at.saturating_mul(windows.range_ms));
-            (ahead, ahead_end) = ((0.0, 0.0), middle);
-            behind.clear();
-            let mut acc = (0.0, 0.0);
-            for v in v[lo..middle].iter().rev() {
-                acc = kahan::add(*v, acc.0, acc.1);
-                behind.push(acc);
+    let out = std::cell::RefCell::new(out);
+    let anew = |step: usize, lo: usize, hi: usize| {
+        out.borrow_mut()[step] = one_by_one(&v[lo..hi], mean);
+        hi - lo
+    };
+    borders::slide(
+        windows,
+        (t, v),
+        WORTH_BORDERS,
+        |_, _| Partial(0.0, 0.0),
+        &anew,
+        |step, lo, hi, fold| {
+            let Partial(sum, c) = fold;
+            if !sum.is_finite() || !c.is_finite() {
+                return anew(step, lo, hi);
             }
-        }
-        for v in &v[ahead_end..hi] {
-            ahead = kahan::add(*v, ahead.0, ahead.1);
-        }
-        ahead_end = hi;
-        let (sum, c) = match middle.checked_sub(lo + 1) {
-            Some(k) => join(behind[k], ahead),
-            None => ahead,
-        };
-        out[step] = if !sum.is_finite() || !c.is_finite() {
-            one_by_one(&v[lo..hi], mean)
-        } else if mean {
             let count = (hi - lo) as f64;
-            sum / count + c / count
-        } else {
-            sum + c
-        };
-    })
+            out.borrow_mut()[step] = if mean { sum / count + c / count } else { sum + c };
+            0
+        },
+    )
 }
 
 /// Keeps the samples of the window sorted, NaN first, and hands them to `answer`.
