@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::METRIC_NAME;
@@ -60,14 +61,8 @@ fn put_text(out: &mut String, text: &str) {
 /// Splits one packed text off the front of `rest`.
 #[inline]
 fn take_text(rest: &str) -> (&str, &str) {
-    let bytes = rest.as_bytes();
-    let (start, len) = if bytes[0] < LONG_LENGTH {
-        (1, bytes[0] as usize)
-    } else {
-        let len = (0..4).fold(0usize, |len, i| len | ((bytes[1 + i] as usize) << (7 * i)));
-        (5, len)
-    };
-    rest[start..].split_at(len)
+    let text = text_at(rest.as_bytes(), 0);
+    (&rest[text.clone()], &rest[text.end..])
 }
 
 /// Iterates over the labels of a set in order of name.
@@ -265,25 +260,39 @@ impl Ord for Labels {
         if same == a.len() || same == b.len() {
             return a.len().cmp(&b.len());
         }
-        let (mut rest, mut theirs) = (&*self.0, &*other.0);
+        let mut at = 0;
         loop {
-            let ((text, after), (their_text, their_after)) = (take_text(rest), take_text(theirs));
-            if self.0.len() - after.len() > same {
-                return text.cmp(their_text);
+            let text = text_at(a, at);
+            if text.end > same {
+                return a[text].cmp(&b[text_at(b, at)]);
             }
-            (rest, theirs) = (after, their_after);
+            at = text.end;
         }
     }
 }
 
+/// Where the packed text lies whose length stands at `at`.
+#[inline]
+fn text_at(packed: &[u8], at: usize) -> Range<usize> {
+    let (start, len) = if packed[at] < LONG_LENGTH {
+        (at + 1, packed[at] as usize)
+    } else {
+        (at + 5, (0..4).fold(0usize, |len, i| len | ((packed[at + 1 + i] as usize) << (7 * i))))
+    };
+    start..start + len
+}
+
 /// Number of bytes at which two strings begin alike.
+#[inline]
 fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
+    let ((a_words, _), (b_words, _)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut same = 0;
-    for (a, b) in a.chunks_exact(16).zip(b.chunks_exact(16)) {
-        if a != b {
-            break;
+    for (a, b) in a_words.iter().zip(b_words) {
+        let difference = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if difference != 0 {
+            return same + difference.trailing_zeros() as usize / 8;
         }
-        same += 16;
+        same += 8;
     }
     same + a[same..].iter().zip(&b[same..]).take_while(|(a, b)| a == b).count()
 }
