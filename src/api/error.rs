@@ -106,6 +106,7 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Canceled => Self::new(ErrorKind::Canceled, "context canceled"),
+            StorageError::Limit(_) => Self::new(ErrorKind::Execution, error.to_string()),
             StorageError::NotReady(_) => Self::new(ErrorKind::Unavailable, error.to_string()),
             error => Self::internal(error.to_string()),
         }

@@ -2,7 +2,8 @@
 //!
 //! What counts is memory that only this process can give back: anonymous pages and swap. Mapped files are left out,
 //! the kernel drops them by itself. Nobody has to watch in the background: whoever asks for the pressure looks again
-//! when the last look is old.
+//! when the last look is old. What queries say they take counts at once, or several could take all that is left
+//! between two looks.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,8 @@ use super::{Counter, Registry};
 const DEFAULT_PERCENT: u64 = 80;
 /// A look is good for this long.
 const FRESH: Duration = Duration::from_millis(100);
+/// And for this part of it while queries hold much.
+const FRESH_PART: u32 = 10;
 /// Percent of the limit from which on new series are refused, and below which they are taken again.
 const SERIES: (u64, u64) = (90, 85);
 /// Percent of the limit from which on heavy queries are ended, and below which they may run again.
@@ -46,6 +49,9 @@ pub struct MemoryBudget {
     /// When the last look was, nanoseconds after `begun`; 0 = never.
     looked: AtomicU64,
     used: AtomicU64,
+    /// What is held by those who say so, now and at the last look.
+    held: AtomicU64,
+    held_then: AtomicU64,
     level: AtomicU8,
     /// Queries that were ended for others' sake.
     pub queries_shed: Counter,
@@ -80,6 +86,8 @@ impl MemoryBudget {
             begun: Instant::now(),
             looked: AtomicU64::new(0),
             used: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            held_then: AtomicU64::new(0),
             level: AtomicU8::new(0),
             queries_shed: Counter::default(),
         })
@@ -91,10 +99,36 @@ impl MemoryBudget {
         self.limit
     }
 
-    /// Bytes used at the last look.
+    /// Bytes used at the last look, and what was taken since.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        let since = self.held.load(Ordering::Relaxed).saturating_sub(self.held_then.load(Ordering::Relaxed));
+        self.used.load(Ordering::Relaxed) + since
+    }
+
+    /// Somebody is about to hold so many bytes.
+    pub fn take(&self, bytes: u64) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Somebody holds so many bytes less.
+    pub fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes so many bytes, unless that is much and too much; the error says so.
+    pub fn room(&self, bytes: u64) -> Result<Room<'_>, String> {
+        self.take(bytes);
+        let room = Room { budget: self, bytes };
+        if self.is_heavy(bytes) && self.pressure() == Pressure::Queries {
+            self.queries_shed.inc();
+            return Err(format!(
+                "the selected series take {bytes} bytes, and the server would use {} of {} bytes of memory (--storage.memory-limit); try again later or select less",
+                self.used(),
+                self.limit
+            ));
+        }
+        Ok(room)
     }
 
     /// Whether a query that holds so many bytes is heavy.
@@ -111,12 +145,19 @@ impl MemoryBudget {
         }
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
         let last = self.looked.load(Ordering::Relaxed);
-        let due = last == 0 || now.saturating_sub(last) >= self.fresh.as_nanos() as u64;
+        let much = self.is_heavy(self.held.load(Ordering::Relaxed));
+        let fresh = if much { self.fresh / FRESH_PART } else { self.fresh };
+        let due = last == 0 || now.saturating_sub(last) >= fresh.as_nanos() as u64;
         // One of those who find it due looks, the others go on with what is known.
         if due && self.looked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.look();
         }
-        match self.level.load(Ordering::Relaxed) {
+        let percent = (u128::from(self.used()) * 100 / u128::from(self.limit)) as u64;
+        let before = self.level.load(Ordering::Relaxed);
+        let stays = |level: u8, (on, off): (u64, u64)| percent >= if before >= level { off } else { on };
+        let level = if stays(2, QUERIES) { 2 } else { u8::from(stays(1, SERIES)) };
+        self.level.store(level, Ordering::Relaxed);
+        match level {
             0 => Pressure::None,
             1 => Pressure::Series,
             _ => Pressure::Queries,
@@ -126,11 +167,7 @@ impl MemoryBudget {
     fn look(&self) {
         let Some(used) = (self.probe)() else { return };
         self.used.store(used, Ordering::Relaxed);
-        let percent = (u128::from(used) * 100 / u128::from(self.limit)) as u64;
-        let before = self.level.load(Ordering::Relaxed);
-        let stays = |level: u8, (on, off): (u64, u64)| percent >= if before >= level { off } else { on };
-        let level = if stays(2, QUERIES) { 2 } else { u8::from(stays(1, SERIES)) };
-        self.level.store(level, Ordering::Relaxed);
+        self.held_then.store(self.held.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Shows the limit, the use and the pressure at `/metrics`.
@@ -161,6 +198,19 @@ impl MemoryBudget {
             used.set(now.unwrap_or_else(|| budget.used()) as f64);
             shed.set_total(budget.queries_shed.get());
         });
+    }
+}
+
+/// Bytes that somebody takes until it is dropped.
+#[derive(Debug)]
+pub struct Room<'a> {
+    budget: &'a MemoryBudget,
+    bytes: u64,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 
@@ -245,6 +295,22 @@ mod tests {
             assert_eq!(at(bytes), want, "{bytes}");
         }
         assert_eq!(MemoryBudget::unlimited().pressure(), Pressure::None);
+    }
+
+    #[test]
+    fn what_is_taken_counts_before_it_is_seen() {
+        let hour = Duration::from_secs(3600);
+        let budget = MemoryBudget::with_probe(1000, hour, Box::new(|| Some(600)));
+        assert_eq!(budget.pressure(), Pressure::None);
+        let first = budget.room(300).expect("there is room");
+        assert_eq!((budget.used(), budget.pressure()), (900, Pressure::Series));
+        let error = budget.room(300).expect_err("there is not");
+        assert!(error.contains("1200 of 1000 bytes"), "{error}");
+        assert_eq!((budget.used(), budget.queries_shed.get() as u64), (900, 1));
+        drop(budget.room(10).expect("little is always there"));
+        drop(first);
+        assert_eq!((budget.used(), budget.pressure()), (600, Pressure::None));
+        drop(MemoryBudget::unlimited().room(1 << 60).expect("without a limit there is room"));
     }
 
     #[test]

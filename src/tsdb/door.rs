@@ -100,6 +100,9 @@ pub enum StorageError {
     /// The storage is closed or not open yet.
     #[error("storage is not ready: {0}")]
     NotReady(String),
+    /// There is not enough memory for the answer; the text names the limit.
+    #[error("{0}")]
+    Limit(String),
     /// The caller cancelled.
     #[error("canceled")]
     Canceled,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ulid::Ulid;
 
 use super::compact::AnyBlock;
-use super::db::{CHUNKS_DIR, WAL_DIR};
+use super::db::{CHUNKS_DIR, FORMAT_FILE, WAL_DIR};
 use super::door::{Querier, Queryable, StorageError};
 use super::head::chunks::ChunkStore;
 use super::head::flush::{FlushRange, FlushView};
@@ -224,6 +224,16 @@ fn empty_head(vfs: &Arc<dyn Vfs>, wal_dir: &Path, chunks_dir: &Path) -> Result<A
 pub(super) type Unreadable = Vec<(PathBuf, String)>;
 
 /// Opens all blocks; those that another one replaces are left out, as at a start.
+/// Whether there is anything of a storage in a directory, Prometheus's included.
+pub fn holds_data(dir: &Path) -> Result<bool, StorageError> {
+    let entries = RealVfs.list(dir).map_err(|e| io_error("list", dir, &e))?;
+    let ours = |e: &Entry| {
+        e.name == FORMAT_FILE
+            || e.is_dir && ([WAL_DIR, "wal"].contains(&e.name.as_str()) || Ulid::from_string(&e.name).is_ok())
+    };
+    Ok(entries.iter().any(ours))
+}
+
 pub(super) fn list_blocks(dir: &Path) -> Result<(Vec<AnyBlock>, Unreadable), StorageError> {
     for attempt in 1.. {
         let (mut blocks, mut unreadable, mut vanished) = (Vec::new(), Vec::new(), false);

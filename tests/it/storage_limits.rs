@@ -95,6 +95,42 @@ fn without_memory_new_series_and_heavy_queries_give_way() {
 }
 
 #[test]
+fn a_flood_of_series_and_of_heavy_queries_leaves_the_server_up() {
+    const PER_REQUEST: u32 = 2000;
+    let server = Server::start("", &["--web.enable-remote-write-receiver", "--storage.memory-limit=24MB"]);
+    let requests = (0..100).map(|n| n * PER_REQUEST..(n + 1) * PER_REQUEST);
+    let full = requests.clone().position(|series| {
+        let answer = write(&server, "pushed", series);
+        assert!([204, 400].contains(&answer.status), "{}", answer.text());
+        answer.status == 400 && answer.text().contains("--storage.memory-limit")
+    });
+    let full = full.expect("200,000 series fit into 24 MB") as u32;
+    assert!(full > 0, "nothing fits into 24 MB");
+    assert!(refused(&server, "memory-limit") > 0.0);
+    let again = write(&server, "pushed", 0..PER_REQUEST);
+    assert_eq!(again.status, 204, "series that exist go on: {}", again.text());
+    let get = |query: &str| {
+        let path = with_parameters("/api/v1/query", &[("query", query)]);
+        request(&server.address, "GET", &path, &[], b"").expect("an answer")
+    };
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let heavy = |i: u32| {
+            move || get(&format!("sort_desc(label_replace(pushed, \"x{i}\", \"$1\", \"n\", \"(.*)\"))"))
+        };
+        let all: Vec<_> = (0..4).map(|i| scope.spawn(heavy(i))).collect();
+        all.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    for answer in &answers {
+        let told = answer.status == 422 && answer.text().contains("--storage.memory-limit");
+        assert!(answer.status == 200 || told, "{} {:.300}", answer.status, answer.text());
+    }
+    assert!(answers.iter().any(|answer| answer.status == 422), "all four fitted");
+    let light = get("count(pushed{n=~\"1.?\"})");
+    assert_eq!(light.status, 200, "{}", light.text());
+    assert_eq!(write(&server, "pushed", 0..PER_REQUEST).status, 204);
+}
+
+#[test]
 fn a_limit_of_jobs_that_cannot_be_read_ends_the_start() {
     let mut command = super::server::binary();
     let folder = tempfile::tempdir().expect("a folder");

@@ -158,6 +158,78 @@ fn faults_are_named_and_nothing_is_half_done() {
 }
 
 #[test]
+fn what_can_be_read_of_a_damaged_directory_is_not_called_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    std::fs::write(folder.join("history.txt"), HISTORY).expect("written");
+    good(folder, &["tsdb", "import", "-q", "history.txt"]);
+    let mut blocks: Vec<_> =
+        std::fs::read_dir(folder.join("data")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    blocks.sort();
+    let (file, meta) = (blocks[0].join("block.mkt"), blocks[0].join("meta.json"));
+    let (sound, described) = (std::fs::read(&file).unwrap(), std::fs::read(&meta).unwrap());
+    let kept = "{__name__=\"old_total\", a=\"2\"} 7 1700010000000";
+    let mut flipped = sound.clone();
+    flipped[20] ^= 1;
+    // Bytes of the block, or none; what each command says of it.
+    let damages = [
+        (Some(sound[..100].to_vec()), "is damaged at byte 100"),
+        (Some(Vec::new()), "is damaged at byte 0"),
+        (Some(flipped), "byte 16"),
+        (None, "block.mkt: No such file"),
+    ];
+    for (content, told) in damages {
+        match content {
+            Some(content) => std::fs::write(&file, content).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        for command in ["verify", "dump"] {
+            bad(folder, &["tsdb", command, "data"], told);
+        }
+        bad(folder, &["tsdb", "dump", "data"], kept);
+        let _ = std::fs::remove_dir_all(folder.join("out"));
+        bad(folder, &["tsdb", "export", "--format=native", "-o", "out", "data"], told);
+        assert!(good(folder, &["tsdb", "dump", "out"]).contains(kept));
+        good(folder, &["tsdb", "verify", "out"]);
+    }
+    std::fs::write(&file, sound).unwrap();
+    // Without its description a block is nothing, but it is named, and the others are listed.
+    let other = blocks[1].file_name().unwrap().to_str().unwrap();
+    for content in [Some("{"), None] {
+        match content {
+            Some(content) => std::fs::write(&meta, content).unwrap(),
+            None => std::fs::remove_file(&meta).unwrap(),
+        }
+        for command in ["list", "verify", "dump"] {
+            bad(folder, &["tsdb", command, "data"], "meta.json is damaged at byte 0");
+        }
+        bad(folder, &["tsdb", "list", "data"], other);
+    }
+    std::fs::write(&meta, described).unwrap();
+    good(folder, &["tsdb", "verify", "data"]);
+}
+
+#[test]
+fn a_directory_that_is_none_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    std::fs::write(folder.join("file"), "x").unwrap();
+    let wrong = [
+        ("empty", "empty has neither blocks nor a log: name the directory that --storage.tsdb.path names"),
+        ("file", "Not a directory"),
+        ("missing", "missing: No such file"),
+    ];
+    for (path, told) in wrong {
+        for command in ["list", "analyze", "verify", "dump", "dump-openmetrics"] {
+            bad(folder, &["tsdb", command, path], told);
+        }
+        let output = format!("out-{path}");
+        bad(folder, &["tsdb", "export", "-o", &output, path], told);
+    }
+}
+
+#[test]
 fn the_benchmark_prints_figures() {
     let folder = tempfile::tempdir().expect("a folder");
     let printed = good(folder.path(), &["tsdb", "bench", "write", "--metrics=40", "--scrapes=900"]);

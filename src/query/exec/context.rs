@@ -14,7 +14,7 @@ use crate::query::exec::column::Meta;
 use crate::query::explain::Profile;
 use crate::query::parse::Span;
 use crate::telemetry::memory::{MemoryBudget, Pressure};
-use crate::tsdb::{Querier, SelectHints, SeriesRef, SeriesSet};
+use crate::tsdb::{Querier, SelectHints, SeriesRef, SeriesSet, StorageError};
 
 /// Memory of all queries of an engine together.
 #[derive(Debug)]
@@ -188,6 +188,7 @@ impl Context {
         let held_bytes = self.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.peak_bytes.fetch_max(held_bytes, Ordering::Relaxed);
         let global = self.global.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.global.process.take(bytes as u64);
         if held_samples > self.limits.max_samples {
             return Err(too_many_samples());
         }
@@ -220,6 +221,7 @@ impl Context {
         self.held_samples.fetch_sub(samples, Ordering::Relaxed);
         self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.global.held.fetch_sub(bytes, Ordering::Relaxed);
+        self.global.process.give_back(bytes as u64);
     }
 
     /// Notes that one series needed this many samples at once.
@@ -264,7 +266,11 @@ impl Context {
         {
             return Ok(Arc::clone(found));
         }
-        let set: Arc<dyn SeriesSet> = Arc::from(self.querier.select(hints, matchers)?);
+        let set: Arc<dyn SeriesSet> =
+            Arc::from(self.querier.select(hints, matchers).map_err(|error| match error {
+                StorageError::Limit(text) => QueryError::Execution(text),
+                error => error.into(),
+            })?);
         let bytes = bytes_of(&*set);
         self.selected_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.hold(bytes, 0)?;

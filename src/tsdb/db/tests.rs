@@ -9,10 +9,11 @@ use proptest::prelude::*;
 
 use super::super::vfs::RealVfs;
 use super::*;
-use crate::model::SampleBuffer;
 use crate::model::clock::ManualClock;
+use crate::model::{Labels, SampleBuffer};
+use crate::telemetry::memory::MemoryBudget;
 use crate::tsdb::block::{SeriesColumns, write_block};
-use crate::tsdb::door::{LabelQueryHints, SelectHints};
+use crate::tsdb::door::{AppendError, LabelQueryHints, SelectHints, SeriesRef};
 use crate::tsdb::head::leave::LeavePolicy;
 use crate::tsdb::prometheus::write_prometheus_block;
 

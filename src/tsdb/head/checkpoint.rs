@@ -85,6 +85,17 @@ impl Default for Sum {
     }
 }
 
+impl Sum {
+    /// Adds what other series have.
+    pub fn add(&mut self, other: &Self) {
+        self.min_t_ms = self.min_t_ms.min(other.min_t_ms);
+        self.max_t_ms = self.max_t_ms.max(other.max_t_ms);
+        self.chunk_file = self.chunk_file.max(other.chunk_file);
+        self.open += other.open;
+        self.late += other.late;
+    }
+}
+
 impl SavedGroup {
     /// Does beforehand what the index needs to take the group in.
     pub fn prepare(&mut self, hasher: &PairHasher) {

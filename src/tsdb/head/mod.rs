@@ -37,6 +37,8 @@ pub mod leave;
 pub mod limits;
 /// Instruments.
 pub mod metrics;
+/// Series in order of their labels.
+mod order;
 /// Reading.
 pub mod query;
 /// From files back to memory.

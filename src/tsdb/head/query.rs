@@ -3,26 +3,34 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLockReadGuard};
+use roaring::RoaringBitmap;
 
-use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::chunk::float::FloatDecoder;
 use super::super::door::{
     ExemplarSeries, LabelQueryHints, Querier, SelectHints, SeriesRef, SeriesSet, StorageError,
 };
-use super::super::index::PairId;
 use super::super::memory::read_hint;
 use super::Head;
 use super::chunks::{ChunkRef, Encoding, StoredChunk};
 use super::flush::RawSamples;
 use super::isolation::{Hidden, Isolation};
+use super::order::Order;
 use super::selections::select;
 use super::series::{LateSample, Open, Series, decode};
 use super::state::State;
 use crate::model::metadata::Exemplar;
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, Matcher, SampleBuffer};
+use crate::telemetry::memory::Room;
+
+/// Series whose labels are looked at to know what those of all take.
+const LOOKED_AT: usize = 64;
+/// Bytes that a selected series takes beside its labels while a selection is put in order.
+const BESIDE_LABELS: u64 = 144;
+/// If a label has more values and only some are asked for, any will do.
+const MANY_VALUES: usize = 4096;
 
 /// The samples of one series as a view sees them, not decoded yet.
 #[derive(Default)]
@@ -141,25 +149,6 @@ impl SeriesData {
 }
 
 /// The first label of a series, which is its name as a rule.
-fn first_pair(state: &State, slot: u32) -> Option<PairId> {
-    state.series(slot)?.pairs.first().copied()
-}
-
-/// Where the first labels of the series stand in order. Most comparisons of label sets end at their first label: with
-/// its rank at hand they look at no text.
-fn ranks_of_first_pairs(state: &State, slots: &[u32]) -> Map<PairId, u32> {
-    let mut ranks: Map<PairId, u32> = Map::default();
-    for pair in slots.iter().filter_map(|slot| first_pair(state, *slot)) {
-        ranks.entry(pair).or_insert(0);
-    }
-    let mut pairs: Vec<PairId> = ranks.keys().copied().collect();
-    pairs.sort_unstable_by_key(|pair| state.index.text(*pair));
-    for (rank, pair) in pairs.into_iter().enumerate() {
-        ranks.insert(pair, rank as u32);
-    }
-    ranks
-}
-
 fn damaged(error: Damaged) -> StorageError {
     StorageError::Corrupt { path: "head chunk".into(), offset: 0, message: error.to_string() }
 }
@@ -285,17 +274,18 @@ impl HeadView {
         })
     }
 
-    /// The least `limit` values of a label that satisfy matchers about this same label; 0 = all. The values tell which
-    /// ones fit, so that not every series need be looked at.
+    /// At most `limit` values of a label that satisfy matchers about this same label, the least ones unless the label has
+    /// many; 0 = all. The values tell which ones fit, so that not every series need be looked at.
     fn values_alone(&self, state: &State, name: &str, matchers: &[Matcher], limit: usize) -> Vec<String> {
         if self.min_t_ms > self.max_t_ms {
             return Vec::new();
         }
         let isolation = self.head.isolation.read();
         let isolation = isolation.hides_anything().then_some(&*isolation);
-        let mut values: Vec<&str> = state
-            .index
-            .series_by_value(name)
+        let all = state.index.series_by_value(name);
+        // Among many, looking for the least would take long.
+        let enough = if limit > 0 && all.len() > MANY_VALUES { limit } else { usize::MAX };
+        let mut values: Vec<&str> = all
             .filter(|(value, _)| matchers.iter().all(|m| m.matches(value)))
             .filter(|(_, series)| {
                 let shown = |slot| {
@@ -305,6 +295,7 @@ impl HeadView {
                 series.any(shown)
             })
             .map(|(value, _)| value)
+            .take(enough)
             .collect();
         if limit > 0 && values.len() > limit {
             values.select_nth_unstable(limit);
@@ -318,18 +309,52 @@ impl HeadView {
     #[must_use]
     pub fn series(&self, matchers: &[Matcher]) -> Vec<(Labels, SeriesRef)> {
         let state = self.head.state.read();
-        let slots = self.slots(&state, matchers);
-        let ranks = ranks_of_first_pairs(&state, &slots);
-        let rank = |slot: u32| first_pair(&state, slot).and_then(|pair| ranks.get(&pair)).copied();
-        let mut series: Vec<(Option<u32>, Labels, SeriesRef)> =
-            slots.into_iter().map(|slot| (rank(slot), state.labels(slot), state.reference(slot))).collect();
+        let selected = state.index.select(matchers);
+        self.series_and_newest(state, &selected).0
+    }
+
+    /// The memory that the labels of selected series take, if it is there.
+    fn room(&self, state: &State, selected: &RoaringBitmap) -> Result<Room<'_>, StorageError> {
+        let some = selected.iter().step_by((selected.len() as usize / LOOKED_AT).max(1));
+        let (mut n, mut bytes) = (0u64, 0u64);
+        for slot in some {
+            n += 1;
+            bytes += state.labels(slot).heap_bytes() as u64;
+        }
+        let one = bytes / n.max(1) + BESIDE_LABELS;
+        self.head.limits.memory().room(selected.len() * one).map_err(StorageError::Limit)
+    }
+
+    /// The same for a query, which must leave memory to others, with their newest samples where those are at hand.
+    fn series_if_room(&self, matchers: &[Matcher]) -> Result<SeriesAndNewest, StorageError> {
+        let state = self.head.state.read();
+        let selected = state.index.select(matchers);
+        let _room = self.room(&state, &selected)?;
+        Ok(self.series_and_newest(state, &selected))
+    }
+
+    fn series_and_newest(
+        &self,
+        state: RwLockReadGuard<'_, State>,
+        selected: &RoaringBitmap,
+    ) -> SeriesAndNewest {
+        let (mut slots, mut all) = (Vec::new(), Vec::new());
+        self.each_of(&state, selected.iter().map(|slot| (slot, ())), |slot, (), newest| {
+            slots.push(slot);
+            all.push((state.labels(slot), state.reference(slot), newest));
+        });
+        let order = Order::of(&state, &slots);
         drop(state);
-        series.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
-        series.into_iter().map(|(_, labels, reference)| (labels, reference)).collect()
+        let places = order.sorted(|at| &all[at as usize].0);
+        let one = |at: u32| {
+            let (labels, reference, newest) = &all[at as usize];
+            ((labels.clone(), *reference), *newest)
+        };
+        places.into_iter().map(one).unzip()
     }
 
     /// The same for matchers that come again and again, with the newest samples of the series.
-    fn series_again(&self, matchers: &[Matcher]) -> (Vec<(Labels, SeriesRef)>, Vec<Newest>) {
+    fn series_again(&self, matchers: &[Matcher]) -> SeriesAndNewest {
         let state = self.head.state.read();
         let known = self.head.selections.lock().find(&state, matchers);
         let selected = known.unwrap_or_else(|| {
@@ -420,6 +445,9 @@ pub struct HeadQuerier(pub Arc<HeadView>);
 /// Time and value of a sample, if it is at hand.
 type Newest = Option<(i64, f64)>;
 
+/// Series in order of their labels, and the newest sample of each.
+type SeriesAndNewest = (Vec<(Labels, SeriesRef)>, Vec<Newest>);
+
 struct HeadSeriesSet {
     view: Arc<HeadView>,
     series: Vec<(Labels, SeriesRef)>,
@@ -431,7 +459,7 @@ struct HeadSeriesSet {
 impl Querier for HeadQuerier {
     fn select(&self, hints: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
         let (mut series, newest) =
-            if hints.repeats { self.0.series_again(matchers) } else { (self.0.series(matchers), Vec::new()) };
+            if hints.repeats { self.0.series_again(matchers) } else { self.0.series_if_room(matchers)? };
         if hints.limit > 0 {
             series.truncate(hints.limit);
         }

@@ -1,5 +1,6 @@
 //! How does the head come back after a stop or a crash? The newest complete checkpoint, then the chunk files behind
-//! it, then the segments of the log behind it. A second thread reads and decodes ahead of the one that applies.
+//! it, then the segments of the log behind it. Other threads read and decode ahead of the one that applies; of a
+//! checkpoint, one enters labels into the index while another takes in the series.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::door::StorageError;
-use super::super::index::PairHasher;
+use super::super::index::{Index, PairHasher};
 use super::super::vfs::{FileBytes, Vfs};
 use super::super::wal::batch::{BatchDecoder, ReadBatch};
 use super::super::wal::frame::{Found, Frames, RawFrame, kind};
@@ -20,7 +21,7 @@ use super::checkpoint::{Ending, Saved, SavedGroup, Start, Sum, contents, take};
 use super::chunks::{ChunkMeta, ChunkRef};
 use super::exemplars::Kept;
 use super::series::{LateSample, Open};
-use super::state::{Slot, State};
+use super::state::{PIECE, Slot, State};
 use crate::model::Labels;
 use crate::model::sample::Value;
 
@@ -246,8 +247,10 @@ fn load(
     (file, bytes): (&LogFile, &FileBytes),
     recovery: &mut Recovery,
 ) -> Sum {
-    let hasher = &state.index.hasher();
-    let mut sum = Sum::default();
+    let (index, mut adopter) = state.halves();
+    let hasher = &index.hasher();
+    let mut first = adopter.next();
+    let (mut sum, mut others, mut twins) = (Sum::default(), Vec::new(), Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get).clamp(1, MOST_DECODERS);
     std::thread::scope(|scope| {
         let mut results = Vec::new();
@@ -264,6 +267,10 @@ fn load(
                 }
             });
         }
+        let (pieces, taken) = sync_channel::<(Vec<Slot>, u64)>(GROUPS_AHEAD);
+        let adopting = scope.spawn(move || {
+            taken.into_iter().flat_map(|(piece, late)| adopter.take(piece, late)).collect::<Vec<_>>()
+        });
         let mut read = 0;
         for (i, frame) in frames.iter().enumerate() {
             if frame.offset - read >= RELEASE {
@@ -272,7 +279,14 @@ fn load(
             }
             let saved = results[i % workers].recv().unwrap_or(Err(Damaged("its reader gave up")));
             match saved {
-                Ok(saved) => take_in(head, state, saved, &mut sum),
+                Ok(Saved::Series(group)) => {
+                    sum.add(&group.sum);
+                    let late = group.sum.late;
+                    // It takes all there is; should it have panicked, joining it says so.
+                    let _ = pieces.send((enter(index, group, first), late));
+                    first += PIECE as u32;
+                }
+                Ok(saved) => others.push(saved),
                 Err(error) => {
                     let path = file.path.display();
                     tracing::error!(%path, %error, "damage in a checkpoint, going on behind it");
@@ -280,7 +294,11 @@ fn load(
                 }
             }
         }
+        drop(pieces);
+        twins = adopting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
+    twins.into_iter().for_each(|twin| state.forget_twin(twin));
+    others.into_iter().for_each(|saved| take_in(head, state, saved));
     sum
 }
 
@@ -292,15 +310,9 @@ fn prepared(frame: &RawFrame<'_>, hasher: &PairHasher) -> Result<Saved, Damaged>
     Ok(saved)
 }
 
-fn take_in(head: &Head, state: &mut State, saved: Saved, sum: &mut Sum) {
+/// Takes in what is not a series.
+fn take_in(head: &Head, state: &mut State, saved: Saved) {
     match saved {
-        Saved::Series(group) => {
-            sum.min_t_ms = sum.min_t_ms.min(group.sum.min_t_ms);
-            sum.max_t_ms = sum.max_t_ms.max(group.sum.max_t_ms);
-            sum.chunk_file = sum.chunk_file.max(group.sum.chunk_file);
-            sum.open += group.sum.open;
-            take_in_group(state, group);
-        }
         Saved::Metadata(all) => head.metadata.write().extend(all),
         Saved::Exemplars(all) => {
             let mut ring = head.exemplars.lock();
@@ -321,29 +333,26 @@ fn take_in(head: &Head, state: &mut State, saved: Saved, sum: &mut Sum) {
                 }
             }
         }
-        Saved::Start(_) | Saved::End => {}
+        Saved::Series(_) | Saved::Start(_) | Saved::End => {}
     }
 }
 
-fn take_in_group(state: &mut State, group: SavedGroup) {
-    let SavedGroup { names, values, pairs, mut series, begins, members, sum } = group;
-    let ids = state.index.intern_all(&names, &values, &pairs);
+/// Tells the index of the series of a group that get the slots from `first` on; answers with them.
+fn enter(index: &mut Index, group: SavedGroup, first: u32) -> Vec<Slot> {
+    let SavedGroup { names, values, pairs, mut series, begins, members, .. } = group;
+    let ids = index.intern_all(&names, &values, &pairs);
     for pair in series.iter_mut().filter_map(Slot::series_mut).flat_map(|series| &mut series.pairs) {
         *pair = ids[*pair as usize];
     }
-    let n = series.len() as u32;
-    state.late_samples += sum.late;
-    // Removed and created again while the checkpoint was written: the later state counts.
-    let (first, known) = state.adopt(series);
-    let is_new = |slot: &u32| known.is_empty() || !known.contains(slot);
-    let mut slots: Vec<u32> = (first..first + n).filter(is_new).collect();
-    state.index.extend_all(&slots);
+    let mut slots: Vec<u32> = (first..first + series.len() as u32).collect();
+    index.extend_all(&slots);
     for (id, part) in ids.iter().zip(begins.windows(2)) {
-        slots.clear();
         let members = &members[part[0] as usize..part[1] as usize];
-        slots.extend(members.iter().map(|member| first + u32::from(*member)).filter(is_new));
-        state.index.extend(*id, &slots);
+        slots.clear();
+        slots.extend(members.iter().map(|member| first + u32::from(*member)));
+        index.extend(*id, &slots);
     }
+    series
 }
 
 /// Chunks that were closed after the checkpoint replace the open chunks that it has.
@@ -400,11 +409,17 @@ fn apply(
     if read.lost.is_some() {
         recovery.unusable += 1;
     }
-    for (local, id, labels) in read.series {
+    for series in &read.series.series {
         // Series mostly come in the order in which they were created.
         let likely = locals.last().map_or(0, |before| before.wrapping_add(1));
-        let slot = slot_for(state, waiting, (id, &labels), likely);
-        let at = local as usize;
+        let slot = match state.series(likely) {
+            Some(known) if known.id == series.id => {
+                debug_assert_eq!(state.labels(likely), read.series.labels(series), "an id has one label set");
+                likely
+            }
+            _ => slot_for(state, waiting, (series.id, &read.series.labels(series)), likely),
+        };
+        let at = series.local as usize;
         // Numbers are dense; a hole is left by a lost record, a huge one by damage that passed its checksum.
         if at >= locals.len() {
             if at > locals.len() + (1 << 24) {

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 
 use super::super::Map;
 use super::super::door::{SeriesRef, StorageError};
@@ -14,6 +13,11 @@ use super::flush::FlushRange;
 use super::series::{LateSample, Open, Series};
 use crate::model::sample::Value;
 use crate::model::{Labels, Matcher};
+
+/// Taking in what comes in whole pieces.
+mod adopter;
+
+pub use adopter::Adopter;
 
 /// Slots of one piece of the slab: growing never moves the others.
 pub const PIECE: usize = 1024;
@@ -220,51 +224,6 @@ impl State {
         slot
     }
 
-    /// Takes in a whole piece of the slab whose series have pairs that the index must be told of. Answers with the first
-    /// slot, and with the slots of series that were there already: those have the later state now.
-    pub fn adopt(&mut self, mut piece: Vec<Slot>) -> (u32, Vec<u32>) {
-        debug_assert!(
-            piece.len() <= PIECE && self.slots as usize == self.pieces.len() * PIECE,
-            "pieces are whole"
-        );
-        let first = self.slots;
-        let used = piece.len() as u32;
-        piece.resize_with(PIECE, || Slot::new(None));
-        self.pieces.push(piece);
-        self.slots += PIECE as u32;
-        self.free.extend((first + used..self.slots).rev());
-        let mut known = Vec::new();
-        for slot in first..first + used {
-            let Some(series) = self.series(slot) else { continue };
-            let (hash, id) = (series.hash, series.id);
-            self.next_id = self.next_id.max(id.saturating_add(1));
-            let pieces = &self.pieces;
-            let at = |slot: u32| pieces[slot as usize / PIECE][slot as usize % PIECE].series.as_ref();
-            let same = |other: &u32| {
-                at(*other).is_some_and(|o| o.hash == hash && at(slot).is_some_and(|s| s.pairs == o.pairs))
-            };
-            match self.by_labels.entry(u64::from(hash).wrapping_mul(SPREAD), same, spread_of(pieces)) {
-                Entry::Vacant(place) => {
-                    place.insert(slot);
-                    self.num_series += 1;
-                    self.counts.created += 1;
-                }
-                Entry::Occupied(place) => {
-                    let earlier = *place.get();
-                    known.push(slot);
-                    self.free.push(slot);
-                    let later = self.slot_mut(slot).and_then(|s| s.series.take());
-                    if let Some(before) =
-                        self.slot_mut(earlier).and_then(|s| std::mem::replace(&mut s.series, later))
-                    {
-                        self.late_samples -= before.late().len() as u64;
-                    }
-                }
-            }
-        }
-        (first, known)
-    }
-
     fn free_slot(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             self.slots += 1;
@@ -410,6 +369,7 @@ mod tests {
     use std::ops::Range;
 
     use super::super::super::index::NewPair;
+    use super::adopter::Twin;
     use super::*;
 
     #[test]
@@ -429,13 +389,14 @@ mod tests {
             Series::new(id, pairs.into(), short(labels.hash64()))
         };
         let (a, b) = (series(&mut state, 7, "a"), series(&mut state, 8, "b"));
-        assert_eq!(state.adopt(vec![Slot::new(Some(a)), Slot::new(Some(b))]), (0, vec![]));
+        assert_eq!(state.halves().1.take(vec![Slot::new(Some(a)), Slot::new(Some(b))], 0), []);
         state.push_late(0, LateSample { t_ms: 1, start_ms: 0, sequence: 0, value: Value::Float(1.0) });
         let (c, again) = (series(&mut state, 9, "c"), series(&mut state, 10, "a"));
         let first = PIECE as u32;
+        assert_eq!(state.halves().1.next(), first);
         assert_eq!(
-            state.adopt(vec![Slot::new(Some(c)), Slot::new(Some(again))]),
-            (first, vec![first + 1]),
+            state.halves().1.take(vec![Slot::new(Some(c)), Slot::new(Some(again))], 0),
+            [Twin { slot: first + 1, earlier: 0 }],
             "one of them was there"
         );
         assert_eq!((state.num_series, state.late_samples, state.next_id), (3, 0, 11));

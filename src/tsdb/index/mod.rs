@@ -5,15 +5,19 @@ use std::ops::Range;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use roaring::RoaringBitmap;
 use std::hash::BuildHasher as _;
 
 use super::Map;
 use crate::model::{Labels, MatchOp, Matcher};
 
+/// What patterns found.
+mod found;
 /// Sets of series, small ones inline.
 pub mod postings;
 
+use found::{FoundPairs, Seen};
 use postings::Postings;
 
 /// Number of a label pair.
@@ -33,8 +37,10 @@ const FREE: u32 = u32::MAX;
 struct Name {
     text: Box<str>,
     hash: u64,
-    /// Pairs with this name, in no order; empty for an unused entry.
+    /// Pairs with this name, in no order, later ones behind earlier ones; empty for an unused entry.
     pairs: Vec<PairId>,
+    /// How often a pair went.
+    removals: u64,
 }
 
 /// How an index hashes label pairs, for those who prepare many of them elsewhere.
@@ -76,6 +82,7 @@ pub struct Index {
     /// Pairs of the series entered last: the next one mostly has the same ones at the same places.
     last: Box<[PairId]>,
     hasher: PairHasher,
+    found: FoundPairs,
 }
 
 impl Default for Index {
@@ -90,6 +97,7 @@ impl Default for Index {
             last: Box::default(),
             // Hostile label values should not be able to aim at one bucket.
             hasher: PairHasher(FixedState::with_seed(fastrand::u64(..))),
+            found: FoundPairs::default(),
         }
     }
 }
@@ -105,7 +113,7 @@ impl Index {
             return number;
         }
         let (number, hash) = (self.names.len() as u32, self.hasher.name(name));
-        self.names.push(Name { text: name.into(), hash, pairs: Vec::new() });
+        self.names.push(Name { text: name.into(), hash, pairs: Vec::new(), removals: 0 });
         let names = &self.names;
         self.name_table.insert_unique(hash, number, |n| names[*n as usize].hash);
         number
@@ -131,12 +139,26 @@ impl Index {
     fn intern_pair(&mut self, name: &str, value: &str) -> PairId {
         let name = self.intern_name(name);
         let hash = self.hash(name, value);
-        self.pair(name, value, hash).unwrap_or_else(|| self.add_pair(name, value.into(), hash))
+        self.enter_pair(name, value, hash)
     }
 
-    fn add_pair(&mut self, name: u32, value: Box<str>, hash: u64) -> PairId {
-        let at = self.names[name as usize].pairs.len() as u32;
-        let pair = Pair { name, at, value, series: Postings::default() };
+    /// The number of a pair, which is entered if it is not there yet.
+    fn enter_pair(&mut self, name: u32, value: &str, hash: u64) -> PairId {
+        let (pairs, names, hasher) = (&self.pairs, &self.names, &self.hasher);
+        let same = |id: &PairId| {
+            let pair = &pairs[*id as usize];
+            pair.name == name && &*pair.value == value
+        };
+        let hash_of = |id: &PairId| {
+            let pair = &pairs[*id as usize];
+            hasher.pair(names[pair.name as usize].hash, &pair.value)
+        };
+        let place = match self.pair_table.entry(hash, same, hash_of) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(place) => place,
+        };
+        let siblings = &mut self.names[name as usize].pairs;
+        let pair = Pair { name, at: siblings.len() as u32, value: value.into(), series: Postings::default() };
         let id = match self.free_pairs.pop() {
             Some(id) => {
                 self.pairs[id as usize] = pair;
@@ -147,12 +169,8 @@ impl Index {
                 self.pairs.len() as PairId - 1
             }
         };
-        let (pairs, names, hasher) = (&self.pairs, &self.names, &self.hasher);
-        self.pair_table.insert_unique(hash, id, |id| {
-            let pair = &pairs[*id as usize];
-            hasher.pair(names[pair.name as usize].hash, &pair.value)
-        });
-        self.names[name as usize].pairs.push(id);
+        place.insert(id);
+        siblings.push(id);
         id
     }
 
@@ -198,9 +216,17 @@ impl Index {
     /// mean.
     pub fn intern_all(&mut self, names: &[Box<str>], values: &str, pairs: &[NewPair]) -> Vec<PairId> {
         let names: Vec<u32> = names.iter().map(|name| self.intern_name(name)).collect();
+        // All places in the table are looked at first: these loads wait for nothing, so that they overlap.
+        let mut near = 0;
+        for pair in pairs {
+            let _ = self.pair_table.find(pair.hash, |id| {
+                near ^= self.pairs[*id as usize].at;
+                false
+            });
+        }
+        std::hint::black_box(near);
         let enter = |NewPair { name, value, hash }: &NewPair| {
-            let (name, value) = (names[*name as usize], &values[value.clone()]);
-            self.pair(name, value, *hash).unwrap_or_else(|| self.add_pair(name, value.into(), *hash))
+            self.enter_pair(names[*name as usize], &values[value.clone()], *hash)
         };
         pairs.iter().map(enter).collect()
     }
@@ -233,6 +259,7 @@ impl Index {
             let (name, at) = (pair.name, pair.at);
             pair.name = FREE;
             pair.value = Box::default();
+            self.names[name as usize].removals += 1;
             let siblings = &mut self.names[name as usize].pairs;
             siblings.swap_remove(at as usize);
             if let Some(moved) = siblings.get(at as usize) {
@@ -289,18 +316,18 @@ impl Index {
             }
             if empty {
                 // Series without the label fit as well: take away those whose value does not.
-                let wrong = self.union(&matcher.name, |value| !matcher.matches(value));
+                let wrong = match matcher.op {
+                    MatchOp::NotEqual => self.series_of(&matcher.name, &matcher.value),
+                    _ => self.union(matcher, |value| !matcher.matches(value)),
+                };
                 match &mut result {
                     Some(result) => *result -= wrong,
                     None => result = Some(&self.all - wrong),
                 }
             } else {
                 let fitting = match matcher.op {
-                    MatchOp::Equal => self
-                        .find(&matcher.name, &matcher.value)
-                        .map(|id| self.pairs[id as usize].series.to_bitmap())
-                        .unwrap_or_default(),
-                    _ => self.union(&matcher.name, |value| matcher.matches(value)),
+                    MatchOp::Equal => self.series_of(&matcher.name, &matcher.value),
+                    _ => self.union(matcher, |value| matcher.matches(value)),
                 };
                 match &mut result {
                     Some(result) => *result &= fitting,
@@ -318,13 +345,33 @@ impl Index {
         }
     }
 
-    fn union(&self, name: &str, fits: impl Fn(&str) -> bool) -> RoaringBitmap {
+    fn series_of(&self, name: &str, value: &str) -> RoaringBitmap {
+        self.find(name, value).map(|id| self.pairs[id as usize].series.to_bitmap()).unwrap_or_default()
+    }
+
+    /// The series of the values of a matcher's label that fit. Among many values, those that fitted are remembered.
+    fn union(&self, matcher: &Matcher, fits: impl Fn(&str) -> bool) -> RoaringBitmap {
         let mut union = RoaringBitmap::new();
-        for id in self.pairs_of(name) {
-            let pair = &self.pairs[*id as usize];
-            if fits(&pair.value) {
-                pair.series.add_to(&mut union);
-            }
+        let mut add = |id: PairId| self.pairs[id as usize].series.add_to(&mut union);
+        let fits = |id: &PairId| fits(&self.pairs[*id as usize].value);
+        if let Some(values) = listed(matcher) {
+            values.iter().filter_map(|value| self.find(&matcher.name, value)).for_each(add);
+            return union;
+        }
+        let Some(name) = self.name_number(&matcher.name).map(|name| &self.names[name as usize]) else {
+            return union;
+        };
+        if name.pairs.len() < found::MANY {
+            name.pairs.iter().copied().filter(fits).for_each(add);
+            return union;
+        }
+        let seen = Seen { removals: name.removals, pairs: name.pairs.len() };
+        let mut ids = Vec::new();
+        let looked_at = self.found.find(matcher, seen, &mut ids);
+        ids.extend(name.pairs[looked_at..].iter().copied().filter(fits));
+        ids.iter().for_each(|id| add(*id));
+        if looked_at < name.pairs.len() {
+            self.found.keep(matcher, seen, ids);
         }
         union
     }
@@ -363,7 +410,7 @@ impl Index {
     pub fn series_by_value<'a>(
         &'a self,
         name: &str,
-    ) -> impl Iterator<Item = (&'a str, &'a Postings)> + use<'a> {
+    ) -> impl ExactSizeIterator<Item = (&'a str, &'a Postings)> + use<'a> {
         self.pairs_of(name).iter().map(|id| {
             let pair = &self.pairs[*id as usize];
             (&*pair.value, &pair.series)
@@ -394,6 +441,13 @@ impl Index {
             + self.names.capacity() * size_of::<Name>()
             + self.all.serialized_size()
     }
+}
+
+/// The values of its label that decide about a matcher, if its pattern lists them: those that fit, or those that do not
+/// where series without the label do.
+fn listed(matcher: &Matcher) -> Option<&[Box<str>]> {
+    let values = matcher.regex()?.literal_set()?;
+    ((matcher.op == MatchOp::NotRegex) == matcher.matches_empty()).then_some(values)
 }
 
 /// How much a label name is used.
@@ -450,5 +504,46 @@ mod tests {
                 .map(|(slot, _)| slot as u32).collect();
             prop_assert_eq!(index.select(&matchers).iter().collect::<Vec<_>>(), want);
         }
+    }
+
+    #[test]
+    fn what_is_remembered_of_many_values_follows_them() {
+        const VALUES: u32 = 2 * found::MANY as u32;
+        let mut index = Index::default();
+        let mut pairs = Vec::new();
+        let labels = |i: u32| Labels::from_pairs([("i", format!("{i}x")), ("parity", (i % 2).to_string())]);
+        for slot in 0..VALUES {
+            pairs.push(index.insert(slot, &labels(slot)));
+        }
+        let matcher = |op, value: &str| Matcher::new("i", op, value).unwrap();
+        let matchers = [
+            matcher(MatchOp::Regex, "12.*"),
+            matcher(MatchOp::Regex, ".*7x"),
+            matcher(MatchOp::NotRegex, ".*7x"),
+            matcher(MatchOp::NotEqual, "5x"),
+            matcher(MatchOp::NotEqual, ""),
+            matcher(MatchOp::Regex, "5x|7x||nobody"),
+            matcher(MatchOp::Regex, "5x|7x|nobody"),
+            matcher(MatchOp::NotRegex, "5x|7x|nobody"),
+        ];
+        let check = |index: &Index, there: &dyn Fn(u32) -> bool, slots: u32| {
+            for matcher in &matchers {
+                let want: Vec<u32> =
+                    (0..slots).filter(|i| there(*i) && matcher.matches(&format!("{i}x"))).collect();
+                for _ in 0..2 {
+                    let got = index.select(std::slice::from_ref(matcher));
+                    assert_eq!(got.iter().collect::<Vec<_>>(), want, "{matcher}");
+                }
+            }
+        };
+        check(&index, &|_| true, VALUES);
+        for slot in VALUES..VALUES + 100 {
+            pairs.push(index.insert(slot, &labels(slot)));
+        }
+        check(&index, &|_| true, VALUES + 100);
+        for gone in [7, 17, 1200, VALUES + 7] {
+            index.remove(gone, &pairs[gone as usize]);
+        }
+        check(&index, &|i| ![7, 17, 1200, VALUES + 7].contains(&i), VALUES + 100);
     }
 }

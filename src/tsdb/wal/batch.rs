@@ -1,6 +1,8 @@
 //! Batches as bytes: the payload of one frame. Encoder and decoder keep, for one segment, which series have which
 //! local number and what each source sent last.
 
+use std::ops::Range;
+
 use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::chunk::bytes::{Cursor, put_ivarint, put_text, put_uvarint};
@@ -57,18 +59,64 @@ pub struct TextReader<'a> {
 }
 
 impl<'a> TextReader<'a> {
-    fn take(&mut self, cursor: &mut Cursor<'a>) -> Result<&'a str, Damaged> {
+    /// Where the next text stands among all.
+    fn number(&mut self, cursor: &mut Cursor<'a>) -> Result<usize, Damaged> {
         match cursor.uvarint()? {
             0 => {
-                let text = cursor.text()?;
-                self.texts.push(text);
-                Ok(text)
+                self.texts.push(cursor.text()?);
+                Ok(self.texts.len() - 1)
             }
             k => {
                 let at = usize::try_from(k - 1).unwrap_or(usize::MAX);
-                self.texts.get(at).copied().ok_or(Damaged("a text number is not known"))
+                if at < self.texts.len() { Ok(at) } else { Err(Damaged("a text number is not known")) }
             }
         }
+    }
+
+    fn take(&mut self, cursor: &mut Cursor<'a>) -> Result<&'a str, Damaged> {
+        let number = self.number(cursor)?;
+        Ok(self.texts[number])
+    }
+
+    /// The series that a record defines.
+    fn take_definitions(&mut self, cursor: &mut Cursor<'a>) -> Result<Definitions, Damaged> {
+        let mut all = Definitions::default();
+        let first = cursor.uvarint32()?;
+        let mut before = 0..0;
+        for i in 0..cursor.count(2)? {
+            let local = first.checked_add(i as u32).ok_or(Damaged("too many series"))?;
+            let id = cursor.uvarint()?;
+            let n = cursor.count(2)?;
+            if n > MAX_LABELS {
+                return Err(Damaged("too many labels"));
+            }
+            let begin = all.numbers.len();
+            // Neighbours mostly have the same names, whose order was looked at already.
+            let mut alike = true;
+            for at in 0..2 * n {
+                let number = self.number(cursor)?;
+                if at % 2 == 1 {
+                    if self.texts[number].is_empty() {
+                        return Err(Damaged("labels are not sorted"));
+                    }
+                } else {
+                    let known = before.start + at;
+                    alike = alike && known < before.end && all.numbers[known] as usize == number;
+                    let last = at.checked_sub(2).map(|last| all.numbers[begin + last] as usize);
+                    if !alike && last.is_some_and(|last| self.texts[last] >= self.texts[number]) {
+                        return Err(Damaged("labels are not sorted"));
+                    }
+                }
+                all.numbers.push(number as u32);
+            }
+            before = begin..all.numbers.len();
+            all.series.push(Definition { local, id, numbers: before.clone() });
+        }
+        for text in &self.texts {
+            all.texts.push_str(text);
+            all.ends.push(all.texts.len());
+        }
+        Ok(all)
     }
 
     /// A label set; repairs nothing: names must be strictly ascending.
@@ -258,13 +306,50 @@ impl BatchEncoder {
     }
 }
 
+/// A series that a record defines.
+#[derive(Debug)]
+pub struct Definition {
+    /// Local number.
+    pub local: u32,
+    /// Persistent id.
+    pub id: u64,
+    /// Where the numbers of its names and values stand.
+    numbers: Range<usize>,
+}
+
+/// The series that a record defines. Whoever knows a series by its id need not have its labels put together.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    texts: String,
+    /// Where each text ends.
+    ends: Vec<usize>,
+    numbers: Vec<u32>,
+    /// The series.
+    pub series: Vec<Definition>,
+}
+
+impl Definitions {
+    fn text(&self, number: u32) -> &str {
+        let at = number as usize;
+        let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.texts[begin..self.ends[at]]
+    }
+
+    /// The labels of one of them.
+    #[must_use]
+    pub fn labels(&self, definition: &Definition) -> Labels {
+        let numbers = self.numbers[definition.numbers.clone()].chunks_exact(2);
+        Labels::from_sorted(numbers.map(|pair| (self.text(pair[0]), self.text(pair[1]))))
+    }
+}
+
 /// A batch as it was read; series are local numbers.
 #[derive(Debug, Default)]
 pub struct ReadBatch {
     /// Sequence number.
     pub sequence: u64,
-    /// Series that are defined here: local number, persistent id, labels.
-    pub series: Vec<(u32, u64, Labels)>,
+    /// Series that are defined here.
+    pub series: Definitions,
     /// What happened.
     pub batch: LogBatch,
     /// The float section could not be read, for this reason.
@@ -291,12 +376,7 @@ impl BatchDecoder {
         };
         let mut texts = TextReader::default();
         if parts & part::SERIES != 0 {
-            let first = cursor.uvarint32()?;
-            for i in 0..cursor.count(2)? {
-                let local = first.checked_add(i as u32).ok_or(Damaged("too many series"))?;
-                let id = cursor.uvarint()?;
-                read.series.push((local, id, texts.take_labels(&mut cursor)?));
-            }
+            read.series = texts.take_definitions(&mut cursor)?;
         }
         let batch = &mut read.batch;
         for _ in 0..count(&mut cursor, part::OUT_OF_ORDER, 11)? {
@@ -395,10 +475,10 @@ mod tests {
                 encoder.put(&mut payload, i as u64, &batch, &Names);
                 let read = decoder.take(&payload).unwrap();
                 prop_assert_eq!(read.lost, None);
-                for (local, id, labels) in read.series {
-                    let slot = (id - 1000) as u32;
-                    prop_assert_eq!(labels, Names.identity(slot).unwrap().1);
-                    slots.insert(local, slot);
+                for series in &read.series.series {
+                    let slot = (series.id - 1000) as u32;
+                    prop_assert_eq!(read.series.labels(series), Names.identity(slot).unwrap().1);
+                    slots.insert(series.local, slot);
                 }
                 for (got, want) in [(&read.batch.floats, &batch.floats), (&read.batch.out_of_order, &batch.out_of_order)] {
                     prop_assert_eq!(got.len(), want.len());

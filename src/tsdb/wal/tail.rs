@@ -129,12 +129,12 @@ impl WalTail {
         self.damaged += u64::from(read.lost.is_some());
         let repeated = read.sequence != 1 && read.sequence <= self.sequence;
         self.sequence = read.sequence;
-        let mut batch = read.batch;
+        let (series, mut batch) = (read.series, read.batch);
         batch.floats.append(&mut batch.out_of_order);
         let mut out = TailBatch {
             start,
             end,
-            series: read.series.into_iter().map(|(number, _, labels)| (number, labels)).collect(),
+            series: series.series.iter().map(|one| (one.local, series.labels(one))).collect(),
             floats: batch.floats,
             histograms: batch.histograms,
             exemplars: batch.exemplars,

@@ -21,8 +21,9 @@ use super::segment::{FileKind, path_of};
 use super::{LogBatch, SeriesNames};
 use crate::telemetry::{Counter, Gauge, Registry, Summary};
 
-/// Between two syncs that somebody waits for: more would keep a slow disk busy with nothing else.
-const MIN_SYNC_GAP: Duration = Duration::from_millis(10);
+/// A disk rests between two syncs that somebody waits for as long as the last one took, so that a slow one is not busy
+/// with nothing else; but not longer than this.
+const MAX_SYNC_GAP: Duration = Duration::from_millis(10);
 /// Samples kept for a rewrite. If syncs fail for so long that this is not enough, ingestion stops.
 const MAX_UNSYNCED_SAMPLES: usize = 20_000_000;
 
@@ -158,8 +159,8 @@ pub struct Wal {
     inner: Mutex<Inner>,
     durable: Mutex<Durable>,
     wake: Condvar,
-    /// Held while syncing; the time of the last one.
-    syncing: Mutex<Option<Instant>>,
+    /// Held while syncing; when the last one ended, and how long it took.
+    syncing: Mutex<Option<(Instant, Duration)>>,
 }
 
 fn samples_of(batch: &LogBatch) -> usize {
@@ -394,16 +395,16 @@ impl Wal {
             if self.durable.lock().sequence >= sequence {
                 return Ok(());
             }
-            if let Some(rest) = last.and_then(|last| MIN_SYNC_GAP.checked_sub(last.elapsed()))
-                && !self.options.sync_interval.is_zero()
-            {
+            let rest = last.and_then(|(ended, took)| took.min(MAX_SYNC_GAP).checked_sub(ended.elapsed()));
+            if let Some(rest) = rest.filter(|_| !self.options.sync_interval.is_zero()) {
                 std::thread::sleep(rest);
             }
         }
         let begun = Instant::now();
         let result = self.sync_once();
-        *last = Some(Instant::now());
-        self.metrics.sync_duration.observe(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        *last = Some((Instant::now(), took));
+        self.metrics.sync_duration.observe(took.as_secs_f64());
         result
     }
 

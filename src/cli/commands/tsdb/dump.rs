@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::{Arg, ArgMatches, Command};
 
 use super::super::{code, text};
-use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range};
+use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range, whole};
 use crate::model::labels::{is_legacy_label_name, is_legacy_metric_name, write_quoted};
 use crate::model::number::format_g;
 use crate::model::{Labels, Matcher, SampleBuffer};
@@ -79,7 +79,8 @@ fn dump(matches: &ArgMatches, form: Form) -> Result<(), String> {
     let (range, sets) = (time_range(matches)?, matcher_sets(matches)?);
     let db = open(Path::new(text(matches, "path")))?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    write_series(&db, range, &sets, form, &mut out)
+    write_series(&db, range, &sets, form, &mut out)?;
+    whole(&db)
 }
 
 /// Writes all samples of the selected series; a reader that goes away ends it without an error.

@@ -10,7 +10,7 @@ use super::super::progress::Progress;
 use super::super::{code, text};
 use super::dump::{Form, write_series};
 use super::list::print_table;
-use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range};
+use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range, whole};
 use crate::tsdb::exchange::gather::SHORTEST_MS;
 use crate::tsdb::exchange::{BlockFormat, ExportOptions, export};
 use crate::tsdb::readonly::ReadOnlyDb;
@@ -53,7 +53,8 @@ fn export_all(matches: &ArgMatches) -> Result<(), String> {
     let format = match text(matches, "format") {
         "openmetrics" => {
             let db = open(Path::new(text(matches, "path")))?;
-            return export_text(&db, range, &sets, output);
+            export_text(&db, range, &sets, output)?;
+            return whole(&db);
         }
         "native" => BlockFormat::Native,
         _ => BlockFormat::Prometheus,
@@ -86,7 +87,7 @@ fn export_all(matches: &ArgMatches) -> Result<(), String> {
     drop(progress);
     let report = report.map_err(|e| e.to_string())?;
     print_table(to, report.blocks, false);
-    if report.warnings.is_empty() { Ok(()) } else { Err(report.warnings.join("\n")) }
+    if report.warnings.is_empty() { whole(&db) } else { Err(report.warnings.join("\n")) }
 }
 
 fn export_text(

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command};
+use ulid::Ulid;
 
 use super::super::{code, switch, text};
-use super::path_argument;
+use super::{check_directory, path_argument};
 use crate::cli::flags::format_bytes;
 use crate::tsdb::block::BlockMeta;
 
@@ -36,16 +37,22 @@ fn folder_bytes(path: &Path) -> u64 {
 }
 
 fn print_blocks(path: &Path, for_people: bool) -> Result<(), String> {
+    check_directory(path)?;
     let fail = |e: std::io::Error| format!("cannot list {}: {e}", path.display());
-    let mut metas = Vec::new();
+    let (mut metas, mut damaged) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path).map_err(fail)? {
         let folder = entry.map_err(fail)?.path();
-        if folder.join("meta.json").exists() {
-            metas.push(BlockMeta::read(folder.as_path()).map_err(|e| e.to_string())?);
+        let is_block =
+            folder.file_name().and_then(|n| n.to_str()).is_some_and(|n| Ulid::from_string(n).is_ok());
+        if is_block || folder.join("meta.json").exists() {
+            match BlockMeta::read(folder.as_path()) {
+                Ok(meta) => metas.push(meta),
+                Err(error) => damaged.push(error.to_string()),
+            }
         }
     }
     print_table(path, metas, for_people);
-    Ok(())
+    if damaged.is_empty() { Ok(()) } else { Err(damaged.join("\n")) }
 }
 
 /// Prints blocks that lie below `path` as promtool does.

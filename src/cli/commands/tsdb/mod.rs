@@ -17,7 +17,7 @@ use super::{backfill, text};
 use crate::cli::flags::EXIT_USAGE;
 use crate::cli::serve::EXIT_FAILURE;
 use crate::model::Matcher;
-use crate::tsdb::readonly::ReadOnlyDb;
+use crate::tsdb::readonly::{ReadOnlyDb, holds_data};
 
 pub(super) fn command() -> Command {
     Command::new("tsdb")
@@ -102,9 +102,13 @@ fn matcher_sets(matches: &ArgMatches) -> Result<Vec<Vec<Matcher>>, String> {
 
 /// Opens a directory for reading and says on standard error what could not be read.
 fn open(path: &Path) -> Result<ReadOnlyDb, String> {
-    let db =
-        if path.join("meta.json").exists() { ReadOnlyDb::of_block(path) } else { ReadOnlyDb::open(path) }
-            .map_err(|e| e.to_string())?;
+    let db = if path.join("meta.json").exists() {
+        ReadOnlyDb::of_block(path)
+    } else {
+        check_directory(path)?;
+        ReadOnlyDb::open(path)
+    };
+    let db = db.map_err(|e| e.to_string())?;
     for (path, reason) in &db.unreadable {
         eprintln!("warning: {} was left out: {reason}", path.display());
     }
@@ -113,4 +117,24 @@ fn open(path: &Path) -> Result<ReadOnlyDb, String> {
         eprintln!("warning: {lost} damaged places of the log were skipped; `tsdb verify` names them");
     }
     Ok(db)
+}
+
+/// Whoever names the wrong directory should not be told that all is well there.
+fn check_directory(path: &Path) -> Result<(), String> {
+    match holds_data(path) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!(
+            "{} has neither blocks nor a log: name the directory that --storage.tsdb.path names",
+            path.display()
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What is left of a damaged directory is worth having, but not all there was.
+fn whole(db: &ReadOnlyDb) -> Result<(), String> {
+    if db.unreadable.is_empty() && db.recovery.damaged + db.recovery.unusable == 0 {
+        return Ok(());
+    }
+    Err("not everything could be read; `meerkat tsdb verify` names the damaged places".into())
 }

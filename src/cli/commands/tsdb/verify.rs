@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 
 use super::super::progress::Progress;
 use super::super::text;
-use super::path_argument;
+use super::{check_directory, path_argument};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::tsdb::verify::{Report, verify, verify_block};
 
@@ -32,7 +32,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
     let report = if path.join("meta.json").exists() {
         Ok(verify_block(path, &mut tell))
     } else {
-        verify(path, &mut tell)
+        check_directory(path).and_then(|()| verify(path, &mut tell).map_err(|e| e.to_string()))
     };
     drop(progress);
     match report {
@@ -59,7 +59,8 @@ fn print(path: &Path, report: &Report) -> u8 {
     }
     println!(
         "FAILED: {}: {} damaged places in {files} files, {bytes} bytes; {samples} samples could be read. The server \
-         starts all the same and leaves out what is damaged",
+         starts all the same and leaves out what is damaged; `meerkat tsdb export --format=native` writes what can be \
+         read to a new directory",
         path.display(),
         report.damage.len()
     );
