@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use super::super::door::StorageError;
 use super::super::vfs::{Vfs, VfsFile, io_error};
 use super::batch::BatchEncoder;
-use super::frame::{FrameWriter, kind};
+use super::frame::{FrameWriter, KEEP, kind};
 use super::holds::Holds;
 use super::segment::{FileKind, path_of};
 use super::{LogBatch, SeriesNames};
@@ -131,6 +131,8 @@ struct Inner {
     sequence: u64,
     encoder: BatchEncoder,
     frames: FrameWriter,
+    /// Reused: the payload of a batch, and its frame.
+    buffers: (Vec<u8>, Vec<u8>),
     /// Batches that are not synced, oldest first.
     unsynced: VecDeque<(u64, Arc<LogBatch>)>,
     unsynced_samples: usize,
@@ -185,6 +187,7 @@ impl Wal {
                 sequence: 0,
                 encoder: BatchEncoder::default(),
                 frames,
+                buffers: Default::default(),
                 unsynced: VecDeque::new(),
                 unsynced_samples: 0,
                 failure: None,
@@ -348,19 +351,22 @@ impl Wal {
             inner.encoder.reset();
             self.open_segment(inner)?;
         }
-        let mut payload = Vec::new();
-        inner.encoder.put(&mut payload, sequence, batch, names);
+        let (payload, frame) = &mut inner.buffers;
+        for buffer in [&mut *payload, &mut *frame] {
+            buffer.clear();
+            buffer.shrink_to(KEEP);
+        }
+        inner.encoder.put(payload, sequence, batch, names);
         let Some(segment) = &mut inner.segment else {
             return Err(StorageError::NotReady("no open segment".into()));
         };
-        let mut frame = Vec::with_capacity(payload.len() / 2 + 32);
-        let framed = inner.frames.put(&mut frame, segment.salt, kind::BATCH, &payload);
+        let framed = inner.frames.put(frame, segment.salt, kind::BATCH, payload);
         framed.map_err(|e| StorageError::Io {
             operation: "encode",
             path: segment.path.display().to_string(),
             message: e.to_string(),
         })?;
-        segment.file.append(&frame).map_err(|e| io_error("write", &segment.path, &e))?;
+        segment.file.append(frame).map_err(|e| io_error("write", &segment.path, &e))?;
         segment.len += frame.len() as u64;
         inner.bytes += frame.len() as u64;
         self.metrics.bytes.add(frame.len() as f64);
