@@ -12,8 +12,9 @@ pub const HEADER: usize = 13;
 /// Longest payload, stored or raw, in bytes.
 pub const MAX_PAYLOAD: usize = 256 << 20;
 const COMPRESSED: u8 = 0x80;
-/// Below this many bytes a compressor cannot win.
-const WORTH_COMPRESSING: usize = 96;
+/// Below this many bytes a compressor wins too little for its time: what repeats from scrape to scrape is not in a payload
+/// anyway, and the rest shrinks by a tenth at most.
+const WORTH_COMPRESSING: usize = 1024;
 const LEVEL: i32 = 1;
 /// Room that a buffer keeps for the next frame, bytes.
 pub const KEEP: usize = 1 << 20;
