@@ -251,16 +251,10 @@ pub fn write_histogram(out: &mut Vec<u8>, histogram: &FloatHistogram) {
     out.extend_from_slice(b",\"sum\":");
     json::sample_value(out, histogram.sum);
     let mut any = false;
-    for bucket in super::buckets::populated(histogram) {
+    for bucket in histogram.api_buckets() {
         out.extend_from_slice(if any { b",[" } else { b",\"buckets\":[[" });
         any = true;
-        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
-            (false, true) => b'0',
-            (true, false) => b'1',
-            (false, false) => b'2',
-            (true, true) => b'3',
-        };
-        out.push(rule);
+        out.push(b'0' + bucket.boundary_rule);
         for number in [bucket.lower, bucket.upper, bucket.count] {
             out.extend_from_slice(b",\"");
             write_api(out, number);
@@ -333,6 +327,7 @@ pub fn query_stats(out: &mut Vec<u8>, stats: &QueryStats, per_step: bool) {
 mod tests {
     use super::*;
     use crate::model::Labels;
+    use crate::model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
 
     #[test]
     fn times_are_those_of_the_points_however_series_differ() {
@@ -365,5 +360,40 @@ mod tests {
             };
             assert_eq!(String::from_utf8(found).unwrap(), format!("{{\"metric\":{{}}{values}}}"));
         }
+    }
+
+    fn written(histogram: &FloatHistogram) -> String {
+        let mut out = Vec::new();
+        write_histogram(&mut out, histogram);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn buckets_say_which_bounds_belong_to_them() {
+        let custom = FloatHistogram {
+            schema: CUSTOM_BUCKETS_SCHEMA,
+            count: 2.0,
+            sum: 3.0,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![1.0, 1.0],
+            custom_values: vec![1.0].into(),
+            ..FloatHistogram::default()
+        };
+        let want = r#"{"count":"2","sum":"3","buckets":[[3,"-Inf","1","1"],[0,"1","+Inf","1"]]}"#;
+        assert_eq!(written(&custom), want);
+        let exponential = FloatHistogram {
+            zero_threshold: 0.6,
+            zero_count: 2.0,
+            count: 6.0,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            positive_buckets: vec![1.0, 0.0],
+            negative_spans: vec![Span { offset: 1, length: 1 }],
+            negative_buckets: vec![3.0],
+            ..FloatHistogram::default()
+        };
+        let want =
+            r#"{"count":"6","sum":"0","buckets":[[1,"-2","-1","3"],[3,"-0.6","0.6","2"],[0,"0.6","1","1"]]}"#;
+        assert_eq!(written(&exponential), want);
+        assert_eq!(written(&FloatHistogram::default()), r#"{"count":"0","sum":"0"}"#);
     }
 }

@@ -9,8 +9,6 @@ pub mod admin;
 pub mod admission;
 /// Query trees as JSON.
 pub mod ast_json;
-/// Populated buckets of native histograms with their bounds.
-pub mod buckets;
 /// Places for connections.
 pub mod connections;
 /// Shared state of handlers.

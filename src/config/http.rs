@@ -229,7 +229,7 @@ section! {
 }
 
 /// Headers that the client sets itself and that no configuration may change.
-const RESERVED_HEADERS: [&str; 14] = [
+const RESERVED_HEADERS: [&str; 15] = [
     "authorization",
     "host",
     "content-encoding",
@@ -244,6 +244,7 @@ const RESERVED_HEADERS: [&str; 14] = [
     "accept-encoding",
     "x-prometheus-remote-write-version",
     "x-prometheus-remote-read-version",
+    "x-prometheus-scrape-timeout-seconds",
 ];
 
 section! {

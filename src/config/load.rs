@@ -311,6 +311,8 @@ fn read_patterns(node: &Node, what: &str, cx: &mut Context) -> Vec<FilePath> {
         let text = item.text().unwrap_or_default();
         if !is_glob_in_last_segment(text) || text.is_empty() {
             cx.error(item.at, format!("invalid {what} path {text:?}"));
+        } else if !is_well_formed(text.as_bytes()) {
+            cx.error(item.at, format!("error retrieving {what}s for {text:?}: syntax error in pattern"));
         }
     }
     patterns
@@ -376,7 +378,11 @@ pub fn expand_pattern(pattern: &str) -> Vec<String> {
         Some((folder, name)) => (folder, name),
         None => ("", pattern),
     };
-    if !name.contains(['*', '?', '[']) {
+    if folder.contains(META) {
+        let folders = expand_pattern(folder);
+        return folders.iter().flat_map(|folder| expand_pattern(&format!("{folder}/{name}"))).collect();
+    }
+    if !name.contains(META) {
         return if Path::new(pattern).exists() { vec![pattern.to_owned()] } else { Vec::new() };
     }
     let Ok(entries) = std::fs::read_dir(if folder.is_empty() { "." } else { folder }) else {
@@ -393,6 +399,30 @@ pub fn expand_pattern(pattern: &str) -> Vec<String> {
         .collect();
     found.sort();
     found
+}
+
+/// What makes a path a pattern.
+const META: [char; 3] = ['*', '?', '['];
+
+/// Whether each class of a pattern has an end and content, and no escape is the last thing.
+fn is_well_formed(pattern: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(byte) = pattern.get(at) {
+        match byte {
+            b'\\' if at + 1 == pattern.len() => return false,
+            b'\\' => at += 2,
+            b'[' => {
+                let negated = usize::from(matches!(pattern.get(at + 1), Some(b'^')));
+                let begin = at + 1 + negated;
+                match memchr::memchr(b']', pattern.get(begin..).unwrap_or_default()) {
+                    None | Some(0) => return false,
+                    Some(len) => at = begin + len + 1,
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    true
 }
 
 /// Matching of Go's `path/filepath.Match` within one segment.

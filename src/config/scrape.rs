@@ -8,7 +8,7 @@ use super::relabel::{RelabelConfig, check_rules};
 use super::sd::SdConfigs;
 use super::values::{ByteSize, FilePath, LabelMap, PromDuration};
 use super::yaml::section::{section, words};
-use super::yaml::{Context, FromYaml, Node, Section, ToYaml, Value};
+use super::yaml::{Context, FromYaml, Node, NodeKind, Section, ToYaml, Value};
 use crate::model::relabel::NameScheme;
 
 words! {
@@ -176,8 +176,13 @@ fn check_escaping(escaping: Option<EscapingScheme>, scheme: NameScheme, node: &N
     }
 }
 
-/// Repeated protocols are refused; unknown ones have been by decoding.
+/// Repeated protocols and an empty list are refused; unknown ones have been by decoding.
 fn check_protocols(protocols: &[ScrapeProtocol], node: &Node, suffix: &str, cx: &mut Context) {
+    if let Some(list) = node.get("scrape_protocols")
+        && matches!(&list.kind, NodeKind::Sequence(items) if items.is_empty())
+    {
+        cx.error(list.at, format!("scrape_protocols cannot be empty {suffix}"));
+    }
     let mut seen = HashSet::new();
     if !protocols.iter().all(|p| seen.insert(*p)) {
         let all: Vec<&str> = protocols.iter().map(|p| p.as_str()).collect();

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use flate2::{Decompress, FlushDecompress, Status};
-
 use super::error::NetError;
+use super::gzip::Inflate;
 use super::room::{BodyRoom, Share};
 
 /// What a body may have when the caller sets no limit: 256 MiB, several times the exposition of a million series in
@@ -14,9 +13,7 @@ pub const DEFAULT_MAX_BODY: u64 = 256 << 20;
 /// Largest window that a zstd frame may ask for: 8 MiB (RFC 9659).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Room that is added at a time while decompressing.
-const STEP: usize = 64 << 10;
-/// Room that a claimed length can ask for at once.
-const CLAIM: usize = 4 << 20;
+pub(super) const STEP: usize = 64 << 10;
 
 /// Buffers that are used again from request to request.
 #[derive(Debug)]
@@ -25,7 +22,9 @@ pub struct BodyBuffer {
     pub(super) wire: Vec<u8>,
     decoded: Vec<u8>,
     is_encoded: bool,
-    inflate: Option<Box<Decompress>>,
+    inflate: Inflate,
+    /// Where bytes arrive that are not known to belong to the body yet.
+    pub(super) incoming: Vec<u8>,
     share: Share,
 }
 
@@ -43,7 +42,8 @@ impl BodyBuffer {
             wire: Vec::new(),
             decoded: Vec::new(),
             is_encoded: false,
-            inflate: None,
+            inflate: Inflate::default(),
+            incoming: Vec::new(),
             share: Share::default(),
         }
     }
@@ -69,14 +69,16 @@ impl BodyBuffer {
     /// Empties the buffers and keeps their room.
     pub fn clear(&mut self) {
         self.wire.clear();
-        self.decoded.clear();
         self.is_encoded = false;
     }
 
     /// Gives back room beyond `keep` bytes, for buffers that once held an unusual body.
     pub fn shrink_to(&mut self, keep: usize) {
         self.wire.shrink_to(keep);
-        self.decoded.shrink_to(keep);
+        if self.decoded.capacity() > keep {
+            self.decoded = Vec::with_capacity(keep);
+        }
+        self.incoming.shrink_to(keep);
         self.share.release();
     }
 
@@ -104,10 +106,7 @@ impl BodyBuffer {
         let (wire, decoded) = (&self.wire, &mut self.decoded);
         let result = match content_encoding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => return check_size(wire.len(), max_body),
-            "gzip" | "x-gzip" => {
-                let inflate = self.inflate.get_or_insert_with(|| Box::new(Decompress::new(false)));
-                gunzip(inflate, wire, decoded, max_body, &mut grow)
-            }
+            "gzip" | "x-gzip" => self.inflate.gunzip(wire, decoded, max_body, &mut grow),
             "zstd" => unzstd(wire, decoded, max_body, &mut grow),
             "snappy" => unsnappy(wire, decoded, max_body, &mut grow),
             other => Err(NetError::Decode {
@@ -129,8 +128,18 @@ pub(super) struct Limit {
     pub(super) is_own: bool,
 }
 
+impl Limit {
+    /// The limit that a request names, or the common one for 0.
+    pub(super) fn of(max_body: u64) -> Self {
+        match max_body {
+            0 => Self { bytes: DEFAULT_MAX_BODY, is_own: false },
+            bytes => Self { bytes, is_own: true },
+        }
+    }
+}
+
 /// Makes room in a buffer for so many more bytes.
-type Grow<'g> = &'g mut dyn FnMut(&mut Vec<u8>, usize) -> Result<(), NetError>;
+pub(super) type Grow<'g> = &'g mut dyn FnMut(&mut Vec<u8>, usize) -> Result<(), NetError>;
 
 /// Makes room for `more` bytes; a body without a limit of its own has to find it in what all share. `beside` is what
 /// its other buffer holds.
@@ -157,99 +166,10 @@ pub(super) fn check_size(len: usize, max_body: u64) -> Result<(), NetError> {
     if len as u64 >= max_body { Err(NetError::BodyTooLarge { limit: max_body }) } else { Ok(()) }
 }
 
-fn bad_gzip(reason: impl Into<String>) -> NetError {
-    NetError::Decode { encoding: "gzip".into(), reason: reason.into() }
-}
-
-/// Length of a member's header (RFC 1952).
-fn gzip_header(input: &[u8]) -> Option<usize> {
-    let [0x1f, 0x8b, 8, flags, ..] = *input else { return None };
-    if flags & 0xe0 != 0 {
-        return None;
-    }
-    let mut at = 10;
-    if flags & 4 != 0 {
-        let len = input.get(at..at + 2)?;
-        at += 2 + usize::from(u16::from_le_bytes([len[0], len[1]]));
-    }
-    for bit in [8, 16] {
-        if flags & bit != 0 {
-            at += memchr::memchr(0, input.get(at..)?)? + 1;
-        }
-    }
-    if flags & 2 != 0 {
-        at += 2;
-    }
-    (at <= input.len()).then_some(at)
-}
-
-/// The length that the last member claims, as far as its input can justify it: deflate expands no more than 1,032 times.
-fn claimed_len(input: &[u8]) -> usize {
-    let claimed = input.last_chunk::<4>().map_or(0, |len| u32::from_le_bytes(*len) as usize);
-    claimed.min(input.len().saturating_mul(1032)).min(CLAIM)
-}
-
-/// Decompresses all members of `input`, appending to `out`; `grow` makes room in it.
-fn gunzip(
-    inflate: &mut Decompress,
-    mut input: &[u8],
-    out: &mut Vec<u8>,
-    max_body: u64,
-    grow: Grow<'_>,
-) -> Result<(), NetError> {
-    if input.is_empty() {
-        return Err(bad_gzip("the body is empty"));
-    }
-    // When all of it fits at once, no window has to be kept; the decoder likes some space behind the end.
-    let mut step = claimed_len(input).saturating_add(512).max(STEP);
-    while !input.is_empty() {
-        let header = gzip_header(input).ok_or_else(|| bad_gzip("invalid header"))?;
-        input = &input[header..];
-        inflate.reset(false);
-        let start = out.len();
-        loop {
-            // One byte above the limit is enough to know that it is broken.
-            let room = usize::try_from(max_body).unwrap_or(usize::MAX).saturating_sub(out.len()).min(step);
-            step = STEP;
-            if room == 0 {
-                return Err(NetError::BodyTooLarge { limit: max_body });
-            }
-            grow(out, room)?;
-            let (in_before, out_before) = (inflate.total_in(), out.len());
-            let status = inflate
-                .decompress_vec(input, out, FlushDecompress::Finish)
-                .map_err(|e| bad_gzip(e.to_string()))?;
-            let consumed = usize::try_from(inflate.total_in() - in_before).unwrap_or(input.len());
-            input = input.get(consumed..).unwrap_or(&[]);
-            check_size(out.len(), max_body)?;
-            match status {
-                Status::StreamEnd => break,
-                _ if consumed == 0 && out.len() == out_before => {
-                    return Err(bad_gzip("unexpected end of the body"));
-                }
-                _ => {}
-            }
-        }
-        let Some((trailer, rest)) = input.split_first_chunk::<8>() else {
-            return Err(bad_gzip("unexpected end of the body"));
-        };
-        let [a, b, c, d, e, f, g, h] = *trailer;
-        let member = &out[start..];
-        #[expect(clippy::cast_possible_truncation, reason = "the field is the length modulo 2^32")]
-        let len = member.len() as u32;
-        if u32::from_le_bytes([a, b, c, d]) != crc32fast::hash(member)
-            || u32::from_le_bytes([e, f, g, h]) != len
-        {
-            return Err(bad_gzip("invalid checksum"));
-        }
-        input = rest;
-    }
-    Ok(())
-}
-
 /// Snappy's block format, as the remote protocols use it.
 fn unsnappy(input: &[u8], out: &mut Vec<u8>, max_body: u64, grow: Grow<'_>) -> Result<(), NetError> {
     let bad = |e: snap::Error| NetError::Decode { encoding: "snappy".into(), reason: e.to_string() };
+    out.clear();
     let len = snap::raw::decompress_len(input).map_err(bad)?;
     check_size(len, max_body)?;
     grow(out, len)?;
@@ -262,6 +182,7 @@ fn unsnappy(input: &[u8], out: &mut Vec<u8>, max_body: u64, grow: Grow<'_>) -> R
 fn unzstd(input: &[u8], out: &mut Vec<u8>, max_body: u64, grow: Grow<'_>) -> Result<(), NetError> {
     use std::io::Read as _;
     let bad = |e: std::io::Error| NetError::Decode { encoding: "zstd".into(), reason: e.to_string() };
+    out.clear();
     let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(bad)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(bad)?;
     loop {
@@ -299,6 +220,32 @@ mod tests {
         buffer.load(b"plain", "", 6).expect("below the limit");
         assert_eq!(buffer.bytes(), b"plain");
         assert!(matches!(buffer.load(b"plain!", "", 6), Err(NetError::BodyTooLarge { limit: 6 })));
+    }
+
+    #[test]
+    fn equal_members_are_both_taken_and_lengths_may_lie() {
+        let mut buffer = BodyBuffer::new();
+        let member = gzip(b"up 1\n");
+        let wire = [&member[..], &member[..], &member[..]].concat();
+        buffer.load(&wire, "gzip", 100).expect("valid");
+        assert_eq!(buffer.bytes(), b"up 1\nup 1\nup 1\n");
+        let empty = gzip(b"");
+        buffer.load(&[&member[..], &empty[..]].concat(), "gzip", 100).expect("valid");
+        assert_eq!(buffer.bytes(), b"up 1\n");
+        buffer.load(&empty, "gzip", 100).expect("valid");
+        assert_eq!(buffer.bytes(), b"");
+        let end = member.len() - 4;
+        for claimed in [0u32, 1, 4, 6, 99, 1000, u32::MAX] {
+            let mut wire = member.clone();
+            wire[end..].copy_from_slice(&claimed.to_le_bytes());
+            assert!(buffer.load(&wire, "gzip", 1 << 20).is_err(), "{claimed}");
+        }
+        // Too long for the limit by one, exactly, and not.
+        for (limit, fits) in [(5, false), (6, true)] {
+            assert_eq!(buffer.load(&member, "gzip", limit).is_ok(), fits, "{limit}");
+        }
+        buffer.load(&member, "gzip", 100).expect("valid after failures");
+        assert_eq!(buffer.bytes(), b"up 1\n");
     }
 
     #[test]

@@ -3,9 +3,8 @@
 //! deadline over everything from connecting to the last byte, and rebuilds its TLS when certificate files change.
 
 use std::error::Error as _;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use http::header::{
@@ -15,15 +14,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::body::{BodyBuffer, DEFAULT_MAX_BODY, Limit, check_size};
-use super::cloud::{Authenticator, Outgoing};
-use super::dialer::{Dialer, RoundRobin};
+use super::body::{BodyBuffer, DEFAULT_MAX_BODY, Limit};
+use super::cloud::Outgoing;
+use super::dialer::RoundRobin;
 use super::error::NetError;
+use super::kept::{Fault, Kept, chain};
+use super::lines::Lines;
 use super::oauth2::TokenSource;
+use super::request::{ClientOptions, Fetched, Request};
 use super::secrets::{Fingerprint, SecretSource};
 use super::tls;
 use crate::config::{ConfigUrl, HttpClientConfig, ProxyConfig, Secret, TlsConfig};
-use crate::telemetry::spans::{Span, SpanContext, SpanKind};
+use crate::telemetry::spans::{Span, SpanKind};
 
 /// Redirects that are followed at most, as in Go.
 const MAX_REDIRECTS: usize = 10;
@@ -37,109 +39,6 @@ pub(crate) fn beside_others<R>(work: impl FnOnce() -> R) -> R {
     match flavor {
         Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
-    }
-}
-
-/// What the user of a client decides, as opposed to its configuration.
-#[derive(Debug, Clone)]
-pub struct ClientOptions {
-    /// The `User-Agent` header.
-    pub user_agent: String,
-    /// How long an unused connection stays open; for scraping it should be above the interval.
-    pub pool_idle_timeout: Duration,
-    /// Unused connections kept for each host.
-    pub max_idle_per_host: usize,
-    /// How long connecting may take; the deadline of the request bounds it in any case.
-    pub connect_timeout: Option<Duration>,
-    /// Connect to this socket whatever the URL says.
-    pub unix_socket: Option<PathBuf>,
-    /// Speak HTTP/2 from the first byte, without TLS too.
-    pub http2_only: bool,
-    /// Counts connections.
-    pub dialer: Option<Dialer>,
-    /// Each connection goes to one of the host's addresses that chance picks.
-    pub round_robin_dns: bool,
-    /// Signs each request, last of all; for the credentials of cloud providers.
-    pub authenticator: Option<Arc<dyn Authenticator>>,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            user_agent: concat!("Prometheus/3.14.0 (Meerkat/", env!("CARGO_PKG_VERSION"), ")").into(),
-            pool_idle_timeout: Duration::from_secs(300),
-            max_idle_per_host: 1000,
-            connect_timeout: None,
-            unix_socket: None,
-            http2_only: false,
-            dialer: None,
-            round_robin_dns: false,
-            authenticator: None,
-        }
-    }
-}
-
-/// A request.
-#[derive(Debug, Clone)]
-pub struct Request<'a> {
-    /// Method; `GET` by default.
-    pub method: Method,
-    /// Where to.
-    pub url: &'a str,
-    /// Headers besides those of the configuration; they win over it, except for credentials.
-    pub headers: HeaderMap,
-    /// What is sent.
-    pub body: bytes::Bytes,
-    /// Time for everything, redirects and body included.
-    pub timeout: Duration,
-    /// A body of this many bytes after decompression or more is refused; 0 means 256 MiB.
-    pub max_body: u64,
-    /// The trace that it belongs to; `None` for requests that are not traced.
-    pub trace: Option<SpanContext>,
-}
-
-impl<'a> Request<'a> {
-    /// A `GET` with the given deadline.
-    #[must_use]
-    pub fn get(url: &'a str, timeout: Duration) -> Self {
-        Self {
-            method: Method::GET,
-            url,
-            headers: HeaderMap::new(),
-            body: bytes::Bytes::new(),
-            timeout,
-            max_body: 0,
-            trace: None,
-        }
-    }
-
-    /// A `POST` with the given deadline.
-    #[must_use]
-    pub fn post(url: &'a str, body: bytes::Bytes, timeout: Duration) -> Self {
-        Self { method: Method::POST, body, ..Self::get(url, timeout) }
-    }
-}
-
-/// The head of an answer; its body is in the buffer.
-#[derive(Debug, Clone)]
-pub struct Fetched {
-    /// Status.
-    pub status: StatusCode,
-    /// Headers.
-    pub headers: HeaderMap,
-    /// Where it came from after redirects.
-    pub url: Url,
-    /// Bytes of the body on the wire.
-    pub wire_bytes: u64,
-    /// Bytes of the body after decompression.
-    pub body_bytes: u64,
-}
-
-impl Fetched {
-    /// The `Content-Type` header, empty if there is none or it is not text.
-    #[must_use]
-    pub fn content_type(&self) -> &str {
-        self.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 }
 
@@ -174,18 +73,9 @@ pub type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, NetError
 #[derive(Debug, Clone)]
 pub struct HttpClient(Arc<Inner>);
 
-/// The innermost useful text of an error chain.
+/// The useful texts of an error chain: what is behind the library's own words.
 pub(super) fn cause(error: &reqwest::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let text = inner.to_string();
-        if !texts.iter().any(|t| t.contains(&text)) {
-            texts.push(text);
-        }
-        source = inner.source();
-    }
-    if texts.is_empty() { error.to_string() } else { texts.join(": ") }
+    error.source().map_or_else(|| error.to_string(), chain)
 }
 
 fn files_of(tls: &TlsConfig) -> Vec<Option<Fingerprint>> {
@@ -378,6 +268,20 @@ impl HttpClient {
         current.1.clone()
     }
 
+    /// Says who asks.
+    fn introduce(&self, headers: &mut HeaderMap) -> Result<(), NetError> {
+        if !headers.contains_key(USER_AGENT) {
+            headers.insert(USER_AGENT, header_value("User-Agent", &self.0.options.user_agent)?);
+        }
+        Ok(())
+    }
+
+    /// Adds the headers that each request to the configured host has.
+    async fn dress(&self, headers: &mut HeaderMap) -> Result<(), NetError> {
+        self.introduce(headers)?;
+        self.credentials(headers).await
+    }
+
     /// Adds what only the configured host may see.
     async fn credentials(&self, headers: &mut HeaderMap) -> Result<(), NetError> {
         let header = match &self.0.auth {
@@ -424,21 +328,86 @@ impl HttpClient {
         let mut span = traced(&mut request, &url)?;
         let result = match tokio::time::timeout(timeout, self.exchange(request, url, body)).await {
             Ok(result) => result,
-            Err(_) => {
-                let url = Url::parse(text).map(|url| shown(&url)).unwrap_or_default();
-                Err(NetError::Timeout { method, url, after: timeout })
-            }
+            Err(_) => Err(late(method, text, timeout)),
         };
-        match &result {
-            Ok(fetched) => {
-                span.set("http.response.status_code", usize::from(fetched.status.as_u16()));
-                span.set(
-                    "http.response.body.size",
-                    usize::try_from(fetched.wire_bytes).unwrap_or(usize::MAX),
-                );
-            }
-            Err(error) => span.fail(error),
+        note(&mut span, &result);
+        result
+    }
+
+    /// Like [`HttpClient::fetch`] for a `GET` without a body, over the connection that the caller keeps if that is possible.
+    pub fn fetch_kept<'a>(
+        &'a self,
+        request: Request<'a>,
+        kept: &'a mut Kept,
+        body: &'a mut BodyBuffer,
+    ) -> Boxed<'a, Fetched> {
+        if !self.is_direct() || kept.url(request.url).is_none() {
+            return self.fetch(request, body);
         }
+        Box::pin(self.fetch_directly(request, kept, body))
+    }
+
+    /// Whether requests go straight to the server that their URL names, in HTTP/1.
+    fn is_direct(&self) -> bool {
+        let Inner { config, options, .. } = &*self.0;
+        let ClientOptions {
+            unix_socket, http2_only, round_robin_dns, authenticator, connect_timeout, ..
+        } = options;
+        config.proxy.proxy_url.is_empty()
+            && !config.proxy.proxy_from_environment
+            && unix_socket.is_none()
+            && authenticator.is_none()
+            && connect_timeout.is_none()
+            && !http2_only
+            && !round_robin_dns
+    }
+
+    async fn fetch_directly(
+        &self,
+        mut request: Request<'_>,
+        kept: &mut Kept,
+        body: &mut BodyBuffer,
+    ) -> Result<Fetched, NetError> {
+        let Some(url) = kept.url(request.url).cloned() else { return self.fetch(request, body).await };
+        body.clear();
+        let begun = Instant::now();
+        let (timeout, text) = (request.timeout, request.url);
+        let mut span = traced(&mut request, &url)?;
+        let mut headers = request.headers.clone();
+        let asking = async {
+            self.dress(&mut headers).await?;
+            let limit = Limit::of(request.max_body);
+            let answered = kept.get(&headers, self.0.options.dialer.as_ref(), body, limit).await;
+            let answered = answered.map_err(|fault| match fault {
+                Fault::Net(error) => error,
+                Fault::Gone(reason) => broken(&url, reason, false),
+                Fault::Broken { reason, not_sent } => broken(&url, reason, not_sent),
+            })?;
+            if self.0.config.follow_redirects
+                && redirect_target(&Method::GET, &url, answered.status, &answered.headers)?.is_some()
+            {
+                return Ok(None);
+            }
+            unpack(body, answered.headers.get(CONTENT_ENCODING), limit)?;
+            Ok(Some(answered))
+        };
+        let result = match tokio::time::timeout(timeout, asking).await {
+            Ok(Ok(Some(answered))) => Ok(Fetched {
+                status: answered.status,
+                headers: answered.headers,
+                url,
+                wire_bytes: body.wire.len() as u64,
+                body_bytes: body.bytes().len() as u64,
+            }),
+            Ok(Ok(None)) => {
+                kept.give_up();
+                request.timeout = timeout.saturating_sub(begun.elapsed());
+                return self.fetch(request, body).await;
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(late("Get", text, timeout)),
+        };
+        note(&mut span, &result);
         result
     }
 
@@ -458,14 +427,7 @@ impl HttpClient {
         match tokio::time::timeout(timeout, self.respond(request, url)).await {
             Ok(answer) => {
                 let Answer { response, url, .. } = answer?;
-                Ok(Lines {
-                    status: response.status(),
-                    response,
-                    url,
-                    pending: Vec::new(),
-                    searched: 0,
-                    max_line,
-                })
+                Ok(Lines::of(response, url, max_line))
             }
             Err(_) => Err(NetError::Timeout { method, url: text, after: timeout }),
         }
@@ -477,29 +439,14 @@ impl HttpClient {
         first: Url,
         body: &mut BodyBuffer,
     ) -> Result<Fetched, NetError> {
-        let limit = match request.max_body {
-            0 => Limit { bytes: DEFAULT_MAX_BODY, is_own: false },
-            bytes => Limit { bytes, is_own: true },
-        };
+        let limit = Limit::of(request.max_body);
         let Answer { mut response, method, url } = self.respond(request, first).await?;
         let status = response.status();
-        let encoding = response
-            .headers()
-            .get(CONTENT_ENCODING)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
         while let Some(chunk) = response.chunk().await.map_err(|e| request_error(&method, &url, &e))? {
             body.push_wire(&chunk, limit)?;
         }
-        let has_body = method != Method::HEAD && !body.wire.is_empty();
-        let encoding = if has_body { encoding.as_str() } else { "" };
-        if body.wire_len() > SMALL_WIRE {
-            beside_others(|| body.decode(encoding, limit))?;
-        } else {
-            body.decode(encoding, limit)?;
-        }
         let headers = std::mem::take(response.headers_mut());
+        unpack(body, headers.get(CONTENT_ENCODING), limit)?;
         Ok(Fetched {
             status,
             headers,
@@ -518,17 +465,15 @@ impl HttpClient {
         let mut hops = 0;
         loop {
             let mut headers = request.headers.clone();
-            if !headers.contains_key(USER_AGENT) {
-                headers.insert(USER_AGENT, header_value("User-Agent", &self.0.options.user_agent)?);
-            }
             if trusted {
-                self.credentials(&mut headers).await?;
+                self.dress(&mut headers).await?;
                 if let Some(authenticator) = &self.0.options.authenticator {
                     let outgoing =
                         Outgoing { method: &method, url: &url, headers: &mut headers, body: &payload };
                     authenticator.authorize(outgoing).await?;
                 }
             } else {
+                self.introduce(&mut headers)?;
                 for name in ["authorization", "www-authenticate", "cookie", "cookie2", "host"] {
                     headers.remove(name);
                 }
@@ -576,7 +521,39 @@ impl HttpClient {
     }
 }
 
-fn request_error(method: &Method, url: &Url, error: &reqwest::Error) -> NetError {
+/// The deadline passed.
+fn late(method: &'static str, url: &str, after: Duration) -> NetError {
+    let url = Url::parse(url).map(|url| shown(&url)).unwrap_or_default();
+    NetError::Timeout { method, url, after }
+}
+
+fn broken(url: &Url, reason: String, not_sent: bool) -> NetError {
+    NetError::Request { method: "Get", url: shown(url), not_sent, reason }
+}
+
+/// Notes in a span how its request ended.
+fn note(span: &mut Span, result: &Result<Fetched, NetError>) {
+    match result {
+        Ok(fetched) => {
+            span.set("http.response.status_code", usize::from(fetched.status.as_u16()));
+            let size = usize::try_from(fetched.wire_bytes).unwrap_or(usize::MAX);
+            span.set("http.response.body.size", size);
+        }
+        Err(error) => span.fail(error),
+    }
+}
+
+/// Decompresses a body that came whole.
+fn unpack(body: &mut BodyBuffer, encoding: Option<&HeaderValue>, limit: Limit) -> Result<(), NetError> {
+    let encoding = encoding.and_then(|v| v.to_str().ok()).filter(|_| body.wire_len() > 0).unwrap_or_default();
+    if body.wire_len() > SMALL_WIRE {
+        beside_others(|| body.decode(encoding, limit))
+    } else {
+        body.decode(encoding, limit)
+    }
+}
+
+pub(super) fn request_error(method: &Method, url: &Url, error: &reqwest::Error) -> NetError {
     NetError::Request {
         method: go_method(method),
         url: shown(url),
@@ -590,46 +567,6 @@ struct Answer {
     response: reqwest::Response,
     method: Method,
     url: Url,
-}
-
-/// An answer that is read line by line.
-#[derive(Debug)]
-pub struct Lines {
-    /// Status.
-    pub status: StatusCode,
-    response: reqwest::Response,
-    url: Url,
-    pending: Vec<u8>,
-    /// How much of `pending` has no line feed for certain.
-    searched: usize,
-    max_line: u64,
-}
-
-impl Lines {
-    /// The next line without its line feed; none at the end. Can be cancelled without losing anything.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, NetError> {
-        loop {
-            if let Some(found) = memchr::memchr(b'\n', &self.pending[self.searched..]) {
-                let rest = self.pending.split_off(self.searched + found + 1);
-                let mut line = std::mem::replace(&mut self.pending, rest);
-                line.pop();
-                self.searched = 0;
-                return Ok(Some(line));
-            }
-            self.searched = self.pending.len();
-            match self.response.chunk().await.map_err(|e| request_error(&Method::GET, &self.url, &e))? {
-                Some(chunk) => {
-                    check_size(self.pending.len() + chunk.len(), self.max_line)?;
-                    self.pending.extend_from_slice(&chunk);
-                }
-                None => {
-                    self.searched = 0;
-                    let last = std::mem::take(&mut self.pending);
-                    return Ok((!last.is_empty()).then_some(last));
-                }
-            }
-        }
-    }
 }
 
 /// Where an answer leads, if it redirects.

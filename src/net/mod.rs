@@ -13,10 +13,20 @@ pub mod cloud;
 pub mod dialer;
 /// What can go wrong.
 mod error;
+/// Gzip under a cap.
+mod gzip;
+/// Heads and bodies of HTTP/1 answers.
+mod http1;
 /// Signed JSON web tokens.
 mod jwt;
+/// A connection of its own for who asks one server again and again.
+mod kept;
+/// Answers that are read line by line.
+mod lines;
 /// Tokens by client credentials or signed assertion.
 pub mod oauth2;
+/// What is asked and what came back.
+mod request;
 /// Memory that bodies share.
 mod room;
 /// Credentials and their files.
@@ -27,9 +37,12 @@ pub mod sigv4;
 pub mod tls;
 
 pub use body::BodyBuffer;
+pub use client::HttpClient;
 pub(crate) use client::beside_others;
-pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
 pub use dialer::Dialer;
 pub use error::NetError;
+pub use kept::Kept;
+pub use lines::Lines;
+pub use request::{ClientOptions, Fetched, Request};
 pub use room::BodyRoom;
 pub use tls::install_crypto_provider;

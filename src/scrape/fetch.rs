@@ -6,32 +6,39 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::scrape_loop::ScrapeError;
 use super::settings::JobSettings;
 use super::target::Target;
-use crate::net::{BodyBuffer, HttpClient, Request};
+use crate::net::{BodyBuffer, HttpClient, Kept, Request};
 use crate::telemetry::spans::SpanContext;
 
 const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+
+/// The headers that all requests of a job have.
+pub(super) fn headers(accept: &str, compressed: bool, user_agent: &str) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    if let Ok(agent) = HeaderValue::from_str(user_agent)
+        && !user_agent.is_empty()
+    {
+        headers.insert(USER_AGENT, agent);
+    }
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(ACCEPT, accept);
+    }
+    let encoding = if compressed { "gzip" } else { "identity" };
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
+    headers
+}
 
 /// Fetches the body into `body` and returns its `Content-Type`.
 pub(super) async fn fetch(
     client: &HttpClient,
     settings: &JobSettings,
     target: &Target,
+    kept: &mut Kept,
     body: &mut BodyBuffer,
 ) -> Result<String, ScrapeError> {
-    let mut headers = HeaderMap::with_capacity(8);
-    if let Ok(accept) = HeaderValue::from_str(&settings.accept) {
-        headers.insert(ACCEPT, accept);
-    }
-    let encoding = if settings.config.enable_compression { "gzip" } else { "identity" };
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encoding));
+    let mut headers = settings.headers.clone();
     let seconds = crate::model::number::format_plain(target.timeout.as_secs_f64());
     if let Ok(seconds) = HeaderValue::from_str(&seconds) {
         headers.insert(TIMEOUT_HEADER, seconds);
-    }
-    if !settings.user_agent.is_empty()
-        && let Ok(agent) = HeaderValue::from_str(&settings.user_agent)
-    {
-        headers.insert(USER_AGENT, agent);
     }
     let request = Request {
         headers,
@@ -39,7 +46,7 @@ pub(super) async fn fetch(
         trace: Some(SpanContext::Outside),
         ..Request::get(&target.url, target.timeout)
     };
-    let fetched = client.fetch(request, body).await?;
+    let fetched = client.fetch_kept(request, kept, body).await?;
     if fetched.status != StatusCode::OK {
         return Err(ScrapeError::Status(fetched.status));
     }

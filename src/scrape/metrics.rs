@@ -117,11 +117,11 @@ impl ScrapeMetrics {
         }
     }
 
-    /// Notes the time between two scrapes of a target with this interval.
-    pub fn observe_interval(&self, interval: &str, seconds: f64) {
+    /// What takes the times between two scrapes of targets with this interval.
+    pub fn interval_length(&self, interval: &str) -> Summary {
         let mut summaries = self.interval_length.lock();
         if let Some(summary) = summaries.get(interval) {
-            return summary.observe(seconds);
+            return summary.clone();
         }
         let summary = self.registry.summary(
             "prometheus_target_interval_length_seconds",
@@ -129,8 +129,8 @@ impl ScrapeMetrics {
             &QUANTILES,
             &[("interval", interval)],
         );
-        summary.observe(seconds);
-        summaries.insert(interval.to_owned(), summary);
+        summaries.insert(interval.to_owned(), summary.clone());
+        summary
     }
 
     /// The instruments of one pool.

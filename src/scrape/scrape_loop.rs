@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Labels, LabelsBuilder, METRIC_NAME, stale_nan};
-use crate::net::{HttpClient, NetError, beside_others};
+use crate::net::{HttpClient, Kept, NetError, beside_others};
 use crate::tsdb::door::{AppendError, Appender, BatchOptions, SeriesRef};
 
 use super::buffers::Buffers;
@@ -129,6 +129,8 @@ pub struct ScrapeLoop {
     quiet_end: AtomicBool,
     /// The client for a target with its own socket.
     own_client: Option<HttpClient>,
+    /// The connection to the target; not here while it is used.
+    connection: Mutex<Kept>,
 }
 
 impl ScrapeLoop {
@@ -147,6 +149,7 @@ impl ScrapeLoop {
             memory,
             quiet_end: AtomicBool::new(false),
             own_client,
+            connection: Mutex::default(),
         })
     }
 
@@ -171,16 +174,21 @@ impl ScrapeLoop {
         let mut tick = Instant::now() + Duration::from_millis(offset);
         let mut alignment = Alignment::new(interval_ms, shared.options.timestamp_tolerance_ms);
         let mut last_start: Option<Instant> = None;
+        let mut interval_length = None;
+        let (stopped, gone) = (shutdown.cancelled(), cancel.cancelled());
+        tokio::pin!(stopped, gone);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = cancel.cancelled() => break,
+                biased;
+                () = &mut stopped => return,
+                () = &mut gone => break,
                 () = sleep_until(tick) => {}
             }
             let started = Instant::now();
             if let Some(last) = last_start {
-                let text = crate::model::duration::format_duration_ms(interval_ms);
-                shared.metrics.observe_interval(&text, (started - last).as_secs_f64());
+                let text = || crate::model::duration::format_duration_ms(interval_ms);
+                let summary = interval_length.get_or_insert_with(|| shared.metrics.interval_length(&text()));
+                summary.observe((started - last).as_secs_f64());
             }
             last_start = Some(started);
             let mut t_ms = shared.clock.now_ms();
@@ -188,7 +196,8 @@ impl ScrapeLoop {
                 t_ms = alignment.align(t_ms);
             }
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                biased;
+                () = &mut stopped => return,
                 () = self.scrape(t_ms, started) => {}
             }
             tick += interval;
@@ -261,7 +270,11 @@ impl ScrapeLoop {
             None => {
                 let pool_client = self.pool.client.load_full();
                 let client = self.own_client.as_ref().unwrap_or(&pool_client);
-                fetch::fetch(client, &settings, &self.target, &mut buffers.body).await
+                let mut kept = std::mem::take(&mut *self.connection.lock());
+                let fetched =
+                    fetch::fetch(client, &settings, &self.target, &mut kept, &mut buffers.body).await;
+                *self.connection.lock() = kept;
+                fetched
             }
         };
         let bytes = buffers.body.bytes().len();

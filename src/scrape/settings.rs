@@ -81,8 +81,8 @@ pub struct JobSettings {
     pub config: ScrapeConfig,
     /// Name of the job for the appender.
     pub job: Arc<str>,
-    /// The `Accept` header.
-    pub accept: String,
+    /// The headers that all its requests have.
+    pub headers: http::HeaderMap,
     /// Grows when a reload changes how texts become labels; caches of an older epoch are not valid.
     pub epoch: u64,
     /// The `User-Agent` header; empty takes that of the HTTP client.
@@ -94,7 +94,8 @@ impl JobSettings {
     #[must_use]
     pub fn new(config: ScrapeConfig, epoch: u64, user_agent: String) -> Self {
         let accept = super::exposition::accept_header(&config.scrape_protocols, config.escaping().as_str());
-        Self { job: Arc::from(config.job_name.as_str()), accept, config, epoch, user_agent }
+        let headers = super::fetch::headers(&accept, config.enable_compression, &user_agent);
+        Self { job: Arc::from(config.job_name.as_str()), headers, config, epoch, user_agent }
     }
 
     /// Whether texts become the same labels under `other`.

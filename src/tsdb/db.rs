@@ -342,11 +342,15 @@ impl Db {
         }
     }
 
-    /// What is due: a checkpoint when much log has gathered, a word about refused series. Called each second.
+    /// What is due: a new file of chunks when the open one is long, a checkpoint when much log has gathered, a word about
+    /// refused series. Called each second.
     pub fn maintain(&self) {
         self.tell_refused();
         self.release_log();
         self.cut_agent_log();
+        if let Err(error) = self.head.chunks.rotate() {
+            tracing::warn!(%error, "a long file of head chunks could not be closed");
+        }
         if self.is_checkpoint_due()
             && self.wal.failure().is_none()
             && let Err(error) = self.checkpoint()

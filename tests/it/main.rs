@@ -15,6 +15,7 @@ mod flags;
 mod grafana;
 mod hostile_targets;
 mod http_api;
+mod kept_connections;
 mod kill9;
 mod naive_promql;
 mod net_client;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::selector::check_label_selector;
 use crate::config::http::HttpClientConfig;
 use crate::config::values::{ConfigUrl, FilePath, PromDuration, Secret};
 use crate::config::yaml::section::{section, words};
@@ -137,6 +138,9 @@ fn check_kubernetes(config: &mut KubernetesSdConfig, node: &Node, cx: &mut Conte
         if !allowed.contains(&kind) {
             let names: Vec<&str> = allowed.iter().map(|r| r.as_str()).collect();
             cx.error(item.at, format!("{role} role supports only {} selectors", names.join(", ")));
+        }
+        if let Err(message) = check_label_selector(&selector.label) {
+            cx.error(item.place_of("label"), message);
         }
         for part in selector.field.split(',').filter(|p| !p.is_empty()) {
             if !part.contains('=') {

@@ -1,16 +1,20 @@
 //! Where do targets come from? Every discovery mechanism of Prometheus as a typed section with its checks,
 //! whether or not this server implements it.
 
+/// Services of AWS.
+pub mod aws;
 /// Files, HTTP endpoints, DNS names and lists in the configuration itself.
 pub mod basic;
-
-/// Cloud providers.
+/// Other cloud providers.
 pub mod cloud;
 /// Cluster managers and registries.
 pub mod cluster;
+/// Label selectors of Kubernetes.
+mod selector;
 
 pub use basic::{DnsSdConfig, FileSdConfig, HttpSdConfig, StaticConfig};
 
+use aws::*;
 use cloud::*;
 use cluster::*;
 

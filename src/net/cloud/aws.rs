@@ -14,9 +14,9 @@ use super::{Authenticator, Authorized, Environment, Outgoing, TIMEOUT, call, tok
 use crate::config::Secret;
 use crate::config::remote::SigV4Config;
 use crate::model::clock::{Clock as _, SystemClock};
-use crate::net::client::{HttpClient, Request};
 use crate::net::error::NetError;
 use crate::net::sigv4::{Credentials, sign};
+use crate::net::{HttpClient, Request};
 
 /// The metadata service of an instance.
 const IMDS: &str = "http://169.254.169.254";

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::config::Secret;
 use crate::config::remote::AzureAdConfig;
-use crate::net::client::{HttpClient, Request};
 use crate::net::error::NetError;
+use crate::net::{HttpClient, Request};
 
 /// The metadata service of a machine.
 const IMDS: &str = "http://169.254.169.254";

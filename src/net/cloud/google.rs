@@ -12,8 +12,8 @@ use super::{
 use crate::config::Secret;
 use crate::config::http::GRANT_TYPE_JWT_BEARER;
 use crate::model::clock::{Clock as _, SystemClock};
-use crate::net::client::{HttpClient, Request};
 use crate::net::error::NetError;
+use crate::net::{HttpClient, Request};
 
 /// Where files that name no token endpoint mean theirs.
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";

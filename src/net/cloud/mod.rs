@@ -24,8 +24,9 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::body::BodyBuffer;
-use super::client::{ClientOptions, HttpClient, Request};
+use super::client::HttpClient;
 use super::error::NetError;
+use super::request::{ClientOptions, Request};
 use crate::config::{HttpClientConfig, Secret};
 
 /// How long a metadata service or token endpoint may take.

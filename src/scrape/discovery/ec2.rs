@@ -8,7 +8,7 @@ use super::aws::{AwsClient, MAX_PAGES, aws_section, tags};
 use super::fields::{Fields, Meta};
 use super::refresh::Refresher;
 use super::{LabelMap, join_host_port};
-use crate::config::sd::cloud::{Ec2Filter, Ec2SdConfig, LightsailSdConfig};
+use crate::config::sd::aws::{Ec2Filter, Ec2SdConfig, LightsailSdConfig};
 use crate::model::target_group::TargetGroup;
 
 /// Version of EC2's API.

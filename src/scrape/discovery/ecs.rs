@@ -9,7 +9,7 @@ use super::ec2::VERSION;
 use super::fields::{Fields, Meta};
 use super::refresh::Refresher;
 use super::{LabelMap, join_host_port};
-use crate::config::sd::cloud::EcsSdConfig;
+use crate::config::sd::aws::EcsSdConfig;
 use crate::model::target_group::TargetGroup;
 
 const SERVICE: &str = "AmazonEC2ContainerServiceV20141113";

@@ -7,7 +7,7 @@ use super::fields::{Fields, Meta};
 use super::refresh::Refresher;
 use super::rest::query;
 use super::{LabelMap, join_host_port};
-use crate::config::sd::cloud::MskSdConfig;
+use crate::config::sd::aws::MskSdConfig;
 use crate::model::target_group::TargetGroup;
 
 pub(super) struct MskDiscovery {

@@ -6,7 +6,7 @@ use super::aws::{AwsClient, MAX_PAGES, aws_section, plain_members, tags};
 use super::fields::{Fields, Meta};
 use super::refresh::Refresher;
 use super::{LabelMap, join_host_port};
-use crate::config::sd::cloud::RdsSdConfig;
+use crate::config::sd::aws::RdsSdConfig;
 use crate::model::target_group::TargetGroup;
 
 const VERSION: &str = "2014-10-31";

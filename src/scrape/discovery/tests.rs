@@ -280,6 +280,56 @@ async fn kubernetes_kinds_are_watched_once_for_all_sections() {
 }
 
 #[tokio::test]
+async fn a_thousand_jobs_cost_one_watch_for_each_kind_and_one_copy_of_each_target() {
+    let list = |items: &[String]| {
+        format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{}]}}"#, items.join(","))
+    };
+    let meta =
+        |n: usize| format!(r#""metadata":{{"name":"x{n}","namespace":"d","labels":{{"app":"a{n}"}}}}"#);
+    let all = |of: &dyn Fn(usize) -> String| list(&(0..300).map(of).collect::<Vec<_>>());
+    let pods = all(&|n| {
+        let status = format!(r#""status":{{"podIP":"10.0.0.{}","phase":"Running"}}"#, n % 250);
+        let ports = r#""spec":{"containers":[{"name":"c","ports":[{"containerPort":80}]}]}"#;
+        format!("{{{},{ports},{status}}}", meta(n))
+    });
+    let services = all(&|n| format!(r#"{{{},"spec":{{"ports":[{{"port":80}}]}}}}"#, meta(n)));
+    let address = |n: usize| format!(r#"{{"ip":"10.0.0.{}"}}"#, n % 250);
+    let endpoints = all(&|n| {
+        format!(r#"{{{},"subsets":[{{"addresses":[{}],"ports":[{{"port":80}}]}}]}}"#, meta(n), address(n))
+    });
+    let (address, answers) = server(&[
+        ("/api/v1/pods", &[&pods, "asked again"]),
+        ("/api/v1/services", &[&services, "asked again"]),
+        ("/api/v1/endpoints", &[&endpoints, "asked again"]),
+        ("watch /api/v1/pods", &[r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#]),
+    ])
+    .await;
+    let manager = manager();
+    let mut sets = manager.subscribe();
+    let roles = ["pod", "service", "endpoints"].map(|role| {
+        configs(&format!("  kubernetes_sd_configs: [{{role: {role}, api_server: '{address}'}}]\n"))
+    });
+    manager.apply((0..1000).map(|n| (format!("job{n:04}"), roles[n % 3].clone())).collect());
+    let mut first: Vec<Vec<Arc<TargetGroup>>> = Vec::new();
+    for n in 0..1000 {
+        let groups = wait_for(&mut sets, &format!("job{n:04}"), |groups| groups.len() == 300).await;
+        let shared = first.get(n % 3).is_none_or(|first| {
+            first.len() == groups.len() && first.iter().zip(&groups).all(|(a, b)| Arc::ptr_eq(a, b))
+        });
+        assert!(shared, "job {n} has targets of its own");
+        if n < 3 {
+            first.push(groups);
+        }
+    }
+    assert_eq!(manager.0.kubernetes.len(), 3);
+    let answers = answers.lock().clone();
+    for path in ["/api/v1/pods", "/api/v1/services", "/api/v1/endpoints"] {
+        assert_eq!(answers[path], ["asked again"], "{path} is listed once");
+    }
+    manager.stop().await;
+}
+
+#[tokio::test]
 async fn consul_services_are_followed() {
     let entry = r#"[{"Node":{"Node":"n","Address":"10.0.0.9","Datacenter":"d"},
                      "Service":{"ID":"w1","Service":"web","Port":80},"Checks":[]}]"#;

@@ -155,6 +155,8 @@ enum Form {
 #[derive(Debug, Clone, Copy)]
 pub struct SeriesView<'a> {
     text: &'a [u8],
+    /// The same, where it is known to be UTF-8.
+    valid: Option<&'a str>,
     form: Form,
     family: &'a Family,
     options: &'a ParseOptions,
@@ -189,8 +191,8 @@ impl<'a> SeriesView<'a> {
     pub fn labels(&self, out: &mut PairBuffer) -> Result<(), LabelError> {
         out.clear();
         match self.form {
-            Form::Text => series_text::extract(self.text, false, out)?,
-            Form::OpenMetrics => series_text::extract(self.text, true, out)?,
+            Form::Text => series_text::extract(self.text, self.valid, false, out)?,
+            Form::OpenMetrics => series_text::extract(self.text, self.valid, true, out)?,
             Form::Packed => labels::unpack(self.text, out)?,
         }
         out.sort()?;

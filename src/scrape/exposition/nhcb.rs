@@ -144,6 +144,7 @@ impl<'s, S: Sink> NhcbSink<'s, S> {
         };
         let series = SeriesView {
             text: &gathering.key,
+            valid: None,
             form: Form::Packed,
             family: &gathering.family,
             options: &self.options,

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::around::{Around, Nobody, Said};
 use super::number::{fast_float, parse_seconds};
-use super::series_text::{self, Utf8, of_bytes, walk};
-use super::text::metadata_name;
+use super::series_text::{self, Checked, Utf8, of_bytes, walk};
+use super::text::{metadata_name, text_of};
 use super::{
     Family, Form, PairBuffer, ParseError, ParseOptions, SampleView, SeriesView, Sink, parse_float, unescape,
     unexpected,
@@ -101,7 +101,7 @@ pub(super) fn parse<S: Sink>(
     let mut around = Around::new();
     let mut name = String::new();
     let mut pairs = PairBuffer::default();
-    let mut utf8 = None;
+    let mut checked = Checked::default();
     let mut at = 0;
     while at < body.len() {
         *line_start = at;
@@ -124,7 +124,8 @@ pub(super) fn parse<S: Sink>(
             let Some(end) = end else {
                 return Err(unexpected("a valid start token", body, at));
             };
-            let said = metadata(line, &mut around.family, &mut name, sink)?;
+            let valid = checked.part(body, at, end);
+            let said = metadata(line, valid, &mut around.family, &mut name, sink)?;
             around.note(at, said, options);
             at = end + 1;
             if body.get(at) != Some(&b'#') {
@@ -133,10 +134,7 @@ pub(super) fn parse<S: Sink>(
             continue;
         }
         let context = around.context;
-        let utf8 = *utf8.get_or_insert_with(|| match std::str::from_utf8(body) {
-            Ok(_) => Utf8::Checked,
-            Err(_) => Utf8::Unchecked,
-        });
+        let utf8 = checked.utf8(body);
         let guess = sink.expected(&body[at..], context).filter(|len| at + len <= body.len());
         let known = guess.and_then(|len| Some((at + len, tail(body, at + len, utf8).ok()?)));
         let is_known = known.is_some();
@@ -149,8 +147,14 @@ pub(super) fn parse<S: Sink>(
             }
         };
         let family = &around.family;
-        let view =
-            SeriesView { text: &body[at..text_end], form: Form::OpenMetrics, family, options, context };
+        let view = SeriesView {
+            text: &body[at..text_end],
+            valid: checked.part(body, at, text_end),
+            form: Form::OpenMetrics,
+            family,
+            options,
+            context,
+        };
         let mut start_ms = 0;
         if options.skip_created && has_created(family.metric_type) {
             // A fault of the labels comes to light when the sink asks for them.
@@ -173,11 +177,12 @@ pub(super) fn parse<S: Sink>(
 
 /// Reads a line that was read before without a fault.
 fn read_again(line: &[u8], family: &mut Family) {
-    let _ = metadata(line, family, &mut String::new(), &mut Nobody);
+    let _ = metadata(line, None, family, &mut String::new(), &mut Nobody);
 }
 
 fn metadata<S: Sink>(
     line: &[u8],
+    valid: Option<&str>,
     family: &mut Family,
     name: &mut String,
     sink: &mut S,
@@ -191,7 +196,7 @@ fn metadata<S: Sink>(
         b"# UNIT" => ("metric name after UNIT", "expected text in UNIT"),
         _ => return Err(unexpected("a valid start token", line, 0)),
     };
-    let end = metadata_name(line, 7, name).ok_or_else(|| unexpected(what, line, 7))?;
+    let end = metadata_name(line, valid, 7, name).ok_or_else(|| unexpected(what, line, 7))?;
     if line.get(end) != Some(&b' ') {
         return Err(ParseError::Syntax(missing.into()));
     }
@@ -199,7 +204,7 @@ fn metadata<S: Sink>(
     let entered = family.enter(name);
     match keyword {
         b"# HELP" => {
-            let text = std::str::from_utf8(text).map_err(|_| {
+            let text = text_of(line, valid, end + 1).map_err(|_| {
                 let shown = super::excerpt(text);
                 ParseError::Syntax(format!("help text {shown:?} is not a valid utf8 string"))
             })?;
@@ -212,7 +217,7 @@ fn metadata<S: Sink>(
             sink.metric_type(&family.name, family.metric_type)?;
         }
         _ => {
-            let unit = std::str::from_utf8(text).map_err(|_| {
+            let unit = text_of(line, valid, end + 1).map_err(|_| {
                 ParseError::Syntax(format!("unit {:?} is not valid UTF-8", super::excerpt(text)))
             })?;
             let fits =

@@ -246,6 +246,7 @@ impl State<'_> {
     fn view(&self) -> SeriesView<'_> {
         SeriesView {
             text: &self.key,
+            valid: None,
             form: Form::Packed,
             family: &self.family,
             options: self.options,

@@ -81,6 +81,26 @@ pub(super) enum Utf8 {
     Unchecked,
 }
 
+/// A body as text, if all of it is; looked at when it is needed first.
+#[derive(Default)]
+pub(super) struct Checked<'b>(Option<Option<&'b str>>);
+
+impl<'b> Checked<'b> {
+    fn whole(&mut self, body: &'b [u8]) -> Option<&'b str> {
+        *self.0.get_or_insert_with(|| std::str::from_utf8(body).ok())
+    }
+
+    /// Whether all of it is text.
+    pub(super) fn utf8(&mut self, body: &'b [u8]) -> Utf8 {
+        if self.whole(body).is_some() { Utf8::Checked } else { Utf8::Unchecked }
+    }
+
+    /// A part of it.
+    pub(super) fn part(&mut self, body: &'b [u8], from: usize, to: usize) -> Option<&'b str> {
+        self.whole(body)?.get(from..to)
+    }
+}
+
 /// Walks the series that starts at `start`; returns where its text ends.
 #[inline]
 pub(super) fn walk(
@@ -187,9 +207,15 @@ pub(super) fn of_bytes<'t>(body: &'t [u8]) -> impl Fn(Place) -> Result<&'t str, 
     move |(from, to)| std::str::from_utf8(&body[from..to]).map_err(|_| LabelError::NotUtf8)
 }
 
-/// The labels of a text that [`walk`] has accepted, in the order of the text.
-pub(super) fn extract(text: &[u8], strict: bool, out: &mut PairBuffer) -> Result<(), LabelError> {
-    let valid = std::str::from_utf8(text).map_err(|_| LabelError::NotUtf8)?;
+/// The labels of a text that [`walk`] has accepted, in the order of the text; `valid` is the same text if that is known
+/// to be UTF-8.
+pub(super) fn extract(
+    text: &[u8],
+    valid: Option<&str>,
+    strict: bool,
+    out: &mut PairBuffer,
+) -> Result<(), LabelError> {
+    let valid = valid.map_or_else(|| std::str::from_utf8(text), Ok).map_err(|_| LabelError::NotUtf8)?;
     let mut failed = None;
     let walked = walk(text, 0, strict, Utf8::Checked, |part| {
         if let Err(error) = put(part, out, |(from, to)| valid.get(from..to).ok_or(LabelError::NotUtf8)) {

@@ -2,7 +2,7 @@
 
 use super::around::{Around, Nobody, Said};
 use super::number::fast_float;
-use super::series_text::{Utf8, name_end, quoted_end, skip_blanks, walk};
+use super::series_text::{Checked, name_end, quoted_end, skip_blanks, walk};
 use super::{
     Family, Form, ParseError, ParseOptions, SampleView, SeriesView, Sink, parse_float, unescape, unexpected,
 };
@@ -77,7 +77,7 @@ pub(super) fn parse<S: Sink>(
 ) -> Result<(), ParseError> {
     let mut around = Around::new();
     let mut name = String::new();
-    let mut utf8 = None;
+    let mut checked = Checked::default();
     let mut at = 0;
     while let Some(first) = body.get(at) {
         *line = at;
@@ -93,7 +93,8 @@ pub(super) fn parse<S: Sink>(
                 while body.get(at) == Some(&b'#') {
                     *line = at;
                     let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |found| at + found);
-                    let said = metadata(&body[at..end], &mut around.family, &mut name, sink)?;
+                    let valid = checked.part(body, at, end);
+                    let said = metadata(&body[at..end], valid, &mut around.family, &mut name, sink)?;
                     around.note(at, said, options);
                     at = end + 1;
                 }
@@ -101,25 +102,29 @@ pub(super) fn parse<S: Sink>(
             }
             _ => {
                 let context = around.context;
-                let view = |text, family| SeriesView { text, form: Form::Text, family, options, context };
+                let view = |text, valid, family| SeriesView {
+                    text,
+                    valid,
+                    form: Form::Text,
+                    family,
+                    options,
+                    context,
+                };
                 if let Some(len) = sink.expected(&body[at..], context)
                     && at + len <= body.len()
                     && let Ok((value, timestamp_ms, next)) = tail(body, at + len)
                 {
                     let sample = SampleView { value, timestamp_ms, start_ms: 0, exemplars: &[] };
-                    sink.series(&view(&body[at..at + len], &around.family), &sample, true)?;
+                    sink.series(&view(&body[at..at + len], None, &around.family), &sample, true)?;
                     at = next;
                     continue;
                 }
                 around.catch_up(read_again);
-                let utf8 = *utf8.get_or_insert_with(|| match std::str::from_utf8(body) {
-                    Ok(_) => Utf8::Checked,
-                    Err(_) => Utf8::Unchecked,
-                });
-                let text_end = walk(body, at, false, utf8, |_| {})?;
+                let text_end = walk(body, at, false, checked.utf8(body), |_| {})?;
                 let (value, timestamp_ms, next) = tail(body, text_end)?;
                 let sample = SampleView { value, timestamp_ms, start_ms: 0, exemplars: &[] };
-                sink.series(&view(&body[at..text_end], &around.family), &sample, false)?;
+                let valid = checked.part(body, at, text_end);
+                sink.series(&view(&body[at..text_end], valid, &around.family), &sample, false)?;
                 at = next;
             }
         }
@@ -129,12 +134,13 @@ pub(super) fn parse<S: Sink>(
 
 /// Reads a line that was read before without a fault.
 fn read_again(line: &[u8], family: &mut Family) {
-    let _ = metadata(line, family, &mut String::new(), &mut Nobody);
+    let _ = metadata(line, None, family, &mut String::new(), &mut Nobody);
 }
 
 /// A line that starts with `#`: HELP, TYPE, or a comment.
 fn metadata<S: Sink>(
     line: &[u8],
+    valid: Option<&str>,
     family: &mut Family,
     name: &mut String,
     sink: &mut S,
@@ -150,11 +156,11 @@ fn metadata<S: Sink>(
     }
     let start = skip_blanks(line, keyword + 4);
     let keyword = if is_help { "metric name after HELP" } else { "metric name after TYPE" };
-    let end = metadata_name(line, start, name).ok_or_else(|| unexpected(keyword, line, start))?;
+    let end = metadata_name(line, valid, start, name).ok_or_else(|| unexpected(keyword, line, start))?;
     let text = line.get(end + 1..).unwrap_or_default();
     let entered = family.enter(name);
     if is_help {
-        let text = std::str::from_utf8(text).map_err(|_| {
+        let text = text_of(line, valid, line.len().min(end + 1)).map_err(|_| {
             let shown = super::excerpt(text);
             ParseError::Syntax(format!("help text {shown:?} is not a valid utf8 string"))
         })?;
@@ -178,15 +184,32 @@ fn metadata<S: Sink>(
     Ok(Said { entered, typed: !is_help })
 }
 
+/// The end of a line as text, which is checked unless the line is known to be text.
+pub(super) fn text_of<'l>(
+    line: &'l [u8],
+    valid: Option<&'l str>,
+    from: usize,
+) -> Result<&'l str, std::str::Utf8Error> {
+    valid.and_then(|line| line.get(from..)).map_or_else(|| std::str::from_utf8(&line[from..]), Ok)
+}
+
 /// The family name at `start`, plain or quoted, into `name`; returns where it ends.
-pub(super) fn metadata_name(line: &[u8], start: usize, name: &mut String) -> Option<usize> {
+pub(super) fn metadata_name(
+    line: &[u8],
+    valid: Option<&str>,
+    start: usize,
+    name: &mut String,
+) -> Option<usize> {
     name.clear();
+    let part = |from: usize, to: usize| {
+        valid.and_then(|line| line.get(from..to)).or_else(|| std::str::from_utf8(&line[from..to]).ok())
+    };
     if line.get(start) == Some(&b'"') {
         let close = quoted_end(line, start + 1, false)?;
-        unescape(std::str::from_utf8(&line[start + 1..close]).ok()?, true, name);
+        unescape(part(start + 1, close)?, true, name);
         return Some(close + 1);
     }
     let end = name_end(line, start);
-    name.push_str(std::str::from_utf8(&line[start..end]).ok()?);
+    name.push_str(part(start, end)?);
     (end > start).then_some(end)
 }

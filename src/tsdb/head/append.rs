@@ -17,7 +17,7 @@ use crate::model::metadata::{Exemplar, Metadata};
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, is_stale_nan};
 
-struct Pending {
+pub(super) struct Pending {
     series: SeriesRef,
     t_ms: i64,
     start_ms: i64,
@@ -29,6 +29,8 @@ struct Pending {
 
 /// Samples that room is made for ahead of time at most.
 const MAX_RESERVE: usize = 4096;
+/// Buffers for samples that are kept for the next batches at most.
+const MAX_SPARE: usize = 4;
 
 /// A batch of the head.
 pub struct HeadAppender<'a> {
@@ -71,7 +73,7 @@ impl<'a> HeadAppender<'a> {
         Self {
             head,
             options,
-            samples: Vec::new(),
+            samples: head.spare_samples.lock().pop().unwrap_or_default(),
             exemplars: Vec::new(),
             metadata: Vec::new(),
             highest: 0,
@@ -110,14 +112,14 @@ impl<'a> HeadAppender<'a> {
     ) -> Result<SeriesRef, AppendError> {
         let head = self.head;
         let mut state = head.state.read();
-        let slot = match state.resolve(reference) {
-            Some(slot) => slot,
+        let (slot, series) = match state.resolve(reference) {
+            Some(slot) => (slot, reference),
             None => {
                 drop(state);
                 let (slot, created) = head.find_or_create(&labels())?;
                 self.created += u64::from(created);
                 state = head.state.read();
-                slot
+                (slot, state.reference(slot))
             }
         };
         let before = self.newest(slot);
@@ -125,7 +127,6 @@ impl<'a> HeadAppender<'a> {
         let at = |place: u32| self.samples.get((place as usize).checked_sub(1)?);
         let pending = std::iter::successors(at(before), |newer| at(newer.before));
         let verdict = head.judge(&state, slot, t_ms, &value, pending, self.options.reject_out_of_order);
-        let series = state.reference(slot);
         drop(state);
         match verdict {
             Ok(Verdict::Store { late }) => {
@@ -255,17 +256,17 @@ impl<'a> HeadAppender<'a> {
 
 /// A float stale marker on a series of histograms is the stale marker of histograms.
 fn as_stale_of(state: &State, slot: u32, value: Value) -> Value {
-    match (&value, state.series(slot).map(|s| &s.open)) {
-        (Value::Float(sum), Some(Open::Histogram(encoder))) if is_stale_nan(*sum) => {
-            Value::Histogram(match encoder.last() {
-                Some(HistogramValue::Float(_)) => {
-                    HistogramValue::Float(Arc::new(FloatHistogram { sum: *sum, ..FloatHistogram::default() }))
-                }
-                _ => HistogramValue::Integer(Arc::new(Histogram { sum: *sum, ..Histogram::default() })),
-            })
-        }
-        _ => value,
+    let Value::Float(sum) = value else { return value };
+    if !is_stale_nan(sum) {
+        return value;
     }
+    let Some(Open::Histogram(encoder)) = state.series(slot).map(|s| &s.open) else { return value };
+    Value::Histogram(match encoder.last() {
+        Some(HistogramValue::Float(_)) => {
+            HistogramValue::Float(Arc::new(FloatHistogram { sum, ..FloatHistogram::default() }))
+        }
+        _ => HistogramValue::Integer(Arc::new(Histogram { sum, ..Histogram::default() })),
+    })
 }
 
 impl Head {
@@ -379,6 +380,14 @@ impl Head {
 impl Drop for HeadAppender<'_> {
     fn drop(&mut self) {
         self.head.appenders.fetch_sub(1, Ordering::Relaxed);
+        let mut samples = std::mem::take(&mut self.samples);
+        samples.clear();
+        if (1..=MAX_RESERVE).contains(&samples.capacity()) {
+            let mut spare = self.head.spare_samples.lock();
+            if spare.len() < MAX_SPARE {
+                spare.push(samples);
+            }
+        }
     }
 }
 

@@ -243,31 +243,70 @@ impl ChunkStore {
         if inner.writer.failed {
             inner.relocate(&*self.vfs, &self.dir)?;
         }
-        let result = inner.writer.flush(&*self.vfs, &self.dir);
-        if result.is_err() {
-            inner.writer.failed = true;
-            return result;
+        inner.flush(&*self.vfs, &self.dir)
+    }
+
+    /// Closes the open file if it is long. Most of it is synced before anybody has to wait for that.
+    pub fn rotate(&self) -> Result<(), StorageError> {
+        let is_due = |inner: &Inner| inner.writer.written >= FILE_BYTES && !inner.writer.failed;
+        if !is_due(&self.inner.read()) {
+            return Ok(());
         }
-        if inner.writer.written >= FILE_BYTES {
-            inner.writer.sync().inspect_err(|_| inner.writer.failed = true)?;
-            inner.seal(&*self.vfs, &self.dir)?;
+        self.sync_aside()?;
+        let mut inner = self.inner.write();
+        if !is_due(&inner) {
+            return Ok(());
+        }
+        inner.flush(&*self.vfs, &self.dir)?;
+        inner.writer.sync().inspect_err(|_| inner.writer.failed = true)?;
+        inner.seal(&*self.vfs, &self.dir)
+    }
+
+    /// Syncs what is written without the lock, since a disk can take long over it and full chunks keep coming. An error
+    /// means that the open file must not be used again, or that it is not the same any more.
+    fn sync_aside(&self) -> Result<(), StorageError> {
+        let gone = || StorageError::NotReady("the open file of head chunks failed".into());
+        let (file, number, written) = {
+            let inner = self.inner.read();
+            let writer = &inner.writer;
+            match &writer.file {
+                _ if writer.failed => return Err(gone()),
+                Some(file) if writer.synced < writer.written => {
+                    (Arc::clone(file), writer.number, writer.written)
+                }
+                _ => return Ok(()),
+            }
+        };
+        let result = file.sync_data();
+        let mut inner = self.inner.write();
+        let writer = &mut inner.writer;
+        if writer.number != number {
+            return Err(gone());
+        }
+        match result {
+            Ok(()) => writer.synced = writer.synced.max(written),
+            Err(error) => {
+                writer.failed = true;
+                return Err(io_error("sync", &writer.path, &error));
+            }
         }
         Ok(())
     }
 
-    /// Makes all chunks so far survive a power cut and returns the place where the next one goes.
+    /// Makes all chunks so far survive a power cut and returns the place behind them.
     pub fn sync(&self) -> Result<ChunkRef, StorageError> {
         self.flush(true)?;
+        let synced = self.sync_aside();
         let mut inner = self.inner.write();
-        if inner.writer.sync().is_err() {
+        if synced.is_err() {
             // What the file holds since the last sync is in doubt: write it to another one.
-            inner.writer.failed = true;
             inner.relocate(&*self.vfs, &self.dir)?;
-            inner.writer.flush(&*self.vfs, &self.dir).inspect_err(|_| inner.writer.failed = true)?;
+            inner.flush(&*self.vfs, &self.dir)?;
             inner.writer.sync().inspect_err(|_| inner.writer.failed = true)?;
         }
+        // More may have been written meanwhile.
         let writer = &inner.writer;
-        Ok(ChunkRef::new(writer.number, writer.written))
+        Ok(ChunkRef::new(writer.number, writer.synced))
     }
 
     /// Where a chunk is now.
@@ -512,6 +551,11 @@ impl Inner {
             self.sealed.insert(old.number, Sealed { salt: old.salt, path: old.path, bytes });
         }
         Ok(())
+    }
+
+    /// Writes what waits.
+    fn flush(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
+        self.writer.flush(vfs, dir).inspect_err(|_| self.writer.failed = true)
     }
 
     fn seal(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {

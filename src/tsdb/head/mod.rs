@@ -90,6 +90,8 @@ pub struct Head {
     pub changes: Arc<Changes>,
     /// Open batches.
     pub(super) appenders: AtomicU64,
+    /// Buffers for samples that the next batches use again.
+    spare_samples: Mutex<Vec<Vec<append::Pending>>>,
     /// How many samples batches have had lately.
     pub(super) batch_len: AtomicUsize,
 }
@@ -117,6 +119,7 @@ impl Head {
             metrics,
             changes: Arc::default(),
             appenders: AtomicU64::new(0),
+            spare_samples: Mutex::default(),
             batch_len: AtomicUsize::new(0),
         });
         let names: Arc<dyn SeriesNames> = Arc::clone(&head) as Arc<dyn SeriesNames>;

@@ -7,7 +7,7 @@ use super::super::Map;
 use super::super::chunk::Damaged;
 use super::super::chunk::bytes::{Cursor, put_ivarint, put_text, put_uvarint};
 use super::super::chunk::histogram::{put_histogram, take_histogram};
-use super::column::{Chain, put_section, take_section};
+use super::column::{Chain, Scratch, put_section, take_section};
 use super::{LogBatch, LogDelete, LogExemplar, LogFloat, LogHistogram, SeriesNames};
 use crate::model::Labels;
 use crate::model::metadata::{Metadata, MetricType};
@@ -185,6 +185,8 @@ pub struct BatchEncoder {
     sequence: u64,
     /// Reused: samples with local numbers.
     samples: Vec<LogFloat>,
+    /// Reused by sections.
+    scratch: Scratch,
 }
 
 impl BatchEncoder {
@@ -258,7 +260,8 @@ impl BatchEncoder {
         }
         self.put_rest(out, batch, &mut texts);
         if !samples.is_empty() {
-            put_section(out, source.map(|source| self.chains.entry(source).or_default()), &samples);
+            let chain = source.map(|source| self.chains.entry(source).or_default());
+            put_section(out, &mut self.scratch, chain, &samples);
         }
         self.samples = samples;
     }

@@ -4,6 +4,7 @@
 use super::super::chunk::Damaged;
 use super::super::chunk::bytes::{Cursor, put_ivarint, put_uvarint, unzigzag, zigzag};
 use super::LogFloat;
+use super::frame::KEEP;
 use crate::model::STALE_NAN_BITS;
 
 const CHAINED: u8 = 1;
@@ -130,9 +131,57 @@ fn next_state(before: u8, control: Option<u8>) -> u8 {
     }
 }
 
+/// Reused from section to section: where it goes as expected and where not, how the values that moved are written, and
+/// the bytes that say how far.
+#[derive(Default)]
+pub struct Scratch {
+    runs: Vec<u8>,
+    controls: Vec<u8>,
+    data: Vec<u8>,
+    expected: bool,
+    length: u64,
+}
+
+impl Scratch {
+    fn begin(&mut self) {
+        for buffer in [&mut self.runs, &mut self.controls, &mut self.data] {
+            buffer.clear();
+            buffer.shrink_to(KEEP);
+        }
+        (self.expected, self.length) = (true, 0);
+    }
+
+    /// Adds a value, given the one before and what was expected; answers with both for the next section.
+    #[inline]
+    fn add(&mut self, now: u64, before: u64, state: u8) -> (u64, u8) {
+        if ((now != before) == (state & MOVED != 0)) != self.expected {
+            put_uvarint(&mut self.runs, self.length);
+            (self.expected, self.length) = (!self.expected, 0);
+        }
+        self.length += 1;
+        let control = (now != before).then(|| put_value(&mut self.data, before, now));
+        self.controls.extend(control.map(|control| control ^ (state & !MOVED)));
+        (if now == STALE_NAN_BITS { before } else { now }, next_state(state, control))
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        put_uvarint(&mut self.runs, self.length);
+        put_uvarint(out, self.runs.len() as u64);
+        put_uvarint(out, self.controls.len() as u64);
+        out.extend_from_slice(&self.runs);
+        out.extend_from_slice(&self.controls);
+        out.extend_from_slice(&self.data);
+    }
+}
+
 /// Appends the section of `samples`, of which there is at least one, and remembers it in `chain`; `None` for senders
 /// without identity. `samples[..].series` are numbers local to the segment.
-pub fn put_section(out: &mut Vec<u8>, chain: Option<&mut Chain>, samples: &[LogFloat]) {
+pub fn put_section(
+    out: &mut Vec<u8>,
+    scratch: &mut Scratch,
+    chain: Option<&mut Chain>,
+    samples: &[LogFloat],
+) {
     let mut own = Chain::default();
     let chain = chain.unwrap_or(&mut own);
     let chained = chain.known && chain.position + 1 < CHAIN_LENGTH;
@@ -164,29 +213,23 @@ pub fn put_section(out: &mut Vec<u8>, chain: Option<&mut Chain>, samples: &[LogF
             put_ivarint(out, sample.start_ms.wrapping_sub(before));
         }
     }
-    let (mut runs, mut controls, mut data) = (Vec::new(), Vec::new(), Vec::new());
-    let mut values = Vec::with_capacity(samples.len());
-    let mut states = Vec::with_capacity(samples.len());
-    let (mut expected, mut length) = (true, 0u64);
-    for (i, sample) in samples.iter().enumerate() {
-        let (before, state) = chain.expect(matching.index(i));
-        let now = sample.value.to_bits();
-        if ((now != before) == (state & MOVED != 0)) != expected {
-            put_uvarint(&mut runs, length);
-            (expected, length) = (!expected, 0);
+    scratch.begin();
+    if matching.is_same() {
+        for ((sample, value), state) in samples.iter().zip(&mut chain.values).zip(&mut chain.states) {
+            (*value, *state) = scratch.add(sample.value.to_bits(), *value, *state);
         }
-        length += 1;
-        let control = (now != before).then(|| put_value(&mut data, before, now));
-        controls.extend(control.map(|control| control ^ (state & !MOVED)));
-        states.push(next_state(state, control));
-        values.push(if now == STALE_NAN_BITS { before } else { now });
+    } else {
+        let mut values = Vec::with_capacity(samples.len());
+        let mut states = Vec::with_capacity(samples.len());
+        for (i, sample) in samples.iter().enumerate() {
+            let (before, state) = chain.expect(matching.index(i));
+            let (value, state) = scratch.add(sample.value.to_bits(), before, state);
+            values.push(value);
+            states.push(state);
+        }
+        (chain.values, chain.states) = (values, states);
     }
-    put_uvarint(&mut runs, length);
-    put_uvarint(out, runs.len() as u64);
-    put_uvarint(out, controls.len() as u64);
-    out.extend_from_slice(&runs);
-    out.extend_from_slice(&controls);
-    out.extend_from_slice(&data);
+    scratch.finish(out);
     chain.position = position;
     chain.known = true;
     chain.beat = if chained { step } else { 0 };
@@ -195,8 +238,6 @@ pub fn put_section(out: &mut Vec<u8>, chain: Option<&mut Chain>, samples: &[LogF
     if starts {
         chain.starts.extend(samples.iter().map(|s| s.start_ms));
     }
-    chain.values = values;
-    chain.states = states;
     if !matching.is_same() {
         chain.series = samples.iter().map(|s| s.series).collect();
     }

@@ -12,9 +12,12 @@ pub const HEADER: usize = 13;
 /// Longest payload, stored or raw, in bytes.
 pub const MAX_PAYLOAD: usize = 256 << 20;
 const COMPRESSED: u8 = 0x80;
-/// Below this many bytes a compressor cannot win.
-const WORTH_COMPRESSING: usize = 96;
+/// Below this many bytes a compressor wins too little for its time: what repeats from scrape to scrape is not in a payload
+/// anyway, and the rest shrinks by a tenth at most.
+const WORTH_COMPRESSING: usize = 1024;
 const LEVEL: i32 = 1;
+/// Room that a buffer keeps for the next frame, bytes.
+pub const KEEP: usize = 1 << 20;
 
 /// Kinds of frames.
 pub mod kind {
@@ -46,6 +49,7 @@ fn checksum(salt: u32, kind: u8, payload: &[u8]) -> u32 {
 /// Builds frames; keeps a compressor and its buffers.
 pub struct FrameWriter {
     compressor: Option<zstd::bulk::Compressor<'static>>,
+    packed: Vec<u8>,
 }
 
 impl FrameWriter {
@@ -53,7 +57,7 @@ impl FrameWriter {
     #[must_use]
     pub fn new(compress: bool) -> Self {
         let compressor = if compress { zstd::bulk::Compressor::new(LEVEL).ok() } else { None };
-        Self { compressor }
+        Self { compressor, packed: Vec::new() }
     }
 
     /// Appends one frame to `out`.
@@ -61,23 +65,35 @@ impl FrameWriter {
         if payload.len() > MAX_PAYLOAD {
             return Err(Damaged("the record is larger than 256 MiB"));
         }
-        let mut stored_kind = kind;
-        let mut packed = Vec::new();
-        if let Some(compressor) = self.compressor.as_mut().filter(|_| payload.len() >= WORTH_COMPRESSING)
-            && let Ok(body) = compressor.compress(payload)
-            && body.len() + 4 < payload.len()
-        {
-            put_uvarint(&mut packed, payload.len() as u64);
-            packed.extend_from_slice(&body);
-            stored_kind |= COMPRESSED;
-        }
-        let stored = if stored_kind & COMPRESSED != 0 { &packed[..] } else { payload };
+        let is_packed = self.pack(payload);
+        let stored_kind = if is_packed { kind | COMPRESSED } else { kind };
+        let start = out.len();
         out.extend_from_slice(&MAGIC);
         out.push(stored_kind);
-        out.extend_from_slice(&(stored.len() as u32).to_le_bytes());
-        out.extend_from_slice(&checksum(salt, stored_kind, stored).to_le_bytes());
-        out.extend_from_slice(stored);
+        out.extend_from_slice(&[0; 8]);
+        if is_packed {
+            put_uvarint(out, payload.len() as u64);
+            out.extend_from_slice(&self.packed);
+        } else {
+            out.extend_from_slice(payload);
+        }
+        let (header, stored) = out[start..].split_at_mut(HEADER);
+        header[5..9].copy_from_slice(&(stored.len() as u32).to_le_bytes());
+        header[9..].copy_from_slice(&checksum(salt, stored_kind, stored).to_le_bytes());
         Ok(())
+    }
+
+    /// Compresses a payload into `packed`, and says whether that is worth it.
+    fn pack(&mut self, payload: &[u8]) -> bool {
+        let Some(compressor) = self.compressor.as_mut().filter(|_| payload.len() >= WORTH_COMPRESSING) else {
+            return false;
+        };
+        self.packed.clear();
+        self.packed.shrink_to(KEEP);
+        // With less room than the payload takes it fails, which is as good as a bad result.
+        self.packed.reserve(payload.len());
+        compressor.compress_to_buffer(payload, &mut self.packed).is_ok()
+            && self.packed.len() + 4 < payload.len()
     }
 }
 

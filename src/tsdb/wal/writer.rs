@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use super::super::door::StorageError;
 use super::super::vfs::{Vfs, VfsFile, io_error};
 use super::batch::BatchEncoder;
-use super::frame::{FrameWriter, kind};
+use super::frame::{FrameWriter, KEEP, kind};
 use super::holds::Holds;
 use super::segment::{FileKind, path_of};
 use super::{LogBatch, SeriesNames};
@@ -129,9 +129,14 @@ struct Inner {
     /// Closed segments whose last bytes are not synced.
     closing: Vec<(PathBuf, Arc<dyn VfsFile>)>,
     next_number: u32,
+    /// A segment was created whose name is not synced. That waits for the next sync, so that a disk that hangs in it does
+    /// not hold up those who append.
+    dir_changed: bool,
     sequence: u64,
     encoder: BatchEncoder,
     frames: FrameWriter,
+    /// Reused: the payload of a batch, and its frame.
+    buffers: (Vec<u8>, Vec<u8>),
     /// Batches that are not synced, oldest first.
     unsynced: VecDeque<(u64, Arc<LogBatch>)>,
     unsynced_samples: usize,
@@ -183,9 +188,11 @@ impl Wal {
                 segment: None,
                 closing: Vec::new(),
                 next_number,
+                dir_changed: false,
                 sequence: 0,
                 encoder: BatchEncoder::default(),
                 frames,
+                buffers: Default::default(),
                 unsynced: VecDeque::new(),
                 unsynced_samples: 0,
                 failure: None,
@@ -331,8 +338,7 @@ impl Wal {
         let salt = fastrand::u32(..);
         let path = path_of(&self.options.dir, FileKind::Segment, number, salt);
         let file = self.vfs.create(&path).map_err(|e| io_error("create", &path, &e))?;
-        let dir = &self.options.dir;
-        self.vfs.sync_dir(dir).map_err(|e| io_error("sync directory", dir, &e))?;
+        inner.dir_changed = true;
         self.metrics.segment.set(f64::from(number));
         inner.segment = Some(Segment { number, salt, path, file, len: 0 });
         Ok(())
@@ -349,19 +355,22 @@ impl Wal {
             inner.encoder.reset();
             self.open_segment(inner)?;
         }
-        let mut payload = Vec::new();
-        inner.encoder.put(&mut payload, sequence, batch, names);
+        let (payload, frame) = &mut inner.buffers;
+        for buffer in [&mut *payload, &mut *frame] {
+            buffer.clear();
+            buffer.shrink_to(KEEP);
+        }
+        inner.encoder.put(payload, sequence, batch, names);
         let Some(segment) = &mut inner.segment else {
             return Err(StorageError::NotReady("no open segment".into()));
         };
-        let mut frame = Vec::with_capacity(payload.len() / 2 + 32);
-        let framed = inner.frames.put(&mut frame, segment.salt, kind::BATCH, &payload);
+        let framed = inner.frames.put(frame, segment.salt, kind::BATCH, payload);
         framed.map_err(|e| StorageError::Io {
             operation: "encode",
             path: segment.path.display().to_string(),
             message: e.to_string(),
         })?;
-        segment.file.append(&frame).map_err(|e| io_error("write", &segment.path, &e))?;
+        segment.file.append(frame).map_err(|e| io_error("write", &segment.path, &e))?;
         segment.len += frame.len() as u64;
         inner.bytes += frame.len() as u64;
         self.metrics.bytes.add(frame.len() as f64);
@@ -409,7 +418,7 @@ impl Wal {
     }
 
     fn sync_once(&self) -> Result<(), StorageError> {
-        let (target, files) = {
+        let (target, files, dir_changed) = {
             let mut inner = self.inner.lock();
             if inner.unsynced.is_empty() && inner.closing.is_empty() {
                 return Ok(());
@@ -422,9 +431,9 @@ impl Wal {
             }
             let mut files = std::mem::take(&mut inner.closing);
             files.extend(inner.segment.as_ref().map(|s| (s.path.clone(), Arc::clone(&s.file))));
-            (inner.sequence, files)
+            (inner.sequence, files, std::mem::take(&mut inner.dir_changed))
         };
-        let Err(error) = sync_all(&files) else { return self.note_success(target) };
+        let Err(error) = self.sync_files(&files, dir_changed) else { return self.note_success(target) };
         self.metrics.syncs_failed.inc();
         tracing::warn!(%error, "sync of the log failed, going on in a new segment");
         let mut inner = self.inner.lock();
@@ -433,13 +442,30 @@ impl Wal {
         let target = inner.sequence;
         let rewritten = self.rewrite(&mut inner, &*names);
         let file = inner.segment.as_ref().map(|s| (s.path.clone(), Arc::clone(&s.file)));
-        let synced = rewritten.and_then(|()| sync_all(file.as_slice()));
+        inner.dir_changed = false;
+        let synced = rewritten.and_then(|()| self.sync_files(file.as_slice(), true));
         if let Err(error) = synced {
             let error = self.fail(&mut inner, error);
             return self.note_failure(target, error);
         }
         drop(inner);
         self.note_success(target)
+    }
+
+    /// Syncs files, and the names of those that were created.
+    fn sync_files(
+        &self,
+        files: &[(PathBuf, Arc<dyn VfsFile>)],
+        dir_changed: bool,
+    ) -> Result<(), StorageError> {
+        for (path, file) in files {
+            file.sync_data().map_err(|e| io_error("sync", path, &e))?;
+        }
+        let dir = &self.options.dir;
+        if dir_changed {
+            self.vfs.sync_dir(dir).map_err(|e| io_error("sync directory", dir, &e))?;
+        }
+        Ok(())
     }
 
     fn note_success(&self, target: u64) -> Result<(), StorageError> {
@@ -520,8 +546,4 @@ impl Wal {
     pub fn metrics(&self) -> &WalMetrics {
         &self.metrics
     }
-}
-
-fn sync_all(files: &[(PathBuf, Arc<dyn VfsFile>)]) -> Result<(), StorageError> {
-    files.iter().try_for_each(|(path, file)| file.sync_data().map_err(|e| io_error("sync", path, &e)))
 }

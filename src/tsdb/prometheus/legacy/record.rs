@@ -57,6 +57,14 @@ impl Record {
     }
 }
 
+fn varint(input: &mut Input<'_>) -> Result<u64> {
+    input.varint()
+}
+
+fn zigzag(input: &mut Input<'_>) -> Result<i64> {
+    input.zigzag()
+}
+
 fn i64_be(input: &mut Input<'_>) -> Result<i64> {
     input.u64_be().map(u64::cast_signed)
 }
@@ -150,97 +158,58 @@ fn is_known(schema: i32) -> bool {
     schema == CUSTOM_BUCKETS_SCHEMA || (MIN_SCHEMA..=MAX_RESERVED_SCHEMA).contains(&schema)
 }
 
-fn histogram(input: &mut Input<'_>) -> Result<Option<HistogramValue>> {
-    let counter_reset_hint = hint(input.u8()?);
-    let schema = schema(input)?;
-    let zero_threshold = f64_be(input)?;
-    let (zero_count, count) = (input.varint()?, input.varint()?);
-    let sum = f64_be(input)?;
-    let positive_spans = list(input, MAX_SPANS, span)?;
-    let negative_spans = list(input, MAX_SPANS, span)?;
-    let positive_buckets = list(input, MAX_BUCKETS, |i| i.zigzag())?;
-    let negative_buckets = list(input, MAX_BUCKETS, |i| i.zigzag())?;
-    let custom_values = custom_bounds(input, schema)?;
-    let mut found = Histogram {
-        counter_reset_hint,
-        schema,
-        zero_threshold,
-        zero_count,
-        count,
-        sum,
-        positive_spans,
-        negative_spans,
-        positive_buckets,
-        negative_buckets,
-        custom_values,
+/// A reader of histograms whose counts are read by `$count` and buckets by `$bucket`.
+macro_rules! histogram_reader {
+    ($name:ident, $kind:ident, $variant:ident, $count:expr, $bucket:expr) => {
+        fn $name(input: &mut Input<'_>) -> Result<Option<Value>> {
+            let counter_reset_hint = hint(input.u8()?);
+            let schema = schema(input)?;
+            let zero_threshold = f64_be(input)?;
+            let (zero_count, count) = ($count(input)?, $count(input)?);
+            let sum = f64_be(input)?;
+            let positive_spans = list(input, MAX_SPANS, span)?;
+            let negative_spans = list(input, MAX_SPANS, span)?;
+            let positive_buckets = list(input, MAX_BUCKETS, $bucket)?;
+            let negative_buckets = list(input, MAX_BUCKETS, $bucket)?;
+            let custom_values = custom_bounds(input, schema)?;
+            let mut found = $kind {
+                counter_reset_hint,
+                schema,
+                zero_threshold,
+                zero_count,
+                count,
+                sum,
+                positive_spans,
+                negative_spans,
+                positive_buckets,
+                negative_buckets,
+                custom_values,
+            };
+            if !is_known(schema) {
+                return Ok(None);
+            }
+            // Validation knows no finer resolution; reducing needs buckets that fit their spans.
+            found.schema = schema.min(MAX_SCHEMA);
+            if found.validate().is_err() && !crate::model::is_stale_nan(sum) {
+                return Ok(None);
+            }
+            if schema > MAX_SCHEMA {
+                found.schema = schema;
+                found.reduce_resolution(MAX_SCHEMA);
+            }
+            Ok(Some(Value::Histogram(HistogramValue::$variant(Arc::new(found)))))
+        }
     };
-    if !is_known(schema) {
-        return Ok(None);
-    }
-    // Validation knows no finer resolution; reducing needs buckets that fit their spans.
-    found.schema = schema.min(MAX_SCHEMA);
-    if found.validate().is_err() && !crate::model::is_stale_nan(sum) {
-        return Ok(None);
-    }
-    if schema > MAX_SCHEMA {
-        found.schema = schema;
-        found.reduce_resolution(MAX_SCHEMA);
-    }
-    Ok(Some(HistogramValue::Integer(Arc::new(found))))
 }
 
-fn float_histogram(input: &mut Input<'_>) -> Result<Option<HistogramValue>> {
-    let counter_reset_hint = hint(input.u8()?);
-    let schema = schema(input)?;
-    let zero_threshold = f64_be(input)?;
-    let (zero_count, count) = (f64_be(input)?, f64_be(input)?);
-    let sum = f64_be(input)?;
-    let positive_spans = list(input, MAX_SPANS, span)?;
-    let negative_spans = list(input, MAX_SPANS, span)?;
-    let positive_buckets = list(input, MAX_BUCKETS, f64_be)?;
-    let negative_buckets = list(input, MAX_BUCKETS, f64_be)?;
-    let custom_values = custom_bounds(input, schema)?;
-    let mut found = FloatHistogram {
-        counter_reset_hint,
-        schema,
-        zero_threshold,
-        zero_count,
-        count,
-        sum,
-        positive_spans,
-        negative_spans,
-        positive_buckets,
-        negative_buckets,
-        custom_values,
-    };
-    if !is_known(schema) {
-        return Ok(None);
-    }
-    // Validation knows no finer resolution; reducing needs buckets that fit their spans.
-    found.schema = schema.min(MAX_SCHEMA);
-    if found.validate().is_err() && !crate::model::is_stale_nan(sum) {
-        return Ok(None);
-    }
-    if schema > MAX_SCHEMA {
-        found.schema = schema;
-        found.reduce_resolution(MAX_SCHEMA);
-    }
-    Ok(Some(HistogramValue::Float(Arc::new(found))))
-}
+histogram_reader!(read_histogram, Histogram, Integer, varint, zigzag);
+histogram_reader!(read_float_histogram, FloatHistogram, Float, f64_be, f64_be);
 
 /// How the values of a record are written.
 type Read = fn(&mut Input<'_>) -> Result<Option<Value>>;
 
 fn read_float(input: &mut Input<'_>) -> Result<Option<Value>> {
     Ok(Some(Value::Float(f64_be(input)?)))
-}
-
-fn read_histogram(input: &mut Input<'_>) -> Result<Option<Value>> {
-    Ok(histogram(input)?.map(Value::Histogram))
-}
-
-fn read_float_histogram(input: &mut Input<'_>) -> Result<Option<Value>> {
-    Ok(float_histogram(input)?.map(Value::Histogram))
 }
 
 /// The first generation: everything relative to a first number and time.
