@@ -3,6 +3,8 @@
 export interface Example {
   title: string;
   expr: string;
+  /** How its values are written. */
+  unit?: "ratio" | "bytes" | "seconds" | undefined;
 }
 
 // The most telling first. `needs` is the metric that must exist.
@@ -11,11 +13,13 @@ const KNOWN: (Example & { needs: string })[] = [
     needs: "node_cpu_seconds_total",
     title: "Processor use by machine",
     expr: '1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[1m]))',
+    unit: "ratio",
   },
   {
     needs: "node_memory_MemAvailable_bytes",
     title: "Memory in use by machine",
     expr: "1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes",
+    unit: "ratio",
   },
   {
     needs: "container_cpu_usage_seconds_total",
@@ -24,8 +28,9 @@ const KNOWN: (Example & { needs: string })[] = [
   },
   {
     needs: "node_network_receive_bytes_total",
-    title: "Network in, bytes per second",
+    title: "Network in, per second",
     expr: "sum by (instance) (rate(node_network_receive_bytes_total[1m]))",
+    unit: "bytes",
   },
   {
     needs: "http_requests_total",
@@ -42,6 +47,7 @@ const KNOWN: (Example & { needs: string })[] = [
     needs: "scrape_duration_seconds",
     title: "Slowest scrapes",
     expr: "topk(5, scrape_duration_seconds)",
+    unit: "seconds",
   },
   {
     needs: "prometheus_tsdb_head_samples_appended_total",
@@ -52,6 +58,7 @@ const KNOWN: (Example & { needs: string })[] = [
     needs: "process_resident_memory_bytes",
     title: "Memory by process",
     expr: "process_resident_memory_bytes",
+    unit: "bytes",
   },
   { needs: "scrape_samples_scraped", title: "Samples by target", expr: "topk(5, scrape_samples_scraped)" },
 ];
@@ -61,7 +68,7 @@ const WANTED = 6;
 /** Up to six examples; filled up with plain rates of counters that nobody has thought of here. */
 export function pickExamples(names: string[]): Example[] {
   const have = new Set(names);
-  const out: Example[] = KNOWN.filter((k) => have.has(k.needs)).map(({ title, expr }) => ({ title, expr }));
+  const out: Example[] = KNOWN.filter((k) => have.has(k.needs)).map(({ needs: _needs, ...e }) => e);
   for (const name of names) {
     if (out.length >= WANTED) break;
     if (!/^[a-zA-Z_:][a-zA-Z0-9_:]*_total$/.test(name) || out.some((e) => e.expr.includes(name))) continue;

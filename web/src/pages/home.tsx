@@ -184,7 +184,7 @@ function Examples() {
             <h3>
               <a href={urlOf(queryLink(e.expr, { range: 900_000 }))}>{e.title}</a>
             </h3>
-            <Spark expr={e.expr} />
+            <Spark expr={e.expr} unit={e.unit} />
             <code class="expr-line">{e.expr}</code>
           </article>
         ))}
@@ -209,16 +209,22 @@ datasources:
   return (
     <section class="card grafana" aria-labelledby="grafana">
       <h2 id="grafana">Connect Grafana</h2>
-      <p>
-        Add a data source of type <b>Prometheus</b> with this address, or put the file below into{" "}
-        <code>provisioning/datasources/</code>.
-      </p>
-      <p class="row">
-        <code class="big-code">{url}</code>
-        <CopyButton text={url} label="Copy address" />
-      </p>
-      <pre class="code-block">{yaml}</pre>
-      <CopyButton text={yaml} label="Copy YAML" />
+      <div class="two">
+        <div>
+          <p>
+            Add a data source of type <b>Prometheus</b> with this address:
+          </p>
+          <p class="row">
+            <code class="big-code">{url}</code>
+            <CopyButton text={url} label="Copy address" />
+          </p>
+          <p>
+            Or put this file into <code>provisioning/datasources/</code>.
+          </p>
+          <CopyButton text={yaml} label="Copy YAML" />
+        </div>
+        <pre class="code-block">{yaml}</pre>
+      </div>
     </section>
   );
 }

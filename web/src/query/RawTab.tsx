@@ -177,11 +177,7 @@ export function RawTab(props: TabProps) {
                 align: "right",
                 optional: true,
                 sort: (s) => s.spacing.max,
-                render: (s) => (
-                  <span class="num">
-                    {humanDuration(s.spacing.min / 1000)} to {humanDuration(s.spacing.max / 1000)}
-                  </span>
-                ),
+                render: (s) => <span class="num">{spread(s.spacing)}</span>,
               },
               {
                 key: "gaps",
@@ -208,6 +204,11 @@ export function RawTab(props: TabProps) {
       )}
     </div>
   );
+}
+
+function spread(s: Spacing): string {
+  const [min, max] = [humanDuration(s.min / 1000), humanDuration(s.max / 1000)];
+  return min === max ? min : `${min} to ${max}`;
 }
 
 interface Sample {
@@ -275,7 +276,7 @@ function One({ raw, one }: { raw: Raw; one: Raw["series"][number] }) {
           {
             key: "at",
             title: "Time",
-            width: 184,
+            width: 200,
             sort: (s) => s.at,
             render: (s) => <span class="num">{formatTime(s.at, zone.value, true)}</span>,
           },
