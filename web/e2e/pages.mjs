@@ -110,12 +110,22 @@ test("keyboard alone: skip link, pages, help, drawer and back", async (page) => 
   await accessible(page);
   await page.keyboard.press("Escape");
   await page.waitForSelector("dialog[open]", { state: "detached" });
+  const row = () =>
+    page.evaluate(() => document.activeElement.closest("tbody tr")?.getAttribute("aria-rowindex") ?? "none");
   await page.locator("tr.pick button").first().focus();
+  await page.keyboard.press("ArrowDown");
+  check((await row()) === "3", `the arrow leads to row ${await row()}`);
   await page.keyboard.press("Enter");
   await page.waitForSelector("dialog[open]");
   await accessible(page);
   await page.keyboard.press("Escape");
   await page.waitForSelector("dialog[open]", { state: "detached" });
+  check((await row()) === "3", "the focus does not return to its row");
+  await page.keyboard.press("Control+k");
+  await page.waitForSelector(".palette[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForSelector(".palette[open]", { state: "detached" });
+  check((await row()) === "3", "the focus does not return from the palette");
   await page.keyboard.press("g");
   await page.keyboard.press("r");
   await page.waitForSelector("h1:text('Rules')");

@@ -1,8 +1,7 @@
 // Home: whether all is well, what there is to see, and how to connect Grafana.
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
-import { call } from "../lib/api";
 import { fullUrl, urlOf } from "../lib/base";
+import { useExamples } from "../lib/examples";
 import { forecast, readRetention } from "../lib/forecast";
 import { bytes, full, short } from "../lib/format";
 import { useResource } from "../lib/resource";
@@ -12,7 +11,6 @@ import type { AlertItem, BlockMeta, RulesData, RuntimeInfo, TargetsData } from "
 import { queryLink } from "../query/state";
 import { Ago, CopyButton, PageHead, Pending } from "../ui/parts";
 import { Spark } from "../ui/Spark";
-import { type Example, pickExamples } from "./examples";
 import "../styles/pages.css";
 
 const FIGURES = [
@@ -152,26 +150,7 @@ function Tile(props: {
 }
 
 function Examples() {
-  const [found, setFound] = useState<Example[]>();
-  useEffect(() => {
-    const stop = new AbortController();
-    let timer = 0;
-    const look = () =>
-      call<string[]>("label/__name__/values", { limit: 20_000 }, stop.signal).then(
-        ({ data }) => {
-          const picked = pickExamples(data ?? []);
-          setFound(picked);
-          // A fresh server has no samples yet: look again until there is something to show.
-          if (!picked.length) timer = window.setTimeout(look, 2000);
-        },
-        () => setFound((old) => old ?? []),
-      );
-    look();
-    return () => {
-      stop.abort();
-      clearTimeout(timer);
-    };
-  }, []);
+  const found = useExamples();
   return (
     <section aria-labelledby="examples">
       <h2 id="examples">From the metrics you have</h2>

@@ -15,6 +15,7 @@ import { copyText, download, Menu, Segments } from "../ui/parts";
 import { Busy } from "./Busy";
 import { askExemplars, type Exemplar, marksOf, thin } from "./exemplars";
 import { Legend } from "./Legend";
+import { Empty, Hint } from "./late";
 import { zoomed } from "./move";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
@@ -24,7 +25,6 @@ import { useQuery } from "./useQuery";
 
 const HeatChart = lazy(() => import("../chart/HeatChart").then((m) => m.HeatChart));
 const Exemplars = lazy(() => import("./Exemplars").then((m) => m.Exemplars));
-const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 /** What exports needs is fetched with the first one. */
 function exporting(work: (module: typeof import("./export")) => void): void {
   import("./export").then(work, () => {
@@ -306,10 +306,10 @@ export function GraphTab(props: TabProps) {
         </>
       ) : g ? (
         <Empty expr={panel.expr} at={g.end} onTry={(expr) => onChange({ expr })} />
-      ) : props.failed ? null : (
-        <div class={panel.expr ? "placeholder chart-size" : "hint"}>
-          {panel.expr ? "" : "Type an expression and press Enter."}
-        </div>
+      ) : props.failed ? null : panel.expr ? (
+        <div class="placeholder chart-size" />
+      ) : (
+        <Hint onTry={(expr) => onChange({ expr })} />
       )}
     </div>
   );

@@ -7,10 +7,10 @@ import { formatTime, humanDuration } from "../lib/time";
 import type { HistogramValue, Labels, QueryData, VectorItem } from "../lib/types";
 import { type Column, DataTable } from "../ui/DataTable";
 import { LabelText } from "../ui/labels";
-import { lazy } from "../ui/lazy";
 import { copyText, download, Menu } from "../ui/parts";
 import { Busy } from "./Busy";
 import { vectorToCsv } from "./export";
+import { Empty, Hint } from "./late";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
 import { EndField } from "./TimeControls";
@@ -28,7 +28,6 @@ interface Table {
   answer: Answer<QueryData>;
 }
 
-const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_ASKED = 10_000;
 const MOST_COLUMNS = 12;
 
@@ -127,10 +126,10 @@ export function TableTab(props: TabProps) {
         </>
       ) : t ? (
         <Empty expr={panel.expr} at={t.at} onTry={(expr) => onChange({ expr })} />
-      ) : props.failed ? null : (
-        <div class={panel.expr ? "placeholder chart-size" : "hint"}>
-          {panel.expr ? "" : "Type an expression and press Enter."}
-        </div>
+      ) : props.failed ? null : panel.expr ? (
+        <div class="placeholder chart-size" />
+      ) : (
+        <Hint onTry={(expr) => onChange({ expr })} />
       )}
     </div>
   );

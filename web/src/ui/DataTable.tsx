@@ -93,6 +93,7 @@ export function DataTable<T>(props: {
       ref={scroller}
       tabIndex={0}
       aria-label={props.label}
+      onKeyDown={moveRow}
       style={{ maxHeight: props.maxHeight ?? `max(320px, calc(100dvh - ${above + BELOW}px))` }}
     >
       <table
@@ -156,6 +157,21 @@ export function DataTable<T>(props: {
       </table>
     </section>
   );
+}
+
+/** The arrow keys lead from a button of a row to the same one of the next row. */
+function moveRow(e: KeyboardEvent): void {
+  if (e.key !== "ArrowDown" && e.key !== "ArrowUp") return;
+  const at = e.target as Element;
+  const row = at.closest("tbody tr");
+  const next = e.key === "ArrowDown" ? row?.nextElementSibling : row?.previousElementSibling;
+  const stops = (of: Element | null | undefined) => [
+    ...(of?.querySelectorAll<HTMLElement>("button,a") ?? []),
+  ];
+  const to = stops(next);
+  if (!row || !to.length) return;
+  (to[stops(row).indexOf(at as HTMLElement)] ?? to[0])?.focus();
+  e.preventDefault();
 }
 
 function lookOf<T>(c: Column<T>): string {
