@@ -133,6 +133,22 @@ test("keyboard alone: skip link, pages, help, drawer and back", async (page) => 
   check((await page.evaluate(() => document.activeElement.type)) === "search", "/ does not go to the filter");
 });
 
+test("who wants no motion gets none, and sees that a page loads", async (page) => {
+  await page.emulateMedia({ reducedMotion: "reduce" });
+  let answer = () => {};
+  const held = new Promise((done) => {
+    answer = done;
+  });
+  await page.route("**/api/v1/targets?**", (route) => held.then(() => route.continue()));
+  await open(page, "targets");
+  const look = await page
+    .locator("main .placeholder")
+    .evaluate((el) => [getComputedStyle(el).animationName, getComputedStyle(el).opacity].join());
+  check(look === "none,1", `the placeholder is ${look}`);
+  answer();
+  await settled(page);
+});
+
 test("g and a letter lead to every page", async (page) => {
   await open(page, "flags");
   await settled(page);

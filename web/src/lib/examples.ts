@@ -66,6 +66,8 @@ const KNOWN: (Example & { needs: string })[] = [
 ];
 
 const WANTED = 6;
+// Seconds: a metric that has ended is no good example.
+const RECENT = 300;
 
 /** Up to six examples; filled up with plain rates of counters that nobody has thought of here. */
 export function pickExamples(names: string[]): Example[] {
@@ -86,7 +88,11 @@ export function useExamples(): Example[] | undefined {
     const stop = new AbortController();
     let timer = 0;
     const look = () =>
-      call<string[]>("label/__name__/values", { limit: 20_000 }, stop.signal).then(
+      call<string[]>(
+        "label/__name__/values",
+        { start: Math.floor(Date.now() / 1000) - RECENT, limit: 20_000 },
+        stop.signal,
+      ).then(
         ({ data }) => {
           const picked = pickExamples(data ?? []);
           setFound(picked);

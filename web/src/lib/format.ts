@@ -55,7 +55,7 @@ export function bytes(n: number): string {
 export function percent(part: number, whole: number): string {
   if (!(whole > 0)) return "–";
   const p = (100 * part) / whole;
-  return `${p > 0 && p < 0.1 ? "<0.1" : p === 0 || p === 100 ? p : p.toFixed(1)} %`;
+  return `${p > 0 && p < 0.1 ? "<0.1" : p.toFixed(p === 0 || p >= 99.95 ? 0 : 1)} %`;
 }
 
 /** Reads a sample value as the API writes it. */

@@ -25,7 +25,7 @@ export function Legend(props: {
   const figure = (title: string, key: "last" | "min" | "max" | "avg", optional = false): Column<Entry> => ({
     key,
     title,
-    width: 94,
+    width: 88,
     align: "right",
     optional,
     sort: (e) => e.line.stats[key] ?? Number.NaN,
