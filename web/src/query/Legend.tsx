@@ -57,7 +57,7 @@ export function Legend(props: {
     },
     figure("Last", "last"),
     figure("Min", "min", true),
-    figure("Max", "max"),
+    figure("Max", "max", true),
     figure("Avg", "avg", true),
   ];
   if (ghost)
