@@ -61,14 +61,14 @@ export function HomePage() {
           href="alerts"
           tone={firing === undefined ? "" : firing ? "bad" : "good"}
           value={firing === undefined ? undefined : String(firing)}
-          note={firing ? "look now" : "quiet"}
+          note={firing === undefined ? "" : firing ? "look now" : "quiet"}
         />
         <Tile
           name="Rules failing"
           href={failing ? "rules?health=err" : "rules"}
           tone={failing === undefined ? "" : failing ? "bad" : "good"}
           value={failing === undefined ? undefined : String(failing)}
-          note={`of ${rules.data?.groups.reduce((n, g) => n + g.rules.length, 0) ?? 0}`}
+          note={rules.data ? `of ${rules.data.groups.reduce((n, g) => n + g.rules.length, 0)}` : ""}
         />
         <Tile
           name="Ingest"
