@@ -277,7 +277,7 @@ pub struct HeadStats {
 pub trait StorageAdmin: Send + Sync {
     /// Statistics with lists of at most `limit` entries.
     fn head_stats(&self, limit: usize) -> Result<HeadStats, StorageError>;
-    /// The blocks' `meta.json` objects, oldest first.
+    /// The blocks' `meta.json` objects with their size on disk as `stats.numBytes`, oldest first.
     fn blocks(&self) -> Vec<String>;
     /// Damage found so far.
     fn corruption_count(&self) -> u64;

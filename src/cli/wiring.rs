@@ -23,7 +23,7 @@ use crate::remote::read::LocalStart;
 use crate::remote::send::families::MetadataSource;
 use crate::remote::send::queue::Newest;
 use crate::scrape::ScrapeManager;
-use crate::tsdb::block::SeriesSource;
+use crate::tsdb::block::{BlockMeta, SeriesSource};
 use crate::tsdb::{Db, MetadataStore as _, StorageError};
 
 /// Scraping as the API sees it.
@@ -333,7 +333,12 @@ impl StorageAdmin for Storage {
     }
 
     fn blocks(&self) -> Vec<String> {
-        self.0.blocks().iter().filter_map(|meta| serde_json::to_string(meta).ok()).collect()
+        let with_size = |(meta, bytes): (BlockMeta, u64)| {
+            let mut meta = serde_json::to_value(meta).ok()?;
+            meta["stats"]["numBytes"] = bytes.into();
+            Some(meta.to_string())
+        };
+        self.0.sized_blocks().into_iter().filter_map(with_size).collect()
     }
 
     fn corruption_count(&self) -> u64 {

@@ -322,8 +322,14 @@ impl Db {
     /// `meta.json` of each block, oldest first.
     #[must_use]
     pub fn blocks(&self) -> Vec<BlockMeta> {
+        self.sized_blocks().into_iter().map(|(meta, _)| meta).collect()
+    }
+
+    /// `meta.json` of each block and the bytes that it takes on disk, oldest first.
+    #[must_use]
+    pub fn sized_blocks(&self) -> Vec<(BlockMeta, u64)> {
         let Some(stored) = &self.stored else { return Vec::new() };
-        stored.blocks.blocks().iter().map(|b| b.meta().clone()).collect()
+        stored.blocks.blocks().iter().map(|b| (b.meta().clone(), b.size_bytes())).collect()
     }
 
     /// Removes deleted samples from blocks. Returns how many blocks were rewritten.

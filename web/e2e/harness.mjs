@@ -1,6 +1,7 @@
 // What browser tests share: a browser, pages that report every error, waiting, axe, pictures, figures.
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 import { serve } from "./serve.mjs";
@@ -74,6 +75,16 @@ export async function accessible(page) {
       ),
   );
   check(found.length === 0, `axe: ${found.join("\n             ")}`);
+}
+
+/** A port on which nothing listens. */
+export function freePort() {
+  return new Promise((done) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
 }
 
 /** Keeps a picture in test-results. */

@@ -2,19 +2,18 @@
 // through and through, then with hostile series that were really scraped.
 import { HOSTILE } from "./exporter.mjs";
 import { check, open, settled, test } from "./harness.mjs";
+import { MAIN } from "./places.mjs";
 
-const PAGES = [
-  "",
-  "query",
-  "explore",
-  "alerts",
-  "rules",
-  "targets",
-  "service-discovery",
-  "cardinality",
-  "storage",
-  "status",
-];
+/** No name became an element, and no script of one ran. */
+async function harmless(page, where) {
+  const bad = await page.evaluate(() => ({
+    pwned: globalThis.pwned,
+    elements: document.querySelectorAll(
+      "main img:not(.cm-widgetBuffer), main script, main [onload], main [onerror], dialog img, a[href^='javascript']",
+    ).length,
+  }));
+  check(!bad.pwned && bad.elements === 0, `markup in ${where}`);
+}
 
 test("hostile names and labels are text on every page", async (page) => {
   const labels = Object.fromEntries([
@@ -180,7 +179,7 @@ test("hostile names and labels are text on every page", async (page) => {
     return route.fulfill(answer(replies[path] ?? HOSTILE));
   });
   for (const path of [
-    ...PAGES,
+    ...MAIN,
     "query?g0.expr=x&g0.tab=table",
     "query?g0.expr=x&g0.tab=graph&g0.show_exemplars=1",
     "query?g0.expr=x&g0.tab=raw",
@@ -202,13 +201,7 @@ test("hostile names and labels are text on every page", async (page) => {
     const row = page.locator("tr.pick button").first();
     if (!path.startsWith("explore?") && (await row.count())) await row.click();
     await page.waitForTimeout(200);
-    const bad = await page.evaluate(() => ({
-      pwned: globalThis.pwned,
-      elements: document.querySelectorAll(
-        "main img:not(.cm-widgetBuffer), main script, main [onload], main [onerror], dialog img, a[href^='javascript']",
-      ).length,
-    }));
-    check(!bad.pwned && bad.elements === 0, `markup on /${path}`);
+    await harmless(page, `/${path}`);
   }
   await open(page, "query?g0.expr=x&g0.tab=table");
   await page.waitForSelector("table.data");
@@ -217,27 +210,19 @@ test("hostile names and labels are text on every page", async (page) => {
 
 test("hostile series that were scraped", async (page) => {
   const name = HOSTILE[0];
-  const safe = async (where) => {
-    const bad = await page.evaluate(() => ({
-      pwned: globalThis.pwned,
-      elements: document.querySelectorAll("main img:not(.cm-widgetBuffer), main [onload], main [onerror]")
-        .length,
-    }));
-    check(!bad.pwned && bad.elements === 0, `markup in ${where}`);
-  };
   const selector = `{${JSON.stringify(name)}}`;
   for (const tab of ["table", "graph", "raw", "explain"]) {
     await open(page, `query?g0.expr=${encodeURIComponent(selector)}&g0.tab=${tab}&g0.range_input=5m`);
     await settled(page);
     await page.waitForFunction(() => document.querySelector("main").textContent.includes("<img src=x"));
-    await safe(tab);
+    await harmless(page, tab);
   }
   await open(page, `explore?search=img&metric=${encodeURIComponent(name)}`);
   await page.waitForSelector("dialog[open] .label-rows tr");
-  await safe("the explorer");
+  await harmless(page, "the explorer");
   await open(page, `cardinality?focus=${encodeURIComponent(selector)}&by=l1`);
   await page.waitForSelector('[aria-label="Series by value"] tbody tr');
-  await safe("the breakdown");
+  await harmless(page, "the breakdown");
   await page.click('[aria-label="Series by value"] tbody button');
   await page.waitForFunction(() =>
     /1 series now/.test(document.querySelector(".focus-card .stats")?.textContent ?? ""),
@@ -248,5 +233,5 @@ test("hostile series that were scraped", async (page) => {
   await page.click(".cm-content");
   await page.keyboard.type("img");
   await page.waitForTimeout(800);
-  await safe("the editor");
+  await harmless(page, "the editor");
 });

@@ -67,6 +67,25 @@ test(
   { skip: configFile ? undefined : "no configuration file", alone: true },
 );
 
+test(
+  "blocks on a time line, their size and what the disk will need",
+  async (page) => {
+    await page.goto(`${second}storage`);
+    await settled(page);
+    await page.waitForSelector(".block-row:has-text('Level 1') .block-track > span >> nth=2");
+    await page.waitForSelector(".block-row:has-text('In memory') .head");
+    await page.waitForSelector("[aria-label=Blocks] tbody tr >> nth=2");
+    check(/\d (B|KiB)/.test(await page.textContent("[aria-label=Blocks] tbody tr")), "a block has no size");
+    // Growth needs the rate, which needs a second look.
+    await page.waitForSelector(".tile:has-text('Growth a day') >> text=/\\d [KM]iB/");
+    await page.click("[aria-label=Blocks] tbody button >> nth=0");
+    await page.waitForSelector("dialog[open] dt:text('Samples')");
+    await accessible(page);
+    await picture(page, "blocks");
+  },
+  { skip: second ? undefined : "no second server" },
+);
+
 test("the API browser sends a call", async (page) => {
   await open(page, "status?view=api");
   await page.fill("[data-search]", "labels");

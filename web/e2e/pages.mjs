@@ -110,17 +110,43 @@ test("keyboard alone: skip link, pages, help, drawer and back", async (page) => 
   await accessible(page);
   await page.keyboard.press("Escape");
   await page.waitForSelector("dialog[open]", { state: "detached" });
+  const row = () =>
+    page.evaluate(() => document.activeElement.closest("tbody tr")?.getAttribute("aria-rowindex") ?? "none");
   await page.locator("tr.pick button").first().focus();
+  await page.keyboard.press("ArrowDown");
+  check((await row()) === "3", `the arrow leads to row ${await row()}`);
   await page.keyboard.press("Enter");
   await page.waitForSelector("dialog[open]");
   await accessible(page);
   await page.keyboard.press("Escape");
   await page.waitForSelector("dialog[open]", { state: "detached" });
+  check((await row()) === "3", "the focus does not return to its row");
+  await page.keyboard.press("Control+k");
+  await page.waitForSelector(".palette[open]");
+  await page.keyboard.press("Escape");
+  await page.waitForSelector(".palette[open]", { state: "detached" });
+  check((await row()) === "3", "the focus does not return from the palette");
   await page.keyboard.press("g");
   await page.keyboard.press("r");
   await page.waitForSelector("h1:text('Rules')");
   await page.keyboard.press("/");
   check((await page.evaluate(() => document.activeElement.type)) === "search", "/ does not go to the filter");
+});
+
+test("who wants no motion gets none, and sees that a page loads", async (page) => {
+  await page.emulateMedia({ reducedMotion: "reduce" });
+  let answer = () => {};
+  const held = new Promise((done) => {
+    answer = done;
+  });
+  await page.route("**/api/v1/targets?**", (route) => held.then(() => route.continue()));
+  await open(page, "targets");
+  const look = await page
+    .locator("main .placeholder")
+    .evaluate((el) => [getComputedStyle(el).animationName, getComputedStyle(el).opacity].join());
+  check(look === "none,1", `the placeholder is ${look}`);
+  answer();
+  await settled(page);
 });
 
 test("g and a letter lead to every page", async (page) => {

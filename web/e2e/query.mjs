@@ -1,9 +1,20 @@
 // The query page is used: typing, zooming, comparing, exemplars, explaining, exporting.
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { accessible, base, binary, check, open, picture, settled, test, until } from "./harness.mjs";
+import {
+  accessible,
+  base,
+  binary,
+  check,
+  freePort,
+  open,
+  picture,
+  settled,
+  test,
+  until,
+} from "./harness.mjs";
 
 const q = (expr, rest = "&g0.tab=graph&g0.range_input=5m") =>
   `query?g0.expr=${encodeURIComponent(expr)}${rest}`;
@@ -257,6 +268,57 @@ test("the doctor of empty results", async (page) => {
   await page.waitForSelector(".doctor li .btn");
   await page.click('.doctor li bdi:text-is("up")');
   await page.waitForSelector(".u-wrap canvas");
+});
+
+test(
+  "a server younger than the step of a graph has a graph",
+  async (page) => {
+    // Its first sample comes after the last multiple of the step, at which such graphs end.
+    const STEP = 15_000;
+    const left = STEP - (Date.now() % STEP);
+    if (left < 10_000) await new Promise((done) => setTimeout(done, left + 100));
+    const [dir, port] = [mkdtempSync(join(tmpdir(), "meerkat-young-")), await freePort()];
+    const config = join(dir, "young.yml");
+    writeFileSync(
+      config,
+      `scrape_configs: [{job_name: young, scrape_interval: 1s, static_configs: [{targets: ["127.0.0.1:${port}"]}]}]`,
+    );
+    const young = spawn(
+      binary,
+      [
+        `--config.file=${config}`,
+        `--storage.tsdb.path=${join(dir, "data")}`,
+        `--web.listen-address=127.0.0.1:${port}`,
+      ],
+      { stdio: "ignore" },
+    );
+    const ended = new Promise((done) => young.on("close", done));
+    try {
+      const at = `http://127.0.0.1:${port}/`;
+      const first = () => fetch(`${at}api/v1/query?query=up`).then((r) => r.json());
+      await until("the first sample", () =>
+        first()
+          .then((a) => a.data?.result?.length > 0)
+          .catch(() => false),
+      );
+      await page.goto(`${at}${q("up", "&g0.tab=graph&g0.res_type=fixed&g0.res_step=15")}`);
+      await page.waitForSelector(".u-wrap canvas");
+      check((await page.locator(".doctor").count()) === 0, "the doctor was called");
+      check(/1 series/.test(await page.textContent(".stats")), "not one series");
+    } finally {
+      young.kill();
+      await ended;
+      rmSync(dir, { recursive: true, force: true });
+    }
+  },
+  { skip: binary ? undefined : "no binary" },
+);
+
+test("an empty panel offers queries that have a result", async (page) => {
+  await open(page, "query");
+  await page.click(".hint button >> nth=0");
+  await page.waitForSelector(".u-wrap canvas");
+  check(/g0\.expr=./.test(page.url()), "the example is not in the address");
 });
 
 test("export: files, curl, Grafana panel, alert rule", async (page) => {

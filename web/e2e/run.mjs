@@ -10,14 +10,11 @@ import "./hostile.mjs";
 import "./pages.mjs";
 import "./scale.mjs";
 
-// A young server: the first scrapes and evaluations must be in, and graphs, whose steps are whole multiples of theirs, must
-// have a step behind them.
-const LONGEST_STEP_S = 15;
+// A young server: the first scrapes and evaluations must be in.
 await until(
   "two scrapes of every target",
   async () => {
-    const time = Math.floor(Date.now() / 1000 / LONGEST_STEP_S) * LONGEST_STEP_S;
-    const { result } = await api("query", { query: "min(count_over_time(up[5m]))", time });
+    const { result } = await api("query", { query: "min(count_over_time(up[5m]))" });
     return Number(result?.[0]?.value[1] ?? 0) >= 2;
   },
   60_000,

@@ -255,7 +255,7 @@ export function App() {
         </button>
         <button
           type="button"
-          class="btn quiet icon-only"
+          class="btn quiet icon-only wide"
           aria-label="Keyboard shortcuts"
           onClick={() => setHelp(true)}
         >

@@ -76,6 +76,15 @@ function patient(tree: Node, counts: Record<string, number>, more: Partial<Patie
 }
 
 describe("the doctor", () => {
+  it("blames the matcher of a metric that has ended, not its name", async () => {
+    const p = patient(
+      sel("requests_total", [["code", "=", "418"]]),
+      { "last_over_time(requests_total[1d])": 3 },
+      { values: async () => ["200", "404"] },
+    );
+    const [f] = await diagnose('requests_total{code="418"}', p);
+    expect(f?.text).toContain("none of its 2 values of code fits");
+  });
   it("names an unknown metric and those that come near", async () => {
     const p = patient(sel("nod_load1"), {}, { metricsLike: async () => ["node_load1", "up"] });
     const [f] = await diagnose("nod_load1", p);

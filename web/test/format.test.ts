@@ -4,6 +4,7 @@ import {
   commonLabels,
   full,
   labelName,
+  neat,
   num,
   percent,
   quote,
@@ -34,6 +35,16 @@ describe("numbers", () => {
     expect(bytes(1536)).toBe("1.5 KiB");
     expect(percent(1, 3)).toBe("33.3 %");
     expect(percent(1, 0)).toBe("–");
+    // One digit behind the point, so that a column of them is even.
+    expect(percent(3, 100)).toBe("3.0 %");
+    expect(percent(1, 1)).toBe("100 %");
+    expect(percent(1, 5000)).toBe("<0.1 %");
+  });
+  it("shortens fractions, not whole numbers", () => {
+    expect(neat(16.004166666666666)).toBe("16.00417");
+    expect(neat(15981273088)).toBe("15\u202f981\u202f273\u202f088");
+    expect(neat(1795293885.123456)).toBe("1\u202f795\u202f293\u202f885.1");
+    expect(neat(Number.NaN)).toBe("NaN");
   });
   it("reads sample values", () => {
     expect(num("+Inf")).toBe(Number.POSITIVE_INFINITY);

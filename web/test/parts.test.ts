@@ -15,7 +15,7 @@ import { gaps, spacing } from "../src/query/raw";
 import { recordName } from "../src/query/StatsTab";
 import { afterEvent } from "../src/ui/notices";
 import { rank } from "../src/ui/Palette";
-import { sparkFloor } from "../src/ui/Spark";
+import { begun, sparkFloor } from "../src/ui/Spark";
 
 describe("exemplars", () => {
   const at = (time: number, value: number): Exemplar => ({ series: {}, labels: {}, time, value });
@@ -237,6 +237,19 @@ describe("own metrics with labels", () => {
     expect(sparkFloor(0.9995, 1)).toBe(0);
     expect(sparkFloor(0.5, 1)).toBeNull();
     expect(sparkFloor(-1, -0.99)).toBeNull();
+  });
+  it("begin with the data where these begin late", () => {
+    const times = Array.from({ length: 11 }, (_, i) => i);
+    const line = (first: number) => ({
+      labels: {},
+      values: times.map((t) => (t < first ? null : t)),
+      stats: { last: 10, min: first, max: 10, avg: 5 },
+    });
+    const late = begun({ times, lines: [line(6), line(8)] });
+    expect(late.times).toEqual([5, 6, 7, 8, 9, 10]);
+    expect(late.lines[1]!.values).toEqual([null, null, null, 8, 9, 10]);
+    const whole = { times, lines: [line(1), line(8)] };
+    expect(begun(whole)).toBe(whole);
   });
   it("name limits of the process", () => {
     expect(factOf("GOMEMLIMIT", 2 ** 63)).toBe("none");

@@ -129,7 +129,9 @@ fn old_ranges_move_to_blocks_and_stay_readable() {
     assert!(blocks.iter().any(|b| b.compaction.level > 1), "{blocks:?}");
     assert_eq!((blocks[0].min_time, blocks.last().unwrap().max_time), (0, 80_000));
     assert_eq!(store.metric("prometheus_tsdb_blocks_loaded"), blocks.len() as f64);
-    assert!(store.metric("prometheus_tsdb_storage_blocks_bytes") > 0.0);
+    let bytes: Vec<u64> = store.db.sized_blocks().iter().map(|(_, bytes)| *bytes).collect();
+    assert!(bytes.iter().all(|b| *b > 0), "{bytes:?}");
+    assert_eq!(store.metric("prometheus_tsdb_storage_blocks_bytes"), bytes.iter().sum::<u64>() as f64);
     assert!(store.metric("prometheus_tsdb_compactions_total") >= 8.0);
     assert_eq!(store.metric("prometheus_tsdb_compactions_failed_total"), 0.0);
     assert_eq!(store.metric("prometheus_tsdb_lowest_timestamp_seconds"), 0.0);

@@ -6,7 +6,7 @@ import { full, short } from "../lib/format";
 import { formatTime, type Zone } from "../lib/time";
 import type { Cell, HeatMap } from "./heat";
 import { heat } from "./palette";
-import { css, timeTicks, useWidth } from "./plot";
+import { css, timeAxisSize, timeTicks, useWidth } from "./plot";
 
 export function HeatChart(props: {
   map: HeatMap;
@@ -47,7 +47,7 @@ export function HeatChart(props: {
         },
         scales: { x: { time: true }, y: { range: [0, Math.max(1, map.bounds.length - 1)] } },
         axes: [
-          { ...axis, space: 70, size: 36, values: timeTicks(zone) },
+          { ...axis, space: 70, size: timeAxisSize, values: timeTicks(zone) },
           {
             ...axis,
             size: 62,

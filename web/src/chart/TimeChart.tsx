@@ -2,13 +2,13 @@
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { full, short } from "../lib/format";
+import { neat, short } from "../lib/format";
 import { formatTime, type Zone } from "../lib/time";
 import type { Labels } from "../lib/types";
 import { LabelText } from "../ui/labels";
 import { type Frame, stack } from "./frame";
 import { type Ink, ink } from "./palette";
-import { css, pannable, timeTicks, useWidth } from "./plot";
+import { css, pannable, timeAxisSize, timeTicks, useWidth } from "./plot";
 
 export interface TimeChartProps {
   frame: Frame;
@@ -205,7 +205,7 @@ export function TimeChart(props: TimeChartProps) {
       axes: spark
         ? [{ show: false }, { show: false }]
         : [
-            { ...axis, space: 70, size: 33, values: timeTicks(zone) },
+            { ...axis, space: 70, size: timeAxisSize, values: timeTicks(zone) },
             {
               ...axis,
               values: (_u, ticks) => ticks.map((t) => short(t, 4)),
@@ -299,11 +299,11 @@ export function TimeChart(props: TimeChartProps) {
                     : "var(--accent)",
               }}
             />
-            <b>{brief(tip.value)}</b>
+            <b>{neat(tip.value)}</b>
             {tip.past !== null && (
               <span class="muted">
                 {" "}
-                before {brief(tip.past)} ({delta(tip.value, tip.past)})
+                before {neat(tip.past)} ({delta(tip.value, tip.past)})
               </span>
             )}
           </div>
@@ -319,11 +319,6 @@ export function TimeChart(props: TimeChartProps) {
 }
 
 const NONE: ReadonlySet<number> = new Set();
-
-/** Seven digits: what can be read at a glance; the table has them all. */
-function brief(n: number): string {
-  return full(Number(n.toPrecision(7)));
-}
 
 /** Change in per cent from `past` to `now`. */
 export function delta(now: number, past: number): string {

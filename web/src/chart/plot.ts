@@ -24,6 +24,11 @@ export function timeTicks(zone: Zone) {
   };
 }
 
+/** Height of the time axis: a second line of text, the date, needs more. */
+export function timeAxisSize(_u: uPlot, labels: string[] | null): number {
+  return labels?.some((l) => l?.includes("\n")) ? 42 : 30;
+}
+
 /** Width of an element in whole pixels, followed as the window changes. */
 export function useWidth(ref: { current: HTMLElement | null }): number {
   const [width, setWidth] = useState(0);

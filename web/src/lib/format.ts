@@ -33,6 +33,13 @@ export function full(n: number): string {
   return fraction ? `${grouped}.${fraction}` : grouped;
 }
 
+/** Seven digits: what is read at a glance; whole numbers, and what stands before the point, stay as they are. */
+export function neat(n: number): string {
+  if (!Number.isFinite(n) || Number.isInteger(n)) return full(n);
+  const a = Math.abs(n);
+  return full(a >= 1e6 ? Math.round(n * 10) / 10 : Number(n.toPrecision(7)));
+}
+
 export function bytes(n: number): string {
   if (!Number.isFinite(n)) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -48,7 +55,7 @@ export function bytes(n: number): string {
 export function percent(part: number, whole: number): string {
   if (!(whole > 0)) return "–";
   const p = (100 * part) / whole;
-  return `${p > 0 && p < 0.1 ? "<0.1" : Number(p.toPrecision(3))} %`;
+  return `${p > 0 && p < 0.1 ? "<0.1" : p.toFixed(p === 0 || p >= 99.95 ? 0 : 1)} %`;
 }
 
 /** Reads a sample value as the API writes it. */

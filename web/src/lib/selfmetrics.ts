@@ -112,7 +112,7 @@ export function useSelfMetrics(names: readonly string[], seconds = 5): SelfMetri
         });
     ask();
     // The first rate needs a second reading: take it soon.
-    const soon = setTimeout(ask, 2000);
+    const soon = setTimeout(ask, 1000);
     const timer = lively ? setInterval(() => !document.hidden && ask(), seconds * 1000) : undefined;
     return () => {
       stop.abort();

@@ -1,7 +1,7 @@
 // One alerting rule: its value beside the limit, its history, its instances and what silences them.
 import { useMemo, useState } from "preact/hooks";
 import { urlOf } from "../lib/base";
-import { quote, visible } from "../lib/format";
+import { neat, quote, visible } from "../lib/format";
 import { zone } from "../lib/prefs";
 import { useResource } from "../lib/resource";
 import type { Kept, SilencesData } from "../lib/silences";
@@ -70,7 +70,7 @@ export function AlertDrawer(props: {
         </div>
       )}
       <ExprBlock expr={rule.query} />
-      <AlertGraph rule={rule} runs={runs} />
+      <AlertGraph rule={rule} />
       <dl class="facts">
         <dt>Group</dt>
         <dd>
@@ -114,7 +114,7 @@ export function AlertDrawer(props: {
       </div>
       <Strip runs={runs} from={to - seconds} to={to} tall />
       <p class="stats ends">
-        <span>{formatTime((to - seconds) * 1000, zone.value)}</span>
+        <span>{formatTime((to - seconds) * 1000, zone.value).slice(0, 16)}</span>
         <span>
           {s.times
             ? `fired ${s.times === 1 ? "once" : `${s.times} times`}, ${humanDuration(s.seconds)} in all`
@@ -159,7 +159,9 @@ function Instance(props: {
       <p class="row">
         <Badge tone={STATE_TONE[a.state] ?? "quiet"}>{a.state}</Badge>
         {quiet.length > 0 && <Badge tone="quiet">silenced</Badge>}
-        <span class="num">value {Number.isNaN(Number(a.value)) ? a.value : String(Number(a.value))}</span>
+        <span class="num" title={a.value}>
+          value {Number.isNaN(Number(a.value)) ? a.value : neat(Number(a.value))}
+        </span>
         <span class="muted num">
           since {formatTime(apiTime(a.activeAt), zone.value)} (<Ago at={apiTime(a.activeAt)} />)
         </span>

@@ -3,10 +3,10 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { biggest, type Frame, toFrame } from "../chart/frame";
 import { type Span, TimeChart } from "../chart/TimeChart";
 import { ApiError, call, explainError, isAbort } from "../lib/api";
-import { commonLabels, short } from "../lib/format";
+import { commonLabels, quote, short } from "../lib/format";
 import { isDark, zone } from "../lib/prefs";
 import { formatDuration, humanDuration, parseDuration } from "../lib/time";
-import { type Run, summary } from "../lib/timeline";
+import { type Run, runsOf, summary } from "../lib/timeline";
 import type { Labels, QueryData, Rule } from "../lib/types";
 import type { Node } from "../query/ast";
 import { type Threshold, threshold } from "../query/threshold";
@@ -23,9 +23,9 @@ const RANGES: [string, string][] = [
 const MOST_LINES = 20;
 const POINTS = 240;
 
-export function AlertGraph({ rule, runs }: { rule: Rule; runs: Run[] }) {
+export function AlertGraph({ rule }: { rule: Rule }) {
   const [range, setRange] = useState("1h");
-  const [state, setState] = useState<{ limit: Threshold; frame: Frame; more: number }>();
+  const [state, setState] = useState<{ limit: Threshold; frame: Frame; more: number; runs: Run[] }>();
   const [error, setError] = useState("");
   useEffect(() => {
     const stop = new AbortController();
@@ -36,22 +36,34 @@ export function AlertGraph({ rule, runs }: { rule: Rule; runs: Run[] }) {
       const length = parseDuration(range)!;
       const step = Math.max(1000, Math.round(length / POINTS / 1000) * 1000);
       const end = Math.floor(Date.now() / step) * step;
-      const { data } = await call<QueryData>(
-        "query_range",
-        { query: limit.expr, start: (end - length) / 1000, end: end / 1000, step: step / 1000, limit: 500 },
-        stop.signal,
-      );
-      const all = toFrame(data.resultType === "matrix" ? data.result : [], end - length, end, step);
+      const ask = async (query: string) => {
+        const over = { start: (end - length) / 1000, end: end / 1000, step: step / 1000, limit: 500 };
+        const { data } = await call<QueryData>("query_range", { query, ...over }, stop.signal);
+        return data.resultType === "matrix" ? data.result : [];
+      };
+      const [values, states] = await Promise.all([
+        ask(limit.expr),
+        ask(`max_over_time(ALERTS{alertname=${quote(rule.name)}}[${step}ms])`),
+      ]);
+      const all = toFrame(values, end - length, end, step);
       const lines = biggest(all.lines, MOST_LINES);
-      setState({ limit, frame: { times: all.times, lines }, more: all.lines.length - lines.length });
+      setState({
+        limit,
+        frame: { times: all.times, lines },
+        more: all.lines.length - lines.length,
+        runs: runsOf(states, step / 1000),
+      });
     })().catch((e: unknown) => {
       if (!isAbort(e)) setError(explainError(e));
     });
     return () => stop.abort();
   }, [rule.query, range]);
   const spans = useMemo(
-    () => runs.map((r): Span => ({ from: r.from, to: r.to, tone: r.state === "firing" ? "bad" : "warn" })),
-    [runs],
+    () =>
+      (state?.runs ?? []).map(
+        (r): Span => ({ from: r.from, to: r.to, tone: r.state === "firing" ? "bad" : "warn" }),
+      ),
+    [state],
   );
   const levels = useMemo(
     () => (state && state.limit.level !== null ? [state.limit.level] : []),
@@ -97,6 +109,8 @@ interface Outcome {
   alerts: { labels: Labels; intervals: { state: "pending" | "firing"; start: number; end: number }[] }[];
 }
 const MOST_SHOWN = 30;
+// Every alert of a backtest has this label, with the same value.
+const NAMED: Labels = { alertname: "" };
 
 /** Asks when a rule would have fired with this expression and these times. */
 export function Backtest({ rule, interval }: { rule: Rule; interval: number }) {
@@ -192,7 +206,7 @@ export function Backtest({ rule, interval }: { rule: Rule; interval: number }) {
           <ul class="strips">
             {alerts.slice(0, MOST_SHOWN).map((a) => (
               <li key={JSON.stringify(a.labels)}>
-                <LabelText labels={a.labels} wrap />
+                <LabelText labels={a.labels} skip={NAMED} wrap />
                 <Strip runs={runsOfAlert(a)} from={asked.from} to={asked.to} tall />
               </li>
             ))}

@@ -8,7 +8,7 @@ import { apiTime } from "../lib/time";
 import { byLabels, runsOf } from "../lib/timeline";
 import type { AlertItem, Labels, QueryData, Rule, RulesData } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
-import { LabelChips } from "../ui/labels";
+import { CutText, LabelChips } from "../ui/labels";
 import { Ago, Badge, FilterBox, PageHead, Pending, Segments, StaleNote } from "../ui/parts";
 import { Strip } from "../ui/Strip";
 import { AlertDrawer } from "./alertdrawer";
@@ -134,12 +134,11 @@ export function AlertsPage() {
             {
               key: "name",
               title: "Alert",
-              width: 210,
               sort: (r) => r.rule.name,
               render: (r) => (
-                <bdi>
-                  <b>{visible(r.rule.name)}</b>
-                </bdi>
+                <b>
+                  <CutText text={r.rule.name} />
+                </b>
               ),
             },
             {
@@ -162,7 +161,7 @@ export function AlertsPage() {
             {
               key: "day",
               title: "Last day",
-              width: 170,
+              width: 150,
               optional: true,
               render: (r) => <Strip runs={history.get(r.rule.name) ?? []} from={to - DAY} to={to} />,
             },
@@ -175,7 +174,7 @@ export function AlertsPage() {
             {
               key: "since",
               title: "Since",
-              width: 120,
+              width: 112,
               align: "right",
               optional: true,
               sort: (r) => oldest(r.rule),
@@ -184,7 +183,7 @@ export function AlertsPage() {
             {
               key: "group",
               title: "Group",
-              width: 130,
+              width: 110,
               optional: true,
               sort: (r) => r.group,
               render: (r) => <bdi class="muted">{visible(r.group)}</bdi>,

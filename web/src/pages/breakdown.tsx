@@ -107,10 +107,10 @@ export function Breakdown() {
   // What an average series of this server costs.
   const series = self?.values.get("prometheus_tsdb_head_series") ?? 0;
   const memory = self?.values.get("process_resident_memory_bytes") ?? 0;
-  const rate = self?.rates.get("prometheus_tsdb_head_samples_appended_total") ?? 0;
+  const rate = self?.rates.get("prometheus_tsdb_head_samples_appended_total");
   const each = bytesPerSample(blocks.data?.blocks ?? []);
   const inMemory = series >= FEW_SERIES ? memory / series : BYTES_EACH;
-  const aDay = series && each !== null ? (rate / series) * 86_400 * each : 0;
+  const aDay = series && rate && each !== null ? (rate / series) * 86_400 * each : 0;
   const inside = (r: Row) => {
     const more = `${labelName(by)}=${quote(r.value)}`;
     return focus.endsWith("}")
@@ -227,7 +227,7 @@ export function Breakdown() {
               {
                 key: "now",
                 title: "Series",
-                width: 90,
+                width: 80,
                 align: "right",
                 sort: (x) => x.now,
                 render: (x) => <span class="num">{full(x.now)}</span>,
@@ -249,7 +249,7 @@ export function Breakdown() {
               {
                 key: "change",
                 title: "Change",
-                width: 110,
+                width: 84,
                 align: "right",
                 sort: (x) => x.now - x.before,
                 render: (x) => (
@@ -288,7 +288,9 @@ export function Breakdown() {
             {aDay > 0
               ? `${bytes(aDay)} a day for the average series of this server`
               : "the size of a sample in blocks, once there is a block"}
-            . This server takes {short(rate)} samples per second for {full(series)} series.
+            .
+            {rate !== undefined &&
+              ` This server takes ${short(rate)} samples per second for ${full(series)} series.`}
           </p>
         </>
       )}

@@ -135,7 +135,7 @@ function Top(props: {
           {
             key: "bar",
             title: props.whole ? "Share" : "Relative",
-            width: 120,
+            width: 130,
             optional: true,
             render: (r) => (
               <span class="meter-cell">
@@ -149,7 +149,7 @@ function Top(props: {
           {
             key: "value",
             title: "Count",
-            width: 96,
+            width: 84,
             align: "right",
             sort: (r) => r.value,
             render: (r) => <span class="num">{props.format ? props.format(r.value) : full(r.value)}</span>,

@@ -5,6 +5,7 @@ import { type Labelled, useLabelled } from "../lib/selfmetrics";
 import { humanDuration } from "../lib/time";
 import type { Labels } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
+import { CutText } from "../ui/labels";
 import { Badge, type Tone } from "../ui/parts";
 
 const NOTIFICATIONS = [
@@ -136,9 +137,9 @@ export function Delivery() {
             title: "Alertmanager",
             sort: (r) => r.name,
             render: (r) => (
-              <bdi class="mono" title={visible(r.name)}>
-                {visible(r.name.replace(/^https?:\/\//, ""))}
-              </bdi>
+              <span class="mono" title={visible(r.name)}>
+                <CutText text={r.name.replace(/^https?:\/\//, "")} />
+              </span>
             ),
           },
           {
@@ -218,9 +219,9 @@ export function Delivery() {
             title: "To",
             sort: (r) => r.name,
             render: (r) => (
-              <bdi class="mono" title={visible(r.name)}>
-                {visible(r.name.replace(/^https?:\/\//, ""))}
-              </bdi>
+              <span class="mono" title={visible(r.name)}>
+                <CutText text={r.name.replace(/^https?:\/\//, "")} />
+              </span>
             ),
           },
           {

@@ -10,6 +10,7 @@ import { Badge, Drawer, FilterBox, PageHead, Pending, Segments, StaleNote } from
 import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
 import { RelabelSteps } from "./relabel";
 import "../styles/pages.css";
+import "../styles/scraping.css";
 
 const PATH = "targets";
 const PARAMS = { state: "any" };

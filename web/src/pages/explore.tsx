@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, isAbort, type Params } from "../lib/api";
 import { urlOf } from "../lib/base";
-import { labelName, quote, selector, visible } from "../lib/format";
+import { full, labelName, quote, selector, visible } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import { namesIn } from "../lib/ruledeps";
@@ -95,7 +95,7 @@ export function ExplorePage() {
             ))}
           </select>
         </label>
-        {names.data && <span class="muted num">{rows.length} metrics</span>}
+        {names.data && <span class="muted num">{full(rows.length)} metrics</span>}
       </PageHead>
       {!names.data && !search ? (
         <Pending resource={names} />
@@ -216,7 +216,7 @@ function MetricDrawer(props: { name: string; meta: MetadataItem | undefined; onC
         {meta?.unit && <span class="muted"> Unit: {visible(meta.unit)}.</span>}
       </p>
       <p class="muted">{first.note}</p>
-      <Spark expr={first.expr} range={3_600_000} height={140} />
+      <Spark expr={first.expr} range={3_600_000} height={180} axes />
       <p class="row">
         <a class="btn small primary" href={urlOf(queryLink(first.expr))}>
           Open in Query

@@ -1,8 +1,7 @@
 // Home: whether all is well, what there is to see, and how to connect Grafana.
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
-import { call } from "../lib/api";
 import { fullUrl, urlOf } from "../lib/base";
+import { useExamples } from "../lib/examples";
 import { forecast, readRetention } from "../lib/forecast";
 import { bytes, full, short } from "../lib/format";
 import { useResource } from "../lib/resource";
@@ -12,7 +11,6 @@ import type { AlertItem, BlockMeta, RulesData, RuntimeInfo, TargetsData } from "
 import { queryLink } from "../query/state";
 import { Ago, CopyButton, PageHead, Pending } from "../ui/parts";
 import { Spark } from "../ui/Spark";
-import { type Example, pickExamples } from "./examples";
 import "../styles/pages.css";
 
 const FIGURES = [
@@ -63,14 +61,14 @@ export function HomePage() {
           href="alerts"
           tone={firing === undefined ? "" : firing ? "bad" : "good"}
           value={firing === undefined ? undefined : String(firing)}
-          note={firing ? "look now" : "quiet"}
+          note={firing === undefined ? "" : firing ? "look now" : "quiet"}
         />
         <Tile
           name="Rules failing"
           href={failing ? "rules?health=err" : "rules"}
           tone={failing === undefined ? "" : failing ? "bad" : "good"}
           value={failing === undefined ? undefined : String(failing)}
-          note={`of ${rules.data?.groups.reduce((n, g) => n + g.rules.length, 0) ?? 0}`}
+          note={rules.data ? `of ${rules.data.groups.reduce((n, g) => n + g.rules.length, 0)}` : ""}
         />
         <Tile
           name="Ingest"
@@ -152,26 +150,7 @@ function Tile(props: {
 }
 
 function Examples() {
-  const [found, setFound] = useState<Example[]>();
-  useEffect(() => {
-    const stop = new AbortController();
-    let timer = 0;
-    const look = () =>
-      call<string[]>("label/__name__/values", { limit: 20_000 }, stop.signal).then(
-        ({ data }) => {
-          const picked = pickExamples(data ?? []);
-          setFound(picked);
-          // A fresh server has no samples yet: look again until there is something to show.
-          if (!picked.length) timer = window.setTimeout(look, 2000);
-        },
-        () => setFound((old) => old ?? []),
-      );
-    look();
-    return () => {
-      stop.abort();
-      clearTimeout(timer);
-    };
-  }, []);
+  const found = useExamples();
   return (
     <section aria-labelledby="examples">
       <h2 id="examples">From the metrics you have</h2>
@@ -184,7 +163,7 @@ function Examples() {
             <h3>
               <a href={urlOf(queryLink(e.expr, { range: 900_000 }))}>{e.title}</a>
             </h3>
-            <Spark expr={e.expr} />
+            <Spark expr={e.expr} unit={e.unit} />
             <code class="expr-line">{e.expr}</code>
           </article>
         ))}
@@ -209,16 +188,22 @@ datasources:
   return (
     <section class="card grafana" aria-labelledby="grafana">
       <h2 id="grafana">Connect Grafana</h2>
-      <p>
-        Add a data source of type <b>Prometheus</b> with this address, or put the file below into{" "}
-        <code>provisioning/datasources/</code>.
-      </p>
-      <p class="row">
-        <code class="big-code">{url}</code>
-        <CopyButton text={url} label="Copy address" />
-      </p>
-      <pre class="code-block">{yaml}</pre>
-      <CopyButton text={yaml} label="Copy YAML" />
+      <div class="two">
+        <div>
+          <p>
+            Add a data source of type <b>Prometheus</b> with this address:
+          </p>
+          <p class="row">
+            <code class="big-code">{url}</code>
+            <CopyButton text={url} label="Copy address" />
+          </p>
+          <p>
+            Or put this file into <code>provisioning/datasources/</code>.
+          </p>
+          <CopyButton text={yaml} label="Copy YAML" />
+        </div>
+        <pre class="code-block">{yaml}</pre>
+      </div>
     </section>
   );
 }

@@ -1,7 +1,7 @@
 // Rules: what is evaluated, failing and slow ones first, and which rules read what others write.
 import { useMemo, useState } from "preact/hooks";
 import { urlOf } from "../lib/base";
-import { visible } from "../lib/format";
+import { percent, visible } from "../lib/format";
 import { useResource } from "../lib/resource";
 import { param, setParams } from "../lib/router";
 import { type Links, linksOf } from "../lib/ruledeps";
@@ -10,7 +10,7 @@ import { apiTime, formatDuration, humanDuration } from "../lib/time";
 import type { RuleGroup, RulesData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { DataTable } from "../ui/DataTable";
-import { LabelChips } from "../ui/labels";
+import { CutText, LabelChips } from "../ui/labels";
 import {
   Ago,
   Badge,
@@ -118,18 +118,18 @@ export function RulesPage() {
             {
               key: "name",
               title: "Rule",
-              width: 240,
+              width: 280,
               sort: (r) => r.rule.name,
               render: (r) => (
-                <bdi>
-                  <b>{visible(r.rule.name)}</b>
-                </bdi>
+                <b>
+                  <CutText text={r.rule.name} />
+                </b>
               ),
             },
             {
               key: "kind",
               title: "Kind",
-              width: 84,
+              width: 74,
               optional: true,
               sort: (r) => r.rule.type,
               render: (r) => (r.rule.type === "alerting" ? "alert" : "record"),
@@ -165,7 +165,7 @@ export function RulesPage() {
             {
               key: "group",
               title: "Group",
-              width: 150,
+              width: 110,
               optional: true,
               sort: (r) => r.group,
               render: (r) => <bdi class="muted">{visible(r.group)}</bdi>,
@@ -205,7 +205,6 @@ function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string)
           {
             key: "name",
             title: "Rule",
-            width: 260,
             sort: (r) => r.rule.name,
             render: (r) => (
               <button
@@ -214,9 +213,9 @@ function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string)
                 aria-haspopup="dialog"
                 onClick={() => props.onOpen(r.key)}
               >
-                <bdi>
-                  <b>{visible(r.rule.name)}</b>
-                </bdi>
+                <b>
+                  <CutText text={r.rule.name} />
+                </b>
               </button>
             ),
           },
@@ -241,7 +240,7 @@ function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string)
                     style={{ width: `${Math.min(100, 100 * busy(r))}%` }}
                   />
                 </span>
-                <span class="num">{(100 * busy(r)).toFixed(2)} %</span>
+                <span class="num">{percent(busy(r), 1)}</span>
               </span>
             ),
           },
@@ -252,7 +251,7 @@ function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string)
             align: "right",
             optional: true,
             sort: busy,
-            render: (r) => <span class="num">{sum ? ((100 * busy(r)) / sum).toFixed(1) : "0"} %</span>,
+            render: (r) => <span class="num">{percent(busy(r), sum)}</span>,
           },
           {
             key: "group",
@@ -265,6 +264,7 @@ function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string)
           {
             key: "why",
             title: "Cost",
+            width: 160,
             optional: true,
             render: (r) => <a href={urlOf(queryLink(r.rule.query, { tab: "stats" }))}>where the time goes</a>,
           },
@@ -392,7 +392,7 @@ function Groups({ groups }: { groups: RuleGroup[] }) {
                   style={{ width: `${Math.min(100, 100 * load(g))}%` }}
                 />
               </span>
-              <span class="num">{(100 * load(g)).toFixed(1)} %</span>
+              <span class="num">{percent(load(g), 1)}</span>
             </span>
           ),
         },

@@ -58,18 +58,18 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
     Math.max(2, Math.min(30, interval / 1000)),
   );
   const scrapes = useMemo(() => scrapesOf(res.data), [res.data]);
-  const timeout = (parseDuration(t.scrapeTimeout) ?? interval) / 1000;
+  const slowest = Math.max(0, ...scrapes.map((s) => s.took || 0));
   const failed = scrapes.filter((s) => s.up === false).length;
   if (!res.data) return <p class="muted">{res.error || "…"}</p>;
   if (!scrapes.length) return <p class="muted">No scrape is stored yet.</p>;
   return (
     <>
-      <Bars scrapes={[...scrapes].reverse()} timeout={timeout} />
+      <Bars scrapes={[...scrapes].reverse()} top={slowest} />
       <p class="muted">
         {failed
           ? `${failed} of the last ${scrapes.length} scrapes failed. `
           : `None of the last ${scrapes.length} scrapes failed. `}
-        Height is the time taken; the top is the timeout of {t.scrapeTimeout}.
+        The slowest took {humanDuration(slowest)} of the {t.scrapeTimeout} it may take.
       </p>
       <DataTable<Scrape>
         label="Last scrapes"
@@ -81,7 +81,6 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
           {
             key: "at",
             title: "Time",
-            width: 120,
             render: (s) => (
               <span class="num" title={formatTime(s.at, zone.value, true)}>
                 {formatTime(s.at, zone.value, true).slice(11)}
@@ -106,6 +105,7 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
           {
             key: "samples",
             title: "Samples",
+            width: 150,
             align: "right",
             sort: (s) => s.samples,
             render: (s) => (
@@ -118,7 +118,7 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
           {
             key: "added",
             title: "New series",
-            width: 90,
+            width: 104,
             align: "right",
             sort: (s) => s.added,
             render: (s) => <span class="num">{Number.isNaN(s.added) ? "–" : short(s.added, 6)}</span>,
@@ -129,14 +129,14 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
   );
 }
 
-function Bars({ scrapes, timeout }: { scrapes: Scrape[]; timeout: number }) {
+function Bars({ scrapes, top }: { scrapes: Scrape[]; top: number }) {
   return (
     <span class="scrape-bars" aria-hidden="true">
       {scrapes.map((s) => (
         <span
           key={s.at}
           class={s.up === false ? "down" : ""}
-          style={{ height: `${Math.max(6, Math.min(100, (100 * (s.took || 0)) / timeout))}%` }}
+          style={{ height: `${Math.max(6, Math.min(100, (100 * (s.took || 0)) / top))}%` }}
         />
       ))}
     </span>

@@ -93,7 +93,7 @@ function Server() {
             )}
           </dd>
           {Object.entries(r)
-            .filter(([k]) => !known.has(k))
+            .filter(([k, v]) => !known.has(k) && v !== "")
             .map(([k, v]) => [
               <dt key={`${k} name`}>{NAMES[k] ?? k}</dt>,
               <dd key={k} class="num">
@@ -107,7 +107,7 @@ function Server() {
         {build.data ? (
           <dl class="facts">
             {Object.entries(build.data).map(([k, v]) => [
-              <dt key={`${k} name`}>{k}</dt>,
+              <dt key={`${k} name`}>{BUILD[k] ?? k}</dt>,
               <dd key={k}>
                 <bdi>{visible(String(v)) || "–"}</bdi>
               </dd>,
@@ -145,6 +145,14 @@ const NAMES: Record<string, string> = {
   GOMAXPROCS: "Processors",
   GOMEMLIMIT: "Memory limit",
   storageRetention: "Retention",
+};
+const BUILD: Record<string, string> = {
+  version: "Compatible with Prometheus",
+  revision: "Revision",
+  branch: "Branch",
+  buildUser: "Built by",
+  buildDate: "Built on",
+  goVersion: "Compiler",
 };
 // How the API says that there is no limit.
 const UNLIMITED = 2 ** 63;

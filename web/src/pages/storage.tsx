@@ -242,30 +242,36 @@ function TimeLine(props: { blocks: BlockMeta[]; head: TsdbStatus["headStats"] | 
   const levels = [...new Set(blocks.map((b) => b.compaction?.level ?? 1))].sort((a, b) => b - a);
   return (
     <div class="card line-card">
-      <div class="block-line" role="img" aria-label={`${blocks.length} blocks between the times below`}>
+      <div role="img" aria-label={`${blocks.length} blocks between the times below`}>
         {levels.map((level) => (
           <div class="block-row" key={level}>
-            {blocks
-              .filter((b) => (b.compaction?.level ?? 1) === level)
-              .map((b) => (
-                <span
-                  key={b.ulid}
-                  class={b.compaction?.failed ? "failed" : ""}
-                  style={place(b.minTime, b.maxTime)}
-                  title={`${b.ulid}, level ${level}`}
-                />
-              ))}
+            <span class="block-name">Level {level}</span>
+            <div class="block-track">
+              {blocks
+                .filter((b) => (b.compaction?.level ?? 1) === level)
+                .map((b) => (
+                  <span
+                    key={b.ulid}
+                    class={b.compaction?.failed ? "failed" : ""}
+                    style={place(b.minTime, b.maxTime)}
+                    title={`${b.ulid}, level ${level}`}
+                  />
+                ))}
+            </div>
           </div>
         ))}
         {headOk && (
           <div class="block-row">
-            <span class="head" style={place(head.minTime, head.maxTime)} title="In memory" />
+            <span class="block-name">In memory</span>
+            <div class="block-track">
+              <span class="head" style={place(head.minTime, head.maxTime)} title="In memory" />
+            </div>
           </div>
         )}
       </div>
       <p class="stats ends">
-        <span>{formatTime(from, zone.value)}</span>
-        <span>{formatTime(to, zone.value)}</span>
+        <span>{formatTime(from, zone.value).slice(0, 16)}</span>
+        <span>{formatTime(to, zone.value).slice(0, 16)}</span>
       </p>
     </div>
   );

@@ -25,6 +25,7 @@ import { ScrapeErrorBox } from "../ui/ScrapeErrorBox";
 import { RelabelSteps } from "./relabel";
 import { ScrapeHistory } from "./scrapehistory";
 import "../styles/pages.css";
+import "../styles/scraping.css";
 
 const PATH = "targets";
 const PARAMS = { state: "active" };

@@ -58,7 +58,7 @@ function patientAt(at: number, signal: AbortSignal): Patient {
     const { data } = await call<QueryData>("query", { query, time }, signal);
     return data.resultType === "vector" ? data.result : [];
   };
-  const start = Math.floor(time) - 3600;
+  const start = Math.floor(time) - 86_400;
   const end = Math.ceil(time);
   return {
     parse: async (query) => (await call<Node>("parse_query", { query }, signal)).data,

@@ -15,6 +15,7 @@ import { type Explanation, type Part, type PlanNode, pair, unmatched } from "./p
 import { stepOf } from "./state";
 import { useQuery } from "./useQuery";
 import "../styles/pages.css";
+import { Hint } from "./late";
 
 type Over = "moment" | "range";
 
@@ -44,7 +45,7 @@ export function ExplainTab(props: TabProps) {
     props.onFail,
   );
   const e = run.value;
-  if (!panel.expr) return <div class="hint">Type an expression and press Enter.</div>;
+  if (!panel.expr) return <Hint onTry={(expr) => onChange({ expr })} />;
   return (
     <div class="tab">
       <div class="controls">

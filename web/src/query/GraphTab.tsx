@@ -5,7 +5,7 @@ import { heatKind, toHeat } from "../chart/heat";
 import { type Ink, ink } from "../chart/palette";
 import { TimeChart } from "../chart/TimeChart";
 import { type Answer, call, callUrl } from "../lib/api";
-import { commonLabels, selector } from "../lib/format";
+import { commonLabels, full, selector } from "../lib/format";
 import { isDark, zone } from "../lib/prefs";
 import { formatDuration, humanDuration } from "../lib/time";
 import type { MatrixItem, QueryData } from "../lib/types";
@@ -15,6 +15,7 @@ import { copyText, download, Menu, Segments } from "../ui/parts";
 import { Busy } from "./Busy";
 import { askExemplars, type Exemplar, marksOf, thin } from "./exemplars";
 import { Legend } from "./Legend";
+import { Empty, Hint } from "./late";
 import { zoomed } from "./move";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
@@ -24,7 +25,6 @@ import { useQuery } from "./useQuery";
 
 const HeatChart = lazy(() => import("../chart/HeatChart").then((m) => m.HeatChart));
 const Exemplars = lazy(() => import("./Exemplars").then((m) => m.Exemplars));
-const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 /** What exports needs is fetched with the first one. */
 function exporting(work: (module: typeof import("./export")) => void): void {
   import("./export").then(work, () => {
@@ -63,8 +63,9 @@ export function GraphTab(props: TabProps) {
     panel.end === null ? props.refresh : 0,
     async (signal) => {
       // Both edges lie on multiples of the step: points do not wobble from one refresh to the next.
-      const end = Math.floor((panel.end ?? Date.now()) / step) * step;
-      const start = Math.ceil((end - panel.range) / step) * step;
+      const now = Date.now();
+      let end = Math.floor((panel.end ?? now) / step) * step;
+      let start = Math.ceil((end - panel.range) / step) * step;
       const ask = (shift: number) =>
         call<QueryData>(
           "query_range",
@@ -77,11 +78,17 @@ export function GraphTab(props: TabProps) {
           },
           signal,
         );
-      const [answer, past, exemplars] = await Promise.all([
+      let [answer, past, exemplars] = await Promise.all([
         ask(0),
         panel.compare ? ask(panel.compare) : undefined,
         panel.exemplars ? askExemplars(panel.expr, start, end, signal) : [],
       ]);
+      if (panel.end === null && end < now && !matrix(answer.data).length) {
+        // All samples may be younger than the last multiple of the step, as on a server that has just begun.
+        start += now - end;
+        end = now;
+        answer = await ask(0);
+      }
       return {
         start,
         end,
@@ -194,6 +201,7 @@ export function GraphTab(props: TabProps) {
               label="Lowest value of the vertical axis"
               value={panel.yMin === null ? "" : String(panel.yMin)}
               placeholder="Y: auto"
+              look="roomy"
               size={6}
               parse={(t) => {
                 if (t.trim() === "" || t.trim() === "auto") return Number.NaN;
@@ -280,7 +288,7 @@ export function GraphTab(props: TabProps) {
           />
           <p class="stats">
             <span>
-              {frame!.lines.length} series
+              {full(frame!.lines.length)} series
               {lines.length < frame!.lines.length && (
                 <>
                   , the {lines.length} highest drawn{" "}
@@ -298,10 +306,10 @@ export function GraphTab(props: TabProps) {
         </>
       ) : g ? (
         <Empty expr={panel.expr} at={g.end} onTry={(expr) => onChange({ expr })} />
-      ) : props.failed ? null : (
-        <div class={panel.expr ? "placeholder chart-size" : "hint"}>
-          {panel.expr ? "" : "Type an expression and press Enter."}
-        </div>
+      ) : props.failed ? null : panel.expr ? (
+        <div class="placeholder chart-size" />
+      ) : (
+        <Hint onTry={(expr) => onChange({ expr })} />
       )}
     </div>
   );

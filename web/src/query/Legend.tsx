@@ -25,7 +25,7 @@ export function Legend(props: {
   const figure = (title: string, key: "last" | "min" | "max" | "avg", optional = false): Column<Entry> => ({
     key,
     title,
-    width: 94,
+    width: 88,
     align: "right",
     optional,
     sort: (e) => e.line.stats[key] ?? Number.NaN,
@@ -57,7 +57,7 @@ export function Legend(props: {
     },
     figure("Last", "last"),
     figure("Min", "min", true),
-    figure("Max", "max"),
+    figure("Max", "max", true),
     figure("Avg", "avg", true),
   ];
   if (ghost)

@@ -61,6 +61,11 @@ export function PanelView(props: PanelProps) {
     else setDraft(expr);
   }
 
+  function closePast() {
+    setPast(false);
+    root.current?.querySelector<HTMLElement>(".cm-content, textarea")?.focus();
+  }
+
   async function format() {
     try {
       const answer = await call<string>("format_query", { query: draft });
@@ -116,10 +121,10 @@ export function PanelView(props: PanelProps) {
       {past && (
         <PastQueries
           onPick={(q) => {
-            setPast(false);
+            closePast();
             setDraft(q);
           }}
-          onClose={() => setPast(false)}
+          onClose={closePast}
         />
       )}
       <div class="tabs-row">

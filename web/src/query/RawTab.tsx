@@ -9,18 +9,17 @@ import { formatDuration, formatTime, humanDuration } from "../lib/time";
 import type { MatrixItem, QueryData } from "../lib/types";
 import { DataTable } from "../ui/DataTable";
 import { LabelText } from "../ui/labels";
-import { lazy } from "../ui/lazy";
 import { download, Menu } from "../ui/parts";
 import { flatten, type Node, type SelectorNode, selectorText } from "./ast";
 import { Busy } from "./Busy";
 import { vectorToCsv } from "./export";
+import { Empty, Hint } from "./late";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
 import { gaps, type Spacing, spacing } from "./raw";
 import { TimeControls } from "./TimeControls";
 import { useQuery } from "./useQuery";
 
-const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_SERIES = 200;
 
 interface Raw {
@@ -77,7 +76,7 @@ export function RawTab(props: TabProps) {
   const r = run.value;
   const now = r?.series.find((s) => selector(s.item.metric) === open) ?? r?.series[0];
   const common = useMemo(() => commonLabels((r?.series ?? []).map((s) => s.item.metric)), [r]);
-  if (!panel.expr) return <div class="hint">Type an expression and press Enter.</div>;
+  if (!panel.expr) return <Hint onTry={(expr) => onChange({ expr })} />;
   return (
     <div class="tab">
       <div class="controls">
@@ -177,11 +176,7 @@ export function RawTab(props: TabProps) {
                 align: "right",
                 optional: true,
                 sort: (s) => s.spacing.max,
-                render: (s) => (
-                  <span class="num">
-                    {humanDuration(s.spacing.min / 1000)} to {humanDuration(s.spacing.max / 1000)}
-                  </span>
-                ),
+                render: (s) => <span class="num">{spread(s.spacing)}</span>,
               },
               {
                 key: "gaps",
@@ -208,6 +203,11 @@ export function RawTab(props: TabProps) {
       )}
     </div>
   );
+}
+
+function spread(s: Spacing): string {
+  const [min, max] = [humanDuration(s.min / 1000), humanDuration(s.max / 1000)];
+  return min === max ? min : `${min} to ${max}`;
 }
 
 interface Sample {
@@ -275,7 +275,7 @@ function One({ raw, one }: { raw: Raw; one: Raw["series"][number] }) {
           {
             key: "at",
             title: "Time",
-            width: 184,
+            width: 200,
             sort: (s) => s.at,
             render: (s) => <span class="num">{formatTime(s.at, zone.value, true)}</span>,
           },

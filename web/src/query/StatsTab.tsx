@@ -10,6 +10,7 @@ import { type Explanation, flat, type Part, pair } from "./plan";
 import { stepOf } from "./state";
 import { useQuery } from "./useQuery";
 import "../styles/pages.css";
+import { Hint } from "./late";
 
 const PHASES: [string, string][] = [
   ["execQueueTime", "Waiting for its turn"],
@@ -22,7 +23,7 @@ const MOST_PARTS = 6;
 const WORTH_RECORDING = 1_000_000;
 
 export function StatsTab(props: TabProps) {
-  const { panel, turn } = props;
+  const { panel, turn, onChange } = props;
   const step = stepOf(panel.resolution, panel.range, 1000);
   const key = panel.expr ? JSON.stringify([panel.expr, panel.range, panel.end, step, turn]) : "";
   const run = useQuery(
@@ -43,7 +44,7 @@ export function StatsTab(props: TabProps) {
     props.onFail,
   );
   const s = run.value;
-  if (!panel.expr) return <div class="hint">Type an expression and press Enter.</div>;
+  if (!panel.expr) return <Hint onTry={(expr) => onChange({ expr })} />;
   if (!s)
     return (
       <div class="tab">

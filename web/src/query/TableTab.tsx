@@ -1,16 +1,16 @@
 // The table of a panel: an instant query, one column a label.
 import { useMemo, useState } from "preact/hooks";
 import { type Answer, call, callUrl } from "../lib/api";
-import { commonLabels, full, num, selector, visible } from "../lib/format";
+import { commonLabels, full, neat, num, selector, visible } from "../lib/format";
 import { zone } from "../lib/prefs";
 import { formatTime, humanDuration } from "../lib/time";
 import type { HistogramValue, Labels, QueryData, VectorItem } from "../lib/types";
 import { type Column, DataTable } from "../ui/DataTable";
 import { LabelText } from "../ui/labels";
-import { lazy } from "../ui/lazy";
 import { copyText, download, Menu } from "../ui/parts";
 import { Busy } from "./Busy";
 import { vectorToCsv } from "./export";
+import { Empty, Hint } from "./late";
 import { Notes } from "./Notes";
 import type { TabProps } from "./PanelView";
 import { EndField } from "./TimeControls";
@@ -19,6 +19,8 @@ import { useQuery } from "./useQuery";
 interface Row {
   labels: Labels;
   text: string;
+  /** The value as the server wrote it, where `text` is shorter. */
+  exact?: string | undefined;
   value: number;
 }
 interface Table {
@@ -26,7 +28,6 @@ interface Table {
   answer: Answer<QueryData>;
 }
 
-const Empty = lazy(() => import("./Empty").then((m) => m.Empty));
 const MOST_ASKED = 10_000;
 const MOST_COLUMNS = 12;
 
@@ -125,10 +126,10 @@ export function TableTab(props: TabProps) {
         </>
       ) : t ? (
         <Empty expr={panel.expr} at={t.at} onTry={(expr) => onChange({ expr })} />
-      ) : props.failed ? null : (
-        <div class={panel.expr ? "placeholder chart-size" : "hint"}>
-          {panel.expr ? "" : "Type an expression and press Enter."}
-        </div>
+      ) : props.failed ? null : panel.expr ? (
+        <div class="placeholder chart-size" />
+      ) : (
+        <Hint onTry={(expr) => onChange({ expr })} />
       )}
     </div>
   );
@@ -139,6 +140,7 @@ function toRows(data: QueryData, z: "local" | "utc"): Row[] {
     return data.result.map((item) => ({
       labels: item.metric,
       text: item.value ? valueText(item.value[1]) : histogramText(item.histogram?.[1]),
+      exact: item.value?.[1],
       value: item.value ? num(item.value[1]) : num(item.histogram?.[1].count),
     }));
   if (data.resultType === "matrix")
@@ -161,7 +163,7 @@ function toRows(data: QueryData, z: "local" | "utc"): Row[] {
 
 function valueText(text: string): string {
   const n = num(text);
-  return Number.isFinite(n) && text.length < 17 ? full(n) : text;
+  return Number.isFinite(n) ? neat(n) : text;
 }
 
 function histogramText(h: HistogramValue | undefined): string {
@@ -196,7 +198,12 @@ function columnsOf(rows: Row[], common: Labels, onPick: (k: string, v: string) =
     align: "right",
     width: Math.min(760, Math.max(110, wide * 8.2 + 28)),
     sort: (r) => r.value,
-    render: (r) => <span class="num">{r.text}</span>,
+    pin: wide < 20,
+    render: (r) => (
+      <span class="num" title={r.exact}>
+        {r.text}
+      </span>
+    ),
   };
   if (names.length > MOST_COLUMNS || names.length === 0)
     return [

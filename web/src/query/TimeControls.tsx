@@ -155,6 +155,7 @@ export function TextField(props: {
   parse: (text: string) => number | null;
   onSet: (value: number) => void;
   choices?: string;
+  look?: string;
 }) {
   const [text, setText] = useState(props.value);
   const [wrong, setWrong] = useState(false);
@@ -171,7 +172,7 @@ export function TextField(props: {
   return (
     <input
       type="text"
-      class="field num"
+      class={`field num ${props.look ?? ""}`}
       aria-label={props.label}
       aria-invalid={wrong}
       title={wrong ? `"${text}" is not understood` : props.label}

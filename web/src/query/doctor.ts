@@ -69,7 +69,7 @@ async function examine(expr: string, s: SelectorNode, p: Patient): Promise<Findi
       if (!(await p.count(`count_over_time(${shown}) > 1`))) {
         const longer = [60_000, 300_000, 900_000, 3_600_000].find((r) => r > range) ?? range * 4;
         return {
-          text: `${shown} has only one sample per series: functions such as rate() need two. The range is shorter than two scrape intervals.`,
+          text: `${shown} has only one sample per series: functions such as rate() need two. The range is shorter than two scrape intervals, or the first scrape was only just now.`,
           tries: [
             replacement(
               expr,
@@ -110,16 +110,19 @@ async function examine(expr: string, s: SelectorNode, p: Patient): Promise<Findi
   }
 
   const name = s.matchers.find((m) => m.name === "__name__" && m.type === "=");
+  // A metric that has ended is no unknown one: what it had in the last day counts too.
+  const seen = async (selector: string) =>
+    (await p.count(selector)) || (await p.count(`last_over_time(${selector}[1d])`));
   if (name) {
     const alone = selectorText(s, [name], true);
-    if (!(await p.count(alone))) return unknownMetric(expr, s, name.value, p);
+    if (!(await seen(alone))) return unknownMetric(expr, s, name.value, p);
   }
   for (const m of s.matchers) {
     if (m === name) continue;
     const others = s.matchers.filter((x) => x !== m);
     if (!others.length) continue;
     const rest = selectorText(s, others, true);
-    if ((await p.count(rest)) > 0) return wrongMatcher(expr, s, m, rest, p);
+    if ((await seen(rest)) > 0) return wrongMatcher(expr, s, m, rest, p);
   }
   return {
     text: `${shown} matches nothing: no single matcher is to blame, several of them do not fit together.`,

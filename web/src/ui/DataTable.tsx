@@ -13,6 +13,8 @@ export interface Column<T> {
   align?: "right" | undefined;
   /** Leave the column out on narrow screens. */
   optional?: boolean | undefined;
+  /** Keep the column in sight while a narrow screen scrolls sideways: for the last one. */
+  pin?: boolean | undefined;
 }
 
 export interface SortOrder {
@@ -21,6 +23,8 @@ export interface SortOrder {
 }
 
 const OVERSCAN = 8;
+// Pixels that stay free below a table that reaches to the end of the screen.
+const BELOW = 28;
 // Columns wider than this give up their width on narrow screens.
 const SHARED = 120;
 // Below this many rows everything is drawn: find-in-page and printing then reach all of it.
@@ -63,9 +67,15 @@ export function DataTable<T>(props: {
       el.removeEventListener("scroll", measure);
       o?.disconnect();
     };
-  }, []);
+  }, [rowHeight]);
 
   const by = sort && columns.find((c) => c.key === sort.key)?.sort;
+  // Without a limit of its own the table ends with the screen.
+  const [above, setAbove] = useState(150);
+  useLayoutEffect(() => {
+    const el = scroller.current;
+    if (el && !props.maxHeight) setAbove(Math.round(el.getBoundingClientRect().top + scrollY));
+  });
   // Not on every step of scrolling.
   const ordered = useMemo(() => (by ? sortRows(rows, by, sort.down) : rows), [rows, sort]);
   const all = ordered.length <= SMALL;
@@ -83,9 +93,14 @@ export function DataTable<T>(props: {
       ref={scroller}
       tabIndex={0}
       aria-label={props.label}
-      style={{ maxHeight: props.maxHeight ?? "calc(100dvh - 190px)" }}
+      onKeyDown={moveRow}
+      style={{ maxHeight: props.maxHeight ?? `max(320px, calc(100dvh - ${above + BELOW}px))` }}
     >
-      <table class="data" aria-rowcount={ordered.length + 1} style={{ minWidth: `${minWidth}px` }}>
+      <table
+        class={`data${narrow && all ? " wrapping" : ""}`}
+        aria-rowcount={ordered.length + 1}
+        style={{ minWidth: `${minWidth}px` }}
+      >
         <colgroup>
           {shown.map((c) => (
             <col key={c.key} style={widthOf(c) ? { width: `${widthOf(c)}px` } : {}} />
@@ -96,7 +111,7 @@ export function DataTable<T>(props: {
             {shown.map((c) => {
               const state = sort?.key === c.key ? (sort.down ? "descending" : "ascending") : "none";
               return (
-                <th key={c.key} scope="col" class={c.align} {...(c.sort ? { "aria-sort": state } : {})}>
+                <th key={c.key} scope="col" class={lookOf(c)} {...(c.sort ? { "aria-sort": state } : {})}>
                   {c.sort ? (
                     <button
                       type="button"
@@ -144,6 +159,25 @@ export function DataTable<T>(props: {
   );
 }
 
+/** The arrow keys lead from a button of a row to the same one of the next row. */
+function moveRow(e: KeyboardEvent): void {
+  if (e.key !== "ArrowDown" && e.key !== "ArrowUp") return;
+  const at = e.target as Element;
+  const row = at.closest("tbody tr");
+  const next = e.key === "ArrowDown" ? row?.nextElementSibling : row?.previousElementSibling;
+  const stops = (of: Element | null | undefined) => [
+    ...(of?.querySelectorAll<HTMLElement>("button,a") ?? []),
+  ];
+  const to = stops(next);
+  if (!row || !to.length) return;
+  (to[stops(row).indexOf(at as HTMLElement)] ?? to[0])?.focus();
+  e.preventDefault();
+}
+
+function lookOf<T>(c: Column<T>): string {
+  return `${c.align ?? ""}${c.pin ? " pin" : ""}`;
+}
+
 interface RowProps<T> {
   row: T;
   index: number;
@@ -187,7 +221,7 @@ class Row<T> extends Component<RowProps<T>> {
       >
         {columns.map((c) =>
           narrow && c.optional ? null : (
-            <td key={c.key} class={c.align}>
+            <td key={c.key} class={lookOf(c)}>
               {c.render(row)}
             </td>
           ),

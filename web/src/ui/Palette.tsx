@@ -7,6 +7,7 @@ import { searchMetrics } from "../lib/search";
 import type { QueryData, RulesData } from "../lib/types";
 import { queryLink } from "../query/state";
 import { Icon, type IconName } from "./icons";
+import "../styles/palette.css";
 
 export interface Entry {
   kind: string;

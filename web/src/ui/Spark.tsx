@@ -3,8 +3,9 @@ import { useEffect, useState } from "preact/hooks";
 import { biggest, type Frame, toFrame } from "../chart/frame";
 import { TimeChart } from "../chart/TimeChart";
 import { call, explainError, isAbort } from "../lib/api";
-import { short } from "../lib/format";
+import { bytes, percent, short } from "../lib/format";
 import { isDark, live, zone } from "../lib/prefs";
+import { humanDuration } from "../lib/time";
 import type { QueryData } from "../lib/types";
 
 const MOST_LINES = 12;
@@ -16,7 +17,33 @@ export function sparkFloor(lowest: number, highest: number): number | null {
   return lowest >= 0 && highest - lowest < STEADY * highest ? 0 : null;
 }
 
-export function Spark(props: { expr: string; range?: number; height?: number; seconds?: number }) {
+/** A frame whose data begin late, as on a young server, without what stands before them. */
+export function begun(frame: Frame): Frame {
+  const first = Math.min(...frame.lines.map((l) => l.values.findIndex((v) => v !== null)));
+  const at = first - 1;
+  if (!(at > frame.times.length * LATE)) return frame;
+  return {
+    times: frame.times.slice(at),
+    lines: frame.lines.map((l) => ({ ...l, values: l.values.slice(at) })),
+  };
+}
+const LATE = 0.2;
+
+const UNITS: Record<string, (n: number) => string> = {
+  ratio: (n) => (n < 0.001 ? "0 %" : percent(n, 1)),
+  bytes,
+  seconds: humanDuration,
+};
+
+export function Spark(props: {
+  expr: string;
+  range?: number;
+  height?: number;
+  seconds?: number;
+  unit?: string | undefined;
+  /** Draws axes and shows values under the pointer. */
+  axes?: boolean;
+}) {
   const { expr, range = 900_000, height = 96, seconds = 10 } = props;
   const [frame, setFrame] = useState<Frame>();
   const [error, setError] = useState("");
@@ -33,7 +60,7 @@ export function Spark(props: { expr: string; range?: number; height?: number; se
       ).then(
         ({ data }) => {
           const f = toFrame(data.resultType === "matrix" ? data.result : [], end - range, end, step);
-          setFrame({ times: f.times, lines: biggest(f.lines, MOST_LINES) });
+          setFrame(begun({ times: f.times, lines: biggest(f.lines, MOST_LINES) }));
           setError("");
         },
         (e: unknown) => {
@@ -56,6 +83,7 @@ export function Spark(props: { expr: string; range?: number; height?: number; se
         No samples in this range yet.
       </p>
     );
+  const say = UNITS[props.unit ?? ""] ?? short;
   const last = frame.lines.map((l) => l.stats.last ?? 0);
   const lowest = Math.min(...frame.lines.map((l) => l.stats.min ?? 0));
   const highest = Math.max(...frame.lines.map((l) => l.stats.max ?? 0));
@@ -69,12 +97,12 @@ export function Spark(props: { expr: string; range?: number; height?: number; se
         dark={isDark()}
         yMin={sparkFloor(lowest, highest)}
         label={`Small graph of ${expr}`}
-        spark
+        spark={!props.axes}
       />
       <p class="spark-note muted num">
         {frame.lines.length === 1
-          ? `now ${short(last[0]!)}${short(lowest) === short(highest) ? "" : `, between ${short(lowest)} and ${short(highest)}`}`
-          : `${frame.lines.length} series, ${short(Math.min(...last))} to ${short(Math.max(...last))}`}
+          ? `now ${say(last[0]!)}${say(lowest) === say(highest) ? "" : `, between ${say(lowest)} and ${say(highest)}`}`
+          : `${frame.lines.length} series, ${say(Math.min(...last))} to ${say(Math.max(...last))}`}
       </p>
     </div>
   );

@@ -10,6 +10,7 @@ const COMMON: [string, string][] = [
   ["Shift Enter", "New line in a query"],
   ["Ctrl Space", "Complete"],
   ["Ctrl ↑ / ↓", "Earlier and later queries"],
+  ["↑ / ↓", "Move along the rows of a table, the items of a menu"],
   ["← / →", "Move along a focused chart (Shift: ten steps)"],
   ["[ / ]", "Shift the time range of all graphs back and forth"],
   ["- / =", "Zoom all graphs out and in"],

@@ -88,7 +88,12 @@ export function LabelRows({ labels }: { labels: Labels }) {
           .map((k) => (
             <tr key={k}>
               <th scope="row">
-                <bdi>{visible(k)}</bdi>
+                {/* Long names break behind their underscores, as long as that is possible. */}
+                <bdi>
+                  {visible(k)
+                    .split(/(?<=_)(?!_|$)/)
+                    .map((part, i) => [i > 0 && <wbr key={`${i} break`} />, part])}
+                </bdi>
               </th>
               <td>
                 <bdi>{visible(labels[k]!)}</bdi>

@@ -197,6 +197,8 @@ export function Drawer(props: {
   );
 }
 
+const LIST_WIDTH = 220;
+
 /** A button that opens a list of actions. */
 export function Menu(props: {
   label: string;
@@ -206,6 +208,8 @@ export function Menu(props: {
 }) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
+  // The list opens to the side where it fits.
+  const toRight = open && (root.current?.getBoundingClientRect().right ?? 0) < LIST_WIDTH;
   useEffect(() => {
     if (!open) return;
     root.current?.querySelector<HTMLElement>("[role=menuitem]")?.focus();
@@ -243,7 +247,7 @@ export function Menu(props: {
         {props.text}
       </button>
       {open && (
-        <div class="menu-list" role="menu" tabIndex={-1} onKeyDown={onKey}>
+        <div class={`menu-list${toRight ? " to-right" : ""}`} role="menu" tabIndex={-1} onKeyDown={onKey}>
           {props.items.map(([text, run]) => (
             <button
               type="button"
