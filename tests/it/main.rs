@@ -13,6 +13,7 @@ mod exposition_conformance;
 mod first_run;
 mod flags;
 mod grafana;
+mod hanging_disk;
 mod hostile_targets;
 mod http_api;
 mod kept_connections;

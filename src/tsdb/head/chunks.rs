@@ -135,6 +135,8 @@ struct Writer {
     synced: u64,
     /// Bytes after them. After a failed write they move to another file.
     buffer: Vec<u8>,
+    /// The name of the file is synced, which happens with its first bytes.
+    is_named: bool,
     failed: bool,
 }
 
@@ -170,7 +172,17 @@ fn path_of(dir: &Path, number: u32, salt: u32) -> PathBuf {
 fn new_writer(dir: &Path, number: u32) -> Writer {
     let salt = fastrand::u32(..);
     let path = path_of(dir, number, salt);
-    Writer { number, salt, path, file: None, written: 0, synced: 0, buffer: Vec::new(), failed: false }
+    Writer {
+        number,
+        salt,
+        path,
+        file: None,
+        written: 0,
+        synced: 0,
+        buffer: Vec::new(),
+        is_named: false,
+        failed: false,
+    }
 }
 
 impl ChunkStore {
@@ -243,7 +255,7 @@ impl ChunkStore {
         if inner.writer.failed {
             inner.relocate(&*self.vfs, &self.dir)?;
         }
-        inner.flush(&*self.vfs, &self.dir)
+        inner.flush(&*self.vfs)
     }
 
     /// Closes the open file if it is long. Most of it is synced before anybody has to wait for that.
@@ -257,8 +269,8 @@ impl ChunkStore {
         if !is_due(&inner) {
             return Ok(());
         }
-        inner.flush(&*self.vfs, &self.dir)?;
-        inner.writer.sync().inspect_err(|_| inner.writer.failed = true)?;
+        inner.flush(&*self.vfs)?;
+        inner.sync(&*self.vfs, &self.dir)?;
         inner.seal(&*self.vfs, &self.dir)
     }
 
@@ -266,25 +278,25 @@ impl ChunkStore {
     /// means that the open file must not be used again, or that it is not the same any more.
     fn sync_aside(&self) -> Result<(), StorageError> {
         let gone = || StorageError::NotReady("the open file of head chunks failed".into());
-        let (file, number, written) = {
+        let (file, number, written, is_named) = {
             let inner = self.inner.read();
             let writer = &inner.writer;
             match &writer.file {
                 _ if writer.failed => return Err(gone()),
                 Some(file) if writer.synced < writer.written => {
-                    (Arc::clone(file), writer.number, writer.written)
+                    (Arc::clone(file), writer.number, writer.written, writer.is_named)
                 }
                 _ => return Ok(()),
             }
         };
-        let result = file.sync_data();
+        let result = sync_file(&*file, is_named, &*self.vfs, &self.dir);
         let mut inner = self.inner.write();
         let writer = &mut inner.writer;
         if writer.number != number {
             return Err(gone());
         }
         match result {
-            Ok(()) => writer.synced = writer.synced.max(written),
+            Ok(()) => (writer.synced, writer.is_named) = (writer.synced.max(written), true),
             Err(error) => {
                 writer.failed = true;
                 return Err(io_error("sync", &writer.path, &error));
@@ -301,8 +313,8 @@ impl ChunkStore {
         if synced.is_err() {
             // What the file holds since the last sync is in doubt: write it to another one.
             inner.relocate(&*self.vfs, &self.dir)?;
-            inner.flush(&*self.vfs, &self.dir)?;
-            inner.writer.sync().inspect_err(|_| inner.writer.failed = true)?;
+            inner.flush(&*self.vfs)?;
+            inner.sync(&*self.vfs, &self.dir)?;
         }
         // More may have been written meanwhile.
         let writer = &inner.writer;
@@ -456,7 +468,7 @@ impl Writer {
         Ok(place)
     }
 
-    fn flush(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
+    fn flush(&mut self, vfs: &dyn Vfs) -> Result<(), StorageError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -464,7 +476,6 @@ impl Writer {
             Some(file) => Arc::clone(file),
             None => {
                 let file = vfs.create(&self.path).map_err(|e| io_error("create", &self.path, &e))?;
-                vfs.sync_dir(dir).map_err(|e| io_error("sync directory", dir, &e))?;
                 self.file = Some(Arc::clone(&file));
                 file
             }
@@ -475,12 +486,12 @@ impl Writer {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), StorageError> {
+    fn sync(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
         if let Some(file) = &self.file
             && self.synced < self.written
         {
-            file.sync_data().map_err(|e| io_error("sync", &self.path, &e))?;
-            self.synced = self.written;
+            sync_file(&**file, self.is_named, vfs, dir).map_err(|e| io_error("sync", &self.path, &e))?;
+            (self.synced, self.is_named) = (self.written, true);
         }
         Ok(())
     }
@@ -504,6 +515,12 @@ impl Writer {
         let len = (HEADER + frame_len(&header)) as u64;
         Ok(FileBytes::new(read(offset, len.min(self.written - offset) as usize)?))
     }
+}
+
+/// Syncs a file, and its name unless that was done before.
+fn sync_file(file: &dyn VfsFile, is_named: bool, vfs: &dyn Vfs, dir: &Path) -> std::io::Result<()> {
+    file.sync_data()?;
+    if is_named { Ok(()) } else { vfs.sync_dir(dir) }
 }
 
 fn frame_len(header: &[u8]) -> usize {
@@ -554,8 +571,12 @@ impl Inner {
     }
 
     /// Writes what waits.
-    fn flush(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
-        self.writer.flush(vfs, dir).inspect_err(|_| self.writer.failed = true)
+    fn flush(&mut self, vfs: &dyn Vfs) -> Result<(), StorageError> {
+        self.writer.flush(vfs).inspect_err(|_| self.writer.failed = true)
+    }
+
+    fn sync(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
+        self.writer.sync(vfs, dir).inspect_err(|_| self.writer.failed = true)
     }
 
     fn seal(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
