@@ -2,7 +2,6 @@
 //! targets. It adds credentials, follows redirects itself so that credentials stay with their host, keeps the
 //! deadline over everything from connecting to the last byte, and rebuilds its TLS when certificate files change.
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +10,19 @@ use base64::Engine as _;
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::body::{BodyBuffer, DEFAULT_MAX_BODY, Limit, check_size};
+use super::body::{BodyBuffer, DEFAULT_MAX_BODY, Limit};
+use super::builder::{build, cause, files_of, header_name, header_value};
 use super::cloud::{Authenticator, Outgoing};
-use super::dialer::{Dialer, RoundRobin};
+use super::dialer::Dialer;
 use super::error::NetError;
+use super::lines::Lines;
 use super::oauth2::TokenSource;
 use super::secrets::{Fingerprint, SecretSource};
-use super::tls;
-use crate::config::{ConfigUrl, HttpClientConfig, ProxyConfig, Secret, TlsConfig};
+use crate::config::{ConfigUrl, HttpClientConfig, Secret};
 use crate::telemetry::spans::{Span, SpanContext, SpanKind};
 
 /// Redirects that are followed at most, as in Go.
@@ -173,95 +173,6 @@ pub type Boxed<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, NetError
 /// A client for one configuration block; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct HttpClient(Arc<Inner>);
-
-/// The innermost useful text of an error chain.
-pub(super) fn cause(error: &reqwest::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let text = inner.to_string();
-        if !texts.iter().any(|t| t.contains(&text)) {
-            texts.push(text);
-        }
-        source = inner.source();
-    }
-    if texts.is_empty() { error.to_string() } else { texts.join(": ") }
-}
-
-fn files_of(tls: &TlsConfig) -> Vec<Option<Fingerprint>> {
-    [&tls.ca_file, &tls.cert_file, &tls.key_file]
-        .into_iter()
-        .map(|file| if file.is_empty() { None } else { Fingerprint::of(file.as_path()) })
-        .collect()
-}
-
-fn proxies(proxy: &ProxyConfig) -> Result<Option<reqwest::Proxy>, NetError> {
-    if proxy.proxy_url.is_empty() {
-        return Ok(None);
-    }
-    let fail = |e: reqwest::Error| NetError::Build { reason: format!("proxy_url: {}", cause(&e)) };
-    let mut out = reqwest::Proxy::all(proxy.proxy_url.expose()).map_err(fail)?;
-    if !proxy.no_proxy.is_empty() {
-        out = out.no_proxy(reqwest::NoProxy::from_string(&proxy.no_proxy));
-    }
-    let mut headers = HeaderMap::new();
-    for (name, values) in &proxy.proxy_connect_header {
-        for value in values {
-            headers.append(header_name(name)?, header_value(name, value.expose())?);
-        }
-    }
-    Ok(Some(if headers.is_empty() { out } else { out.headers(headers) }))
-}
-
-fn header_name(name: &str) -> Result<HeaderName, NetError> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| NetError::Header { name: name.into() })
-}
-
-fn header_value(name: &str, value: &str) -> Result<HeaderValue, NetError> {
-    let mut value = HeaderValue::from_str(value).map_err(|_| NetError::Header { name: name.into() })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn build(
-    tls_config: &TlsConfig,
-    proxy: &ProxyConfig,
-    enable_http2: bool,
-    options: &ClientOptions,
-) -> Result<reqwest::Client, NetError> {
-    let mut builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls::client_config(tls_config, enable_http2)?)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .pool_idle_timeout(options.pool_idle_timeout)
-        .pool_max_idle_per_host(options.max_idle_per_host)
-        .tcp_nodelay(true);
-    if !enable_http2 {
-        builder = builder.http1_only();
-    }
-    if let Some(dialer) = &options.dialer {
-        builder = builder.connector_layer(dialer.clone());
-    }
-    if options.round_robin_dns {
-        builder = builder.dns_resolver(Arc::new(RoundRobin));
-    }
-    if options.http2_only {
-        builder = builder.http2_prior_knowledge();
-    }
-    if let Some(limit) = options.connect_timeout {
-        builder = builder.connect_timeout(limit);
-    }
-    if let Some(proxy) = proxies(proxy)? {
-        builder = builder.proxy(proxy);
-    } else if !proxy.proxy_from_environment {
-        builder = builder.no_proxy();
-    }
-    if let Some(path) = &options.unix_socket {
-        builder = builder.unix_socket(path.clone());
-    }
-    builder.build().map_err(|e| NetError::Build { reason: cause(&e) })
-}
 
 /// Whether credentials may follow a redirect: the same host and no step down from HTTPS.
 fn same_trust(from: &Url, to: &Url) -> bool {
@@ -458,14 +369,7 @@ impl HttpClient {
         match tokio::time::timeout(timeout, self.respond(request, url)).await {
             Ok(answer) => {
                 let Answer { response, url, .. } = answer?;
-                Ok(Lines {
-                    status: response.status(),
-                    response,
-                    url,
-                    pending: Vec::new(),
-                    searched: 0,
-                    max_line,
-                })
+                Ok(Lines::new(response, url, max_line))
             }
             Err(_) => Err(NetError::Timeout { method, url: text, after: timeout }),
         }
@@ -576,7 +480,7 @@ impl HttpClient {
     }
 }
 
-fn request_error(method: &Method, url: &Url, error: &reqwest::Error) -> NetError {
+pub(super) fn request_error(method: &Method, url: &Url, error: &reqwest::Error) -> NetError {
     NetError::Request {
         method: go_method(method),
         url: shown(url),
@@ -590,46 +494,6 @@ struct Answer {
     response: reqwest::Response,
     method: Method,
     url: Url,
-}
-
-/// An answer that is read line by line.
-#[derive(Debug)]
-pub struct Lines {
-    /// Status.
-    pub status: StatusCode,
-    response: reqwest::Response,
-    url: Url,
-    pending: Vec<u8>,
-    /// How much of `pending` has no line feed for certain.
-    searched: usize,
-    max_line: u64,
-}
-
-impl Lines {
-    /// The next line without its line feed; none at the end. Can be cancelled without losing anything.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, NetError> {
-        loop {
-            if let Some(found) = memchr::memchr(b'\n', &self.pending[self.searched..]) {
-                let rest = self.pending.split_off(self.searched + found + 1);
-                let mut line = std::mem::replace(&mut self.pending, rest);
-                line.pop();
-                self.searched = 0;
-                return Ok(Some(line));
-            }
-            self.searched = self.pending.len();
-            match self.response.chunk().await.map_err(|e| request_error(&Method::GET, &self.url, &e))? {
-                Some(chunk) => {
-                    check_size(self.pending.len() + chunk.len(), self.max_line)?;
-                    self.pending.extend_from_slice(&chunk);
-                }
-                None => {
-                    self.searched = 0;
-                    let last = std::mem::take(&mut self.pending);
-                    return Ok((!last.is_empty()).then_some(last));
-                }
-            }
-        }
-    }
 }
 
 /// Where an answer leads, if it redirects.

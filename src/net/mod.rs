@@ -5,6 +5,8 @@
 
 /// Reading and decompressing bodies under a cap.
 pub mod body;
+/// The client beneath.
+mod builder;
 /// The client.
 pub mod client;
 /// Credentials of cloud providers.
@@ -15,6 +17,8 @@ pub mod dialer;
 mod error;
 /// Signed JSON web tokens.
 mod jwt;
+/// Answers that are read line by line.
+mod lines;
 /// Tokens by client credentials or signed assertion.
 pub mod oauth2;
 /// Memory that bodies share.
@@ -28,8 +32,9 @@ pub mod tls;
 
 pub use body::BodyBuffer;
 pub(crate) use client::beside_others;
-pub use client::{ClientOptions, Fetched, HttpClient, Lines, Request};
+pub use client::{ClientOptions, Fetched, HttpClient, Request};
 pub use dialer::Dialer;
 pub use error::NetError;
+pub use lines::Lines;
 pub use room::BodyRoom;
 pub use tls::install_crypto_provider;
