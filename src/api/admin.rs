@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
 use super::error::{ApiError, ErrorKind};
-use super::params::{MAX_TIME_MS, MIN_TIME_MS};
+use super::params::{MAX_TIME_MS, MIN_TIME_MS, parse_switch};
 use super::reply::success;
 use super::routes::Call;
 use super::{json, selectors};
@@ -36,14 +36,9 @@ pub async fn snapshot(call: Call) -> Response {
     let run = async move {
         check_enabled(&call)?;
         let skip_head = match call.params.first("skip_head") {
-            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            other => {
-                return Err(ApiError::parameter(
-                    "skip_head",
-                    format!("unable to parse boolean \"skip_head\" argument: {other:?}"),
-                ));
-            }
+            "" => false,
+            text => parse_switch(text)
+                .map_err(|e| ApiError::parameter("skip_head", format!("unable to parse boolean: {e}")))?,
         };
         tracing::info!(skip_head, "snapshot asked for over HTTP");
         let services = call.services.clone();
@@ -59,12 +54,13 @@ pub async fn snapshot(call: Call) -> Response {
 pub async fn delete_series(call: Call) -> Response {
     let run = async move {
         check_enabled(&call)?;
+        call.params.require_sound()?;
         if call.params.all("match[]").next().is_none() {
             return Err(ApiError::bad_data("no match[] parameter provided"));
         }
         let start = call.params.time("start", MIN_TIME_MS)?;
         let end = call.params.time("end", MAX_TIME_MS)?;
-        let sets = selectors::of_params(&call.params)?;
+        let sets = selectors::of_deletion(&call.params)?;
         tracing::info!(start, end, sets = sets.len(), "deletion of series asked for over HTTP");
         let services = call.services.clone();
         blocking(move || {

@@ -160,6 +160,8 @@ pub struct Api {
     pub start_ms: i64,
     /// Messages for the user interface.
     pub notifications: Arc<Notifications>,
+    /// Pages of metrics on their way.
+    pub pages: super::pages::Pages,
     /// To the process.
     pub commands: mpsc::Sender<Command>,
     /// Parts that depend on storage.
@@ -193,6 +195,7 @@ impl Api {
             clock,
             start_ms,
             notifications,
+            pages: super::pages::Pages::new(),
             commands,
             services: ArcSwapOption::empty(),
             replay: Arc::default(),

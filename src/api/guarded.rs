@@ -25,6 +25,9 @@ pub struct ConnectionState {
     idle_since: AtomicU64,
 }
 
+/// Stands for a connection whose first byte has not been waited for yet: nobody knows whether it dawdles.
+const NOT_YET: u64 = u64::MAX;
+
 /// Microseconds since the first call.
 fn now_us() -> u64 {
     static BEGIN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
@@ -41,7 +44,7 @@ impl ConnectionState {
             begun: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
-            idle_since: AtomicU64::new(now_us()),
+            idle_since: AtomicU64::new(NOT_YET),
         })
     }
 }
@@ -58,12 +61,20 @@ impl ConnectionState {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// How long no request has been served; `None` while one is.
-    #[must_use]
-    pub fn idle_for(&self) -> Option<Duration> {
-        let busy = self.in_flight.load(Ordering::Relaxed) > 0;
-        let since = self.idle_since.load(Ordering::Relaxed);
-        (!busy).then(|| Duration::from_micros(now_us().saturating_sub(since)))
+    /// There was nothing to read: from now on the connection can be without a request.
+    pub fn waits(&self) {
+        if self.idle_since.load(Ordering::Relaxed) == NOT_YET {
+            self.idle_since.store(now_us(), Ordering::Relaxed);
+        }
+    }
+
+    /// Tells which connections have been without a request for as long as `grace` at this moment.
+    pub fn idle_at_least(grace: Duration) -> impl Fn(&Self) -> bool {
+        let since = now_us().checked_sub(u64::try_from(grace.as_micros()).unwrap_or(u64::MAX));
+        move |state| {
+            state.in_flight.load(Ordering::Relaxed) == 0
+                && since.is_some_and(|since| state.idle_since.load(Ordering::Relaxed) <= since)
+        }
     }
 
     /// Whether the next byte can only belong to a request's head: HTTP/1, nothing in flight, no bodies so far.
@@ -191,6 +202,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             }
             return outcome;
         }
+        this.state.waits();
         let deadline = match this.header_since {
             Some(since) if idle && !this.state.multiplexed.load(Ordering::Relaxed) => {
                 since + this.header_deadline

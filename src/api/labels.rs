@@ -1,6 +1,7 @@
 //! The metadata endpoints: series, label names, label values.
 
 use axum::response::{IntoResponse, Response};
+use http::Method;
 
 use super::error::ApiError;
 use super::params::{MAX_TIME_MS, MIN_TIME_MS, Params};
@@ -9,6 +10,7 @@ use super::reply::stream_json;
 use super::routes::Call;
 use super::{json, selectors};
 use crate::model::Matcher;
+use crate::model::labels::{quoted, write_quoted_bytes};
 use crate::query::CancelToken;
 use crate::tsdb::{LabelQueryHints, Querier, StorageError};
 
@@ -61,6 +63,12 @@ impl Window {
 
 /// `/api/v1/series`
 pub async fn series(call: Call) -> Response {
+    if call.method == Method::DELETE {
+        return ApiError::internal("not implemented").into_response();
+    }
+    if let Err(error) = call.params.require_sound() {
+        return error.into_response();
+    }
     if call.params.all("match[]").next().is_none() {
         return ApiError::bad_data("no match[] parameter provided").into_response();
     }
@@ -120,7 +128,7 @@ pub async fn names(call: Call) -> Response {
 pub async fn values(call: Call) -> Response {
     let name = unescape_name(&call.path_value);
     if name.is_empty() {
-        return ApiError::bad_data(format!("invalid label name: {name:?}")).into_response();
+        return ApiError::bad_data(format!("invalid label name: {}", quoted(&name))).into_response();
     }
     let window = match Window::parse(&call, selectors::of_label_params) {
         Ok(window) => window,
@@ -134,6 +142,16 @@ pub async fn values(call: Call) -> Response {
         Ok(())
     })
     .await
+}
+
+/// The answer for a name in a path whose escapes are not UTF-8.
+pub fn not_utf8(path: &str) -> Response {
+    let name = path.rsplit('/').nth(1).unwrap_or_default();
+    let bytes: Vec<u8> = percent_encoding::percent_decode_str(name).collect();
+    let mut text = "invalid label name: ".to_owned();
+    // Writing to a string cannot fail.
+    let _ = write_quoted_bytes(&mut text, &bytes);
+    ApiError::bad_data(text).into_response()
 }
 
 /// Undoes the `U__` escaping of names in paths: `__` is an underscore, `_2e_` the character U+002E. A name that is

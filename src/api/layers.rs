@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -18,7 +18,7 @@ use tower_http::compression::CompressionLayer;
 use super::context::Api;
 use super::error::ApiError;
 use super::security::Security;
-use super::{cross_site, routes, ui};
+use super::{cross_site, paths, routes, ui};
 use crate::model::regex::AnchoredRegex;
 use crate::telemetry::Histogram;
 use crate::telemetry::spans::{Span, SpanContext, SpanKind};
@@ -53,18 +53,17 @@ impl Cors {
     }
 
     fn apply(&self, origin: &HeaderValue, out: &mut http::HeaderMap) {
-        let allowed = match self {
-            Cors::Any => HeaderValue::from_static("*"),
-            Cors::Matching(regex) if origin.to_str().is_ok_and(|o| regex.is_match(o)) => origin.clone(),
-            Cors::Matching(_) => return,
-        };
+        let matches = |regex: &AnchoredRegex| origin.to_str().is_ok_and(|o| regex.is_match(o));
+        if matches!(self, Cors::Matching(regex) if !matches(regex)) {
+            return;
+        }
         out.insert(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static("Accept, Authorization, Content-Type, Origin"),
         );
         out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
         out.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Date"));
-        out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         out.append(header::VARY, HeaderValue::from_static("Origin"));
     }
 }
@@ -139,7 +138,9 @@ async fn around(State(shared): State<Shared>, mut request: Request, next: Next) 
     let origin = request.headers().get(header::ORIGIN).cloned();
     let handler = request.extensions().get::<MatchedPath>().map_or("/", |p| p.as_str()).to_owned();
     let options = &shared.api.options;
-    let refusal = cross_site::refuse_host(options, &request).or_else(|| {
+    let shares = is_shared(request.uri().path(), request.method());
+    let early = cross_site::refuse_host(options, &request);
+    let refusal = early.or_else(|| paths::before_routing(&shared.api, &request)).or_else(|| {
         if routes::changes_something(&handler, request.method()) {
             cross_site::refuse_origin(options, &shared.cors, &request)
         } else {
@@ -152,17 +153,16 @@ async fn around(State(shared): State<Shared>, mut request: Request, next: Next) 
         None => next.run(request).await,
     };
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        *response.body_mut() = Body::from(match handler.as_str() {
-            "/-/reload" | "/-/quit" => "Only POST or PUT requests allowed",
-            _ => "Method Not Allowed\n",
-        });
-        let text = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        let methods = routes::methods_of(&handler).unwrap_or(&["GET"]);
+        response = paths::only(methods, &Method::GET);
+        if let "/-/reload" | "/-/quit" = handler.as_str() {
+            *response.body_mut() = Body::from("Only POST or PUT requests allowed");
+        }
     }
     let handler = handler.replace("{name}", ":name");
+    let unrouted = matches!(response.status().as_u16(), 301 | 307 | 404 | 405);
     let headers = response.headers_mut();
-    if let Some(origin) = origin {
+    if let Some(origin) = origin.filter(|_| shares && !unrouted) {
         shared.cors.apply(&origin, headers);
     }
     for (name, value) in [
@@ -215,6 +215,12 @@ async fn around(State(shared): State<Shared>, mut request: Request, next: Next) 
             frame
         }))
     })
+}
+
+/// Whether pages of other origins may read answers for a path: those of the API, not those that senders of data use.
+fn is_shared(path: &str, method: &Method) -> bool {
+    let own = ["/api/v1/write", "/api/v1/read", "/api/v1/otlp/v1/metrics"];
+    path.starts_with("/api/v1/") && (method == Method::OPTIONS || !own.contains(&path))
 }
 
 /// The span of a request, part of the trace that its sender tells.

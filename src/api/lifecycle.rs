@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -67,11 +68,11 @@ pub async fn quit(api: Arc<Api>, _request: Request) -> Response {
 
 /// `/metrics`
 pub async fn metrics(api: Arc<Api>, _request: Request) -> Response {
-    let rendered = tokio::task::spawn_blocking(move || api.registry.render_text()).await;
+    let rendered = tokio::task::spawn_blocking(move || api.pages.get(|| api.registry.render_text())).await;
     let Ok(rendered) = rendered else {
         return reply::text(StatusCode::INTERNAL_SERVER_ERROR, "collecting metrics failed\n");
     };
-    let mut response = reply::text(StatusCode::OK, rendered);
+    let mut response = Response::new(Body::from(rendered));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
@@ -90,9 +91,10 @@ pub fn write_build_info(build: &BuildInfo, out: &mut Vec<u8>) {
     object.close();
 }
 
-/// `/version`
+/// `/version`, which is JSON but does not say so.
 pub async fn version(api: Arc<Api>, _request: Request) -> Response {
     let mut body = Vec::new();
     write_build_info(&api.build, &mut body);
-    reply::json_body(body)
+    body.push(b'\n');
+    reply::text(StatusCode::OK, String::from_utf8_lossy(&body))
 }

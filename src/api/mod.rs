@@ -39,14 +39,18 @@ pub mod lenient;
 pub mod lifecycle;
 /// Messages for the user interface over HTTP.
 pub mod live;
+mod multipart;
 /// Messages for the user interface.
 pub mod notifications;
 /// The OpenAPI document.
 pub mod openapi;
 /// The OTLP endpoint.
 pub mod otlp;
+/// Pages that are sent to many.
+pub mod pages;
 /// Request parameters.
 pub mod params;
+mod paths;
 /// Figures of the process.
 pub mod process;
 /// Query endpoints.

@@ -2,7 +2,9 @@
 //! times, durations, limits and selectors.
 
 use super::error::ApiError;
+use super::multipart;
 use crate::model::duration::parse_duration_ms;
+use crate::model::labels::quoted;
 
 /// Most bytes of a form body, as in Go.
 pub const MAX_FORM_BYTES: usize = 10 << 20;
@@ -15,28 +17,56 @@ pub const MAX_TIME_MS: i64 = (i64::MAX / 1000 - 62_135_596_801) * 1000 + 999;
 const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
 const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 
-/// The parameters of one request: those of the form body first, then those of the URL.
+/// The parameters of one request: those of the form body first, then those of the URL, then those of a multipart form.
 #[derive(Debug, Clone, Default)]
 pub struct Params {
     pairs: Vec<(String, String)>,
+    /// What is wrong with the first piece that was left out.
+    fault: Option<String>,
 }
 
 impl Params {
     /// Merges a form body and a query string.
     pub fn parse(body: &[u8], query: &str) -> Result<Self, ApiError> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut all = Self::default();
         for source in [body, query.as_bytes()] {
-            let pieces = source.split(|b| *b == b'&').filter(|piece| is_sound(piece));
-            for (name, value) in pieces.flat_map(url::form_urlencoded::parse) {
-                if pairs.len() >= MAX_PARAMETERS {
-                    return Err(ApiError::bad_data(format!(
-                        "error parsing form values: more than {MAX_PARAMETERS} parameters"
-                    )));
+            for piece in source.split(|b| *b == b'&') {
+                if let Some(fault) = fault_of(piece) {
+                    all.fault.get_or_insert(fault);
+                    continue;
                 }
-                pairs.push((name.into_owned(), value.into_owned()));
+                for (name, value) in url::form_urlencoded::parse(piece) {
+                    all.push(name.into_owned(), value.into_owned())?;
+                }
             }
         }
-        Ok(Self { pairs })
+        Ok(all)
+    }
+
+    /// Adds the texts of a multipart form; one that is broken adds nothing, as in Go.
+    pub fn add_multipart(&mut self, body: &[u8], boundary: &str) -> Result<(), ApiError> {
+        multipart::texts(body, boundary)
+            .unwrap_or_default()
+            .into_iter()
+            .try_for_each(|(n, v)| self.push(n, v))
+    }
+
+    fn push(&mut self, name: String, value: String) -> Result<(), ApiError> {
+        if self.pairs.len() >= MAX_PARAMETERS {
+            return Err(ApiError::bad_data(format!(
+                "error parsing form values: more than {MAX_PARAMETERS} parameters"
+            )));
+        }
+        self.pairs.push((name, value));
+        Ok(())
+    }
+
+    /// An error if a piece had to be left out, for endpoints where Prometheus looks.
+    pub fn require_sound(&self) -> Result<(), ApiError> {
+        match &self.fault {
+            None => Ok(()),
+            Some(fault) => Err(ApiError::bad_data(format!("error parsing form values: {fault}"))),
+        }
     }
 
     /// The first value of a parameter, empty if absent.
@@ -78,40 +108,62 @@ impl Params {
         if text.is_empty() {
             return Ok(0);
         }
-        let number: i64 = text.parse().map_err(|e: std::num::ParseIntError| {
-            use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-            let reason = match e.kind() {
-                PosOverflow | NegOverflow => "value out of range",
-                _ => "invalid syntax",
-            };
-            ApiError::parameter(name, format!("strconv.Atoi: parsing {text:?}: {reason}"))
-        })?;
+        let number: i64 =
+            text.parse().map_err(|e| ApiError::parameter(name, number_fault("Atoi", text, &e)))?;
         usize::try_from(number).map_err(|_| ApiError::parameter(name, "limit must be non-negative"))
     }
 
     /// A switch: `1`, `t`, `true` and the like; `default` where absent or strange.
     #[must_use]
     pub fn switch(&self, name: &str, default: bool) -> bool {
-        match self.first(name) {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            _ => default,
-        }
+        parse_switch(self.first(name)).unwrap_or(default)
     }
 }
 
-/// Whether Go takes a piece of a query or form: no semicolon, and two hexadecimal digits behind each percent sign. Other
-/// pieces are as if they were not there.
-fn is_sound(piece: &[u8]) -> bool {
-    let escapes = || piece.split(|b| *b == b'%').skip(1);
-    !piece.contains(&b';') && escapes().all(|e| e.len() >= 2 && e[..2].iter().all(u8::is_ascii_hexdigit))
+/// Why a text is no whole number, in the words of a function of Go.
+pub fn number_fault(function: &str, text: &str, error: &std::num::ParseIntError) -> String {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    let reason = match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {}: {reason}", quoted(text))
+}
+
+/// A switch in one of Go's spellings; the error is in its words.
+pub fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", quoted(text))),
+    }
+}
+
+/// Why Go does not take a piece of a query or form: a semicolon, or no two hexadecimal digits behind a percent sign.
+fn fault_of(piece: &[u8]) -> Option<String> {
+    if piece.contains(&b';') {
+        return Some("invalid semicolon separator in query".into());
+    }
+    bad_escape(piece).map(|escape| {
+        let mut text = "invalid URL escape ".to_owned();
+        // Writing to a string cannot fail.
+        let _ = crate::model::labels::write_quoted_bytes(&mut text, escape);
+        text
+    })
+}
+
+/// The first percent sign without two hexadecimal digits behind it, with what stands there instead.
+pub fn bad_escape(text: &[u8]) -> Option<&[u8]> {
+    let at = |(i, _): (usize, &u8)| &text[i..text.len().min(i + 3)];
+    let escapes = text.iter().enumerate().filter(|(_, b)| **b == b'%').map(at);
+    escapes.into_iter().find(|e| e.len() < 3 || !e[1..].iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Parses Unix seconds with a fraction, or RFC 3339, to milliseconds.
 pub fn parse_time(text: &str) -> Result<i64, String> {
     if let Some(seconds) = parse_go_float(text) {
         if seconds.is_nan() {
-            return Err(format!("cannot parse {text:?} to a valid timestamp"));
+            return Err(format!("cannot parse {} to a valid timestamp", quoted(text)));
         }
         let whole = seconds.trunc();
         let fraction = ((seconds - whole) * 1000.0).round();
@@ -127,7 +179,7 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
     let shaped = text.as_bytes().get(10) == Some(&b'T');
     match text.parse::<jiff::Timestamp>() {
         Ok(t) if shaped => Ok(t.as_nanosecond().div_euclid(1_000_000) as i64),
-        _ => Err(format!("cannot parse {text:?} to a valid timestamp")),
+        _ => Err(format!("cannot parse {} to a valid timestamp", quoted(text))),
     }
 }
 
@@ -136,11 +188,11 @@ pub fn parse_seconds_or_duration(text: &str) -> Result<i64, String> {
     if let Some(seconds) = parse_go_float(text) {
         let nanoseconds = seconds * 1e9;
         if nanoseconds.is_nan() || nanoseconds > i64::MAX as f64 || nanoseconds < i64::MIN as f64 {
-            return Err(format!("cannot parse {text:?} to a valid duration. It overflows int64"));
+            return Err(format!("cannot parse {} to a valid duration. It overflows int64", quoted(text)));
         }
         return Ok((nanoseconds / 1e6) as i64);
     }
-    parse_duration_ms(text).map_err(|_| format!("cannot parse {text:?} to a valid duration"))
+    parse_duration_ms(text).map_err(|_| format!("cannot parse {} to a valid duration", quoted(text)))
 }
 
 /// A decimal float as Go reads it: digits may be grouped by underscores, and what is too large for a float is none.
@@ -217,5 +269,14 @@ mod tests {
         let params = Params::parse(b"query=%zz&time=1;2&a=%41", "query=b&x=%4").expect("valid");
         assert_eq!((params.first("query"), params.first("time")), ("b", ""));
         assert_eq!((params.first("a"), params.first("x")), ("A", ""));
+        let fault = |query| Params::parse(b"", query).expect("valid").require_sound().map_err(|e| e.message);
+        assert_eq!(fault("a=%41&b"), Ok(()));
+        for (query, want) in [
+            ("a=1&b=2;c", "error parsing form values: invalid semicolon separator in query"),
+            ("a=%4&b=;", "error parsing form values: invalid URL escape \"%4\""),
+            ("%x0y", "error parsing form values: invalid URL escape \"%x0\""),
+        ] {
+            assert_eq!(fault(query), Err(want.to_owned()), "{query}");
+        }
     }
 }

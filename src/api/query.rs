@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 
 use super::context::Services;
-use super::error::ApiError;
+use super::error::{ApiError, ErrorKind};
 use super::params::Params;
 use super::reply::{Out, stream_json};
 use super::routes::Call;
@@ -45,7 +45,12 @@ impl Wishes {
         per_step_feature: bool,
     ) -> Result<Self, ApiError> {
         let limit = params.limit("limit")?;
-        let timeout = params.duration("timeout")?.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
+        let timeout = match params.duration("timeout")? {
+            Some(ms) if ms <= 0 => {
+                return Err(ApiError::new(ErrorKind::Timeout, "query timed out in query execution"));
+            }
+            timeout => timeout.map(|ms| Duration::from_millis(ms.unsigned_abs())),
+        };
         let lookback_delta_ms = match params.first("lookback_delta") {
             "" => None,
             text => Some(

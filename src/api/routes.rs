@@ -19,8 +19,8 @@ use super::context::{Api, Services};
 use super::error::{ApiError, ErrorKind};
 use super::params::{MAX_FORM_BYTES, Params};
 use super::{
-    admin, features, federate, labels, lifecycle, live, openapi, otlp, query, read, reply, rule_history,
-    rules, search, self_metrics, silences, status, targets, write,
+    admin, features, federate, labels, lifecycle, live, multipart, openapi, otlp, paths, query, read, reply,
+    rule_history, rules, search, self_metrics, silences, status, targets, write,
 };
 use crate::telemetry::spans::SpanContext;
 
@@ -127,6 +127,9 @@ const FORM_DEADLINE: Duration = Duration::from_secs(30);
 
 const GET: &[&str] = &["GET"];
 const GET_POST: &[&str] = &["GET", "POST"];
+/// Wherever there is something to get, heads are too; these say so in `Allow`, as in Prometheus.
+const GET_HEAD: &[&str] = &["GET", "HEAD"];
+const GET_POST_DELETE: &[&str] = &["GET", "POST", "DELETE"];
 const POST: &[&str] = &["POST"];
 const POST_PUT: &[&str] = &["POST", "PUT"];
 
@@ -161,7 +164,8 @@ pub const ROUTES: &[Route] = &[
     route("/api/v1/format_query", GET_POST, ready!(query::format), "Format a query").with(&["query!"]),
     route("/api/v1/parse_query", GET_POST, ready!(query::parse), "Parse a query into its tree")
         .with(&["query!"]),
-    route("/api/v1/series", GET_POST, ready!(labels::series), "Find series by label matchers")
+    // DELETE is there to say that it is not implemented, as in Prometheus.
+    route("/api/v1/series", GET_POST_DELETE, ready!(labels::series), "Find series by label matchers")
         .costs(Cost::Lookup)
         .with(&["match[]!", "start", "end", "limit"]),
     route("/api/v1/labels", GET_POST, ready!(labels::names), "List label names")
@@ -293,8 +297,8 @@ pub const ROUTES: &[Route] = &[
     route("/federate", GET, ready!(federate::federate), "Newest samples, for another server to scrape")
         .costs(Cost::Lookup)
         .with(&["match[]"]),
-    route("/-/healthy", GET, always!(lifecycle::healthy), "Whether the process lives"),
-    route("/-/ready", GET, always!(lifecycle::ready), "Whether queries are served"),
+    route("/-/healthy", GET_HEAD, always!(lifecycle::healthy), "Whether the process lives"),
+    route("/-/ready", GET_HEAD, always!(lifecycle::ready), "Whether queries are served"),
     route("/-/reload", POST_PUT, always!(lifecycle::reload), "Load the configuration again"),
     route("/-/quit", POST_PUT, always!(lifecycle::quit), "Stop the process"),
     route("/metrics", GET, always!(lifecycle::metrics), "Metrics of this process"),
@@ -318,8 +322,21 @@ pub fn not_ready(api: &Api) -> Response {
     response
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| {
+/// The methods of a path below the prefix, if it is in the table.
+#[must_use]
+pub fn methods_of(path: &str) -> Option<&'static [&'static str]> {
+    let label = path.strip_prefix("/api/v1/label/").and_then(|rest| rest.strip_suffix("/values"));
+    let is_label = label.is_some_and(|name| !name.is_empty() && !name.contains('/'));
+    let path = if is_label { "/api/v1/label/{name}/values" } else { path };
+    ROUTES.iter().find(|route| route.path == path).map(|route| route.methods)
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok())
+}
+
+fn is_plain_form(headers: &HeaderMap) -> bool {
+    content_type(headers).is_some_and(|v| {
         v.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
     })
 }
@@ -333,7 +350,9 @@ async fn read_call(
     let (parts, body) = request.into_parts();
     let peer = write::peer_of(&parts.extensions);
     let trace = parts.extensions.get::<SpanContext>().cloned().unwrap_or_default();
-    let (form, body) = if is_form(&parts.headers) && parts.method != Method::GET {
+    let multipart = content_type(&parts.headers).and_then(multipart::boundary).map(str::to_owned);
+    let is_form = multipart.is_some() || is_plain_form(&parts.headers);
+    let (form, body) = if is_form && parts.method != Method::GET {
         let reading = axum::body::to_bytes(body, MAX_FORM_BYTES);
         let bytes = tokio::time::timeout(FORM_DEADLINE, reading)
             .await
@@ -343,7 +362,15 @@ async fn read_call(
     } else {
         (bytes::Bytes::new(), body)
     };
-    let params = Params::parse(&form, parts.uri.query().unwrap_or(""))?;
+    let query = parts.uri.query().unwrap_or("");
+    let params = match multipart {
+        None => Params::parse(&form, query)?,
+        Some(boundary) => {
+            let mut params = Params::parse(b"", query)?;
+            params.add_multipart(&form, &boundary)?;
+            params
+        }
+    };
     let path = parts.uri.path().to_owned();
     Ok(Call {
         api,
@@ -414,6 +441,7 @@ fn methods(names: &[&str]) -> MethodFilter {
         "POST" => MethodFilter::POST,
         "PUT" => MethodFilter::PUT,
         "DELETE" => MethodFilter::DELETE,
+        "HEAD" => MethodFilter::HEAD,
         _ => MethodFilter::GET,
     };
     names.iter().skip(1).fold(one(names.first().copied().unwrap_or("GET")), |all, name| all.or(one(name)))
@@ -438,9 +466,10 @@ pub fn router(api: Arc<Api>) -> Router {
                 move |State(api): State<Arc<Api>>,
                       value: Result<Path<String>, PathRejection>,
                       request: Request| async move {
+                    let path = request.uri().path().to_owned();
                     match value {
                         Ok(Path(value)) => serve_ready(handler, route.cost, api, value, request).await,
-                        Err(_) => ApiError::bad_data("invalid label name: it is not UTF-8").into_response(),
+                        Err(_) => labels::not_utf8(&path),
                     }
                 },
             ),
@@ -453,7 +482,7 @@ pub fn router(api: Arc<Api>) -> Router {
         let served = if route.path.starts_with("/api/v1/") {
             served.on(MethodFilter::OPTIONS, preflight)
         } else {
-            served
+            served.on(MethodFilter::OPTIONS, || async { paths::only(route.methods, &Method::OPTIONS) })
         };
         router = router.route(route.path, served);
     }

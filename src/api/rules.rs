@@ -1,16 +1,20 @@
 //! The endpoints about rules and alerts.
 
+use std::collections::BTreeMap;
+
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
 use super::json::{self, Object};
+use super::params::{number_fault, parse_switch};
 use super::reply::{stream_json, success};
 use super::routes::Call;
 use super::selectors;
 use super::sources::{AlertView, RuleGroupView, RuleView};
 use super::time_text::{rfc3339, rfc3339_or_zero};
 use crate::model::Matcher;
+use crate::model::labels::quoted;
 use crate::query::CancelToken;
 
 fn write_alert(out: &mut Vec<u8>, alert: &AlertView) {
@@ -25,6 +29,10 @@ fn write_alert(out: &mut Vec<u8>, alert: &AlertView) {
     object.close();
 }
 
+fn texts(map: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    map.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
 fn write_rule(out: &mut Vec<u8>, rule: &RuleView, exclude_alerts: bool) {
     let mut object = Object::open(out);
     if let Some(alerting) = &rule.alerting {
@@ -36,10 +44,10 @@ fn write_rule(out: &mut Vec<u8>, rule: &RuleView, exclude_alerts: bool) {
     }
     // Prometheus leaves them out of recording rules that have none.
     if rule.alerting.is_some() || !rule.labels.is_empty() {
-        json::labels(object.key("labels"), &rule.labels);
+        json::pairs(object.key("labels"), texts(&rule.labels));
     }
     if let Some(alerting) = &rule.alerting {
-        json::labels(object.key("annotations"), &alerting.annotations);
+        json::pairs(object.key("annotations"), texts(&alerting.annotations));
         if exclude_alerts {
             object.key("alerts").extend_from_slice(b"null");
         } else {
@@ -93,22 +101,16 @@ struct Filter {
 impl Filter {
     fn parse(call: &Call) -> Result<Self, ApiError> {
         let params = &call.params;
+        params.require_sound()?;
         let kind = params.first("type").to_ascii_lowercase();
         if !["", "alert", "record"].contains(&kind.as_str()) {
-            return Err(ApiError::parameter("type", format!("not supported value {kind:?}")));
+            return Err(ApiError::parameter("type", format!("not supported value {}", quoted(&kind))));
         }
         let exclude_alerts = match params.first("exclude_alerts") {
             "" => false,
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            other => {
-                return Err(ApiError::parameter(
-                    "exclude_alerts",
-                    format!(
-                        "error converting exclude_alerts: strconv.ParseBool: parsing {other:?}: invalid syntax"
-                    ),
-                ));
-            }
+            text => parse_switch(&text.to_lowercase()).map_err(|e| {
+                ApiError::parameter("exclude_alerts", format!("error converting exclude_alerts: {e}"))
+            })?,
         };
         let token = params.first("group_next_token");
         let page = match params.first("group_limit") {
@@ -119,17 +121,16 @@ impl Filter {
                 ));
             }
             "" => None,
-            text => match text.parse::<i64>() {
+            text => match text.parse::<i32>() {
                 Ok(n) if n > 0 => Some((usize::try_from(n).unwrap_or(usize::MAX), token.to_owned())),
                 Ok(_) => {
                     return Err(ApiError::parameter("group_limit", "group_limit needs to be greater than 0"));
                 }
-                Err(_) => {
+                Err(e) => {
+                    let fault = number_fault("ParseInt", text, &e);
                     return Err(ApiError::parameter(
                         "group_limit",
-                        format!(
-                            "group_limit needs to be a valid number: strconv.ParseInt: parsing {text:?}: invalid syntax"
-                        ),
+                        format!("group_limit needs to be a valid number: {fault}"),
                     ));
                 }
             },
@@ -148,10 +149,11 @@ impl Filter {
     }
 
     fn keeps(&self, rule: &RuleView) -> bool {
+        let value = |rule: &RuleView, name: &str| rule.labels.get(name).cloned().unwrap_or_default();
         let kind = if rule.alerting.is_some() { self.alerting } else { self.recording };
         let named = self.names.is_empty() || self.names.contains(&rule.name);
         let matched = self.matchers.is_empty()
-            || self.matchers.iter().any(|set| set.iter().all(|m| m.matches(rule.labels.value(&m.name))));
+            || self.matchers.iter().any(|set| set.iter().all(|m| m.matches(&value(rule, &m.name))));
         kind && named && matched
     }
 

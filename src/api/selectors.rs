@@ -66,7 +66,14 @@ pub fn of_params(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
 
 /// The same for federation, where any selector goes.
 pub fn of_federation(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    params.require_sound()?;
     let parse = |text| parse_metric_selector(text).map_err(|e| ApiError::bad_data(e.to_string()));
+    params.all("match[]").map(parse).collect()
+}
+
+/// The same for deletion: `{}` means everything.
+pub fn of_deletion(params: &Params) -> Result<Vec<Vec<Matcher>>, ApiError> {
+    let parse = |text| parse_metric_selector(text).map_err(|e| ApiError::parameter("match[]", e));
     params.all("match[]").map(parse).collect()
 }
 

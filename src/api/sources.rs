@@ -1,6 +1,8 @@
 //! What does the API need to know of other rooms? Small traits in the API's own terms; the wiring of the process
 //! implements them, so that a handler never depends on how scraping, rules or storage are built.
 
+use std::collections::BTreeMap;
+
 use crate::alert::backfill::JobStatus;
 use crate::alert::silences::SilenceDoor;
 use crate::model::metadata::Metadata;
@@ -109,8 +111,8 @@ pub struct AlertingView {
     pub duration: f64,
     /// `keep_firing_for`, seconds.
     pub keep_firing_for: f64,
-    /// Annotation templates.
-    pub annotations: Labels,
+    /// Annotation templates, empty ones included.
+    pub annotations: BTreeMap<String, String>,
     /// Its alerts.
     pub alerts: Vec<AlertView>,
 }
@@ -122,8 +124,8 @@ pub struct RuleView {
     pub name: String,
     /// Expression.
     pub query: String,
-    /// Configured labels.
-    pub labels: Labels,
+    /// Labels as configured, those without a value included.
+    pub labels: BTreeMap<String, String>,
     /// `ok`, `err` or `unknown`.
     pub health: &'static str,
     /// Empty when the last evaluation went well.

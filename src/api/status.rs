@@ -81,8 +81,8 @@ pub async fn runtime_info(call: Call) -> Response {
 pub async fn tsdb(call: Call) -> Response {
     let limit = match call.params.first("limit") {
         "" => 10,
-        text => match text.parse::<usize>() {
-            Ok(n) if n > 0 => n.min(MAX_STATS),
+        text => match text.parse::<i64>() {
+            Ok(n) if n > 0 => usize::try_from(n).unwrap_or(MAX_STATS).min(MAX_STATS),
             _ => return ApiError::bad_data("limit must be a positive number").into_response(),
         },
     };

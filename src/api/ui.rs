@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::context::Api;
-use super::reply;
+use super::{paths, reply};
 
 /// One compiled-in file.
 #[derive(Debug)]
@@ -114,15 +114,6 @@ fn document(headers: &HeaderMap) -> Response {
     }
 }
 
-fn redirect(api: &Api, to: &str, query: Option<&str>) -> Response {
-    let query = query.map(|q| format!("?{q}")).unwrap_or_default();
-    let target = format!("{}{to}{query}", api.options.route_prefix);
-    let Ok(target) = HeaderValue::from_str(&target) else {
-        return reply::text(StatusCode::BAD_REQUEST, "the query string cannot be redirected\n");
-    };
-    (StatusCode::FOUND, [(header::LOCATION, target)]).into_response()
-}
-
 /// The document with the title that `--web.page-title` gives; the default keeps the built-in one.
 fn titled(api: &Api, headers: &HeaderMap) -> Response {
     let title = &api.options.page_title;
@@ -163,86 +154,31 @@ async fn user_asset(api: &Api, path: &str) -> Option<Response> {
     Some(response)
 }
 
-/// Sends a client to another path for good, in the words of Go's server.
-fn moved(api: &Api, to: &str, query: Option<&str>) -> Response {
-    let mut response = redirect(api, to, query);
-    if let Some(target) = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()) {
-        let target = target.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let target = target.replace('"', "&#34;").replace('\'', "&#39;");
-        let body = format!("<a href=\"{target}\">Moved Permanently</a>.\n\n");
-        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-        *response.body_mut() = Body::from(body);
-        let html = HeaderValue::from_static("text/html; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, html);
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    response
-}
-
-/// The path without empty, `.` and `..` parts, if it has any: Go's server sends clients there, and some join URLs carelessly.
-fn tidied(path: &str) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/').skip(1) {
-        match part {
-            ".." => {
-                parts.pop();
-            }
-            "" | "." => {}
-            part => parts.push(part),
-        }
-    }
-    let slash = if path.ends_with('/') && !parts.is_empty() { "/" } else { "" };
-    let tidy = format!("/{}{slash}", parts.join("/"));
-    (tidy != path).then_some(tidy)
-}
-
 /// Serves what no other route does: pages, files of the user interface, redirects, and 404.
 pub async fn fallback(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let path = request.uri().path();
-    if let Some(to) = tidied(path) {
-        return moved(&api, &to, request.uri().query());
+    let (path, query) = (request.uri().path(), request.uri().query());
+    if path.starts_with("/api/v1/") && request.method() == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
     }
-    let read = request.method() == Method::GET || request.method() == Method::HEAD;
-    if read {
-        match path {
-            "/" if api.options.agent => return redirect(&api, "/agent", None),
-            // Links with a query are Prometheus's; without one people want an overview.
-            "/" if request.uri().query().is_some() => {
-                return redirect(&api, "/query", request.uri().query());
-            }
-            "/" => return titled(&api, request.headers()),
-            "/graph" => return redirect(&api, "/query", request.uri().query()),
-            "/classic" | "/classic/graph" => return redirect(&api, "/query", None),
-            path if PAGES.contains(&path) => return titled(&api, request.headers()),
-            _ => {}
-        }
-        if let Some(file) = user_asset(&api, path).await {
-            return file;
-        }
-        if let Some(asset) = path.strip_prefix('/').and_then(find) {
-            return answer(asset, request.headers(), asset.path.starts_with("assets/"));
-        }
+    if let Some(elsewhere) = paths::without_slash(&api, &request) {
+        return elsewhere;
     }
-    reply::text(StatusCode::NOT_FOUND, "404 page not found\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn careless_paths_are_tidied() {
-        for (path, want) in [
-            ("//api/v1/query", "/api/v1/query"),
-            ("/api/../v1/./query/", "/v1/query/"),
-            ("/..", "/"),
-            ("//", "/"),
-            ("///other.example/x", "/other.example/x"),
-        ] {
-            assert_eq!(tidied(path).as_deref(), Some(want), "{path}");
-        }
-        for path in ["/", "/query", "/query/", "/a..b/.c"] {
-            assert_eq!(tidied(path), None, "{path}");
-        }
+    let found = match path {
+        "/" if api.options.agent => Some(paths::found(&api, "/agent", None)),
+        // Links with a query are Prometheus's; without one people want an overview.
+        "/" if query.is_some() => Some(paths::found(&api, "/query", query)),
+        "/" => Some(titled(&api, request.headers())),
+        "/graph" => Some(paths::found(&api, "/query", Some(query.unwrap_or_default()))),
+        "/classic" | "/classic/graph" => Some(paths::found(&api, "/query", None)),
+        path if PAGES.contains(&path) => Some(titled(&api, request.headers())),
+        path => match path.strip_prefix('/').and_then(find) {
+            Some(asset) => Some(answer(asset, request.headers(), asset.path.starts_with("assets/"))),
+            None => user_asset(&api, path).await,
+        },
+    };
+    match (found, request.method()) {
+        (Some(response), &Method::GET | &Method::HEAD) => response,
+        (Some(_), method) => paths::only(&["GET"], method),
+        (None, _) => reply::text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

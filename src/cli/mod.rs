@@ -38,6 +38,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if name.is_some_and(|name| name == "promtool") {
         return commands::run_as_promtool(arguments);
     }
+    if let [_, promtool, version] = arguments.as_slice()
+        && promtool == "promtool"
+        && version == "--version"
+    {
+        return commands::run_as_promtool(arguments[1..].to_vec());
+    }
     let flags = match flags::parse(arguments) {
         Ok(flags::Parsed::Serve(flags)) => flags,
         Ok(flags::Parsed::Command(matches)) => return ExitCode::from(commands::run(&matches)),

@@ -216,14 +216,14 @@ fn rule_view(rule: &Rule) -> RuleView {
             state: rule.alert_state().as_str(),
             duration: alerting.spec.hold_ms as f64 / 1000.0,
             keep_firing_for: alerting.spec.keep_firing_ms as f64 / 1000.0,
-            annotations: Labels::from_pairs(&alerting.spec.annotations),
+            annotations: alerting.spec.annotations.clone(),
             alerts: alerting.active.values().filter(|a| is_active(a)).map(alert_view).collect(),
         }),
     };
     RuleView {
         name: rule.name().to_owned(),
         query: rule.expr().to_owned(),
-        labels: Labels::from_pairs(rule.labels()),
+        labels: rule.labels().clone(),
         health: rule.health.as_str(),
         last_error: rule.last_error.clone().unwrap_or_default(),
         evaluation_time: rule.evaluation_seconds,

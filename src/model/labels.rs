@@ -330,6 +330,15 @@ pub fn write_quoted(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
     out.write_char('"')
 }
 
+/// `text` in double quotes with Go's escapes.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    // Writing to a string cannot fail.
+    let _ = write_quoted(&mut out, text);
+    out
+}
+
 /// Writes bytes in double quotes as [`write_quoted`] does; what is not UTF-8 becomes `\x` escapes.
 pub fn write_quoted_bytes(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Result {
     out.write_char('"')?;
@@ -340,6 +349,12 @@ pub fn write_quoted_bytes(out: &mut impl fmt::Write, bytes: &[u8]) -> fmt::Resul
         }
     }
     out.write_char('"')
+}
+
+/// Whether Go prints a character as it is: letters, marks, numbers, punctuation, symbols and the plain space.
+fn is_printable(c: char) -> bool {
+    // Behind another character the library leaves marks alone, as Go does.
+    c.is_ascii() || format!("a{c}").escape_debug().nth(1) == Some(c)
 }
 
 fn write_escaped(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
@@ -355,8 +370,9 @@ fn write_escaped(out: &mut impl fmt::Write, text: &str) -> fmt::Result {
             '\t' => out.write_str("\\t")?,
             '\x0b' => out.write_str("\\v")?,
             c if (c as u32) < 0x20 || c as u32 == 0x7f => write!(out, "\\x{:02x}", c as u32)?,
-            c if c.is_control() => write!(out, "\\u{:04x}", c as u32)?,
-            c => out.write_char(c)?,
+            c if is_printable(c) => out.write_char(c)?,
+            c if (c as u32) < 0x1_0000 => write!(out, "\\u{:04x}", c as u32)?,
+            c => write!(out, "\\U{:08x}", c as u32)?,
         }
     }
     Ok(())
@@ -452,6 +468,18 @@ mod tests {
             let labels = Labels::from_pairs([("a", value.as_str()), ("b", "x")]);
             assert_eq!(labels.value("a"), value);
             assert_eq!(labels.value("b"), "x");
+        }
+    }
+
+    #[test]
+    fn quotes_as_go_does() {
+        for (text, want) in [
+            ("a\"b\\\n\t\u{0}\u{7f}", "\"a\\\"b\\\\\\n\\t\\x00\\x7f\""),
+            ("é e\u{301} € 日 😀", "\"é e\u{301} € 日 😀\""),
+            ("\u{85}\u{a0}\u{200b}\u{2028}\u{feff}", "\"\\u0085\\u00a0\\u200b\\u2028\\ufeff\""),
+            ("\u{e000}\u{e0001}", "\"\\ue000\\U000e0001\""),
+        ] {
+            assert_eq!(quoted(text), want);
         }
     }
 

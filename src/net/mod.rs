@@ -5,6 +5,8 @@
 
 /// Reading and decompressing bodies under a cap.
 pub mod body;
+/// The client beneath.
+mod builder;
 /// The client.
 pub mod client;
 /// Credentials of cloud providers.

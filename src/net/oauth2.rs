@@ -119,11 +119,11 @@ impl TokenSource {
             .body(body)
             .send()
             .await
-            .map_err(|e| super::client::cause(&e))?;
+            .map_err(|e| super::builder::cause(&e))?;
         let status = response.status();
         let mut response = response;
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| super::client::cause(&e))? {
+        while let Some(chunk) = response.chunk().await.map_err(|e| super::builder::cause(&e))? {
             body.extend_from_slice(&chunk);
             if body.len() as u64 > MAX_ANSWER {
                 return Err(format!("the answer has more than {MAX_ANSWER} bytes"));

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::parse::Span;
+use crate::model::labels::quoted;
 use crate::model::number::format_g;
 
 /// Annotations of one query, each text once.
@@ -106,13 +107,6 @@ pub enum Note<'a> {
     MismatchedCustomBuckets(HistogramOperation),
     /// A text that carries its prefix already.
     Raw(Level, &'a str),
-}
-
-/// Go's `%q`.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    let _ = crate::model::labels::write_quoted(&mut out, text);
-    out
 }
 
 fn for_metric(text: &str, name: &str) -> String {

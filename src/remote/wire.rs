@@ -5,7 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The message ends inside a field.
-    #[error("proto: message ends unexpectedly")]
+    #[error("unexpected EOF")]
     Truncated,
     /// A variable-length number has more than ten bytes or more than 64 bits.
     #[error("proto: integer overflow")]

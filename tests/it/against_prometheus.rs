@@ -102,7 +102,7 @@ fn native_histogram(state: &mut u64) -> TimeSeries {
     TimeSeries { histograms, ..series(&[("__name__", "size_bytes"), ("job", "api")], &[]) }
 }
 
-fn both() -> Option<(Server, super::world::Guarded, String)> {
+pub fn both() -> Option<(Server, super::world::Guarded, String)> {
     let server = Server::start("global: {}\n", &["--web.enable-remote-write-receiver"]);
     let (guard, peer) = start_prometheus(server.path(), "global: {}\n")?;
     // Short messages, in the order of time within each series.

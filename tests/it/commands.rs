@@ -132,6 +132,7 @@ fn promtool_is_another_name() {
     assert_eq!(checked.code, Some(0), "{}", checked.err);
     let version = run(&["--version"]);
     assert!(version.code == Some(0) && version.out.starts_with("meerkat, version"), "{}", version.out);
+    expect(&["promtool", "--version"], 0, &["meerkat, version"]);
     assert_eq!(run(&["--config.file=good.yml"]).code, Some(2));
 }
 

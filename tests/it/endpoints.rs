@@ -431,7 +431,7 @@ fn small_settings_of_the_web_side_have_effect() {
     assert_eq!(server.send("POST", "/base/-/reload", &own, b"").status, 200);
     let query = server.send("POST", "/base/api/v1/query?query=1", &foreign, b"");
     assert_eq!(query.status, 200, "reading is for all origins by default");
-    assert_eq!(query.header("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!(query.header("Access-Control-Allow-Origin"), Some("http://evil.example"));
     assert_eq!(query.header("Cache-Control"), Some("no-store"));
     for (name, value) in [
         ("X-Content-Type-Options", "nosniff"),

@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::process::Command;
 
+use super::otlp_protobuf::Schema;
 use super::server::Server;
-use super::world::{Guarded, PATIENCE, prometheus, request, start_listening, until, with_parameters};
+use super::world::{Guarded, PATIENCE, peer, prometheus, request, start_listening, until, with_parameters};
 
 fn now_ms() -> i64 {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -147,6 +148,90 @@ fn series_are_those_of_prometheus() {
         let (here, there) = (only(&mine, &theirs), only(&theirs, &mine));
         assert_eq!(mine, theirs, "{file}\nonly here:\n{here}\nonly in Prometheus:\n{there}");
     }
+}
+
+/// What VictoriaMetrics stored, as [`everything`] tells it.
+fn everything_there(address: &str) -> Vec<String> {
+    let get = |path: &str| request(address, "GET", path, &[], b"").expect("an answer").text();
+    get("/internal/force_flush");
+    let path = with_parameters("/prometheus/api/v1/export", &[("match[]", "{__name__!=\"\"}")]);
+    let line = |text: &str| {
+        let row: serde_json::Value = serde_json::from_str(text).expect("a series");
+        let values = row["values"].as_array().expect("values").iter().map(ToString::to_string);
+        format!("{} {}", row["metric"], values.collect::<Vec<_>>().join(" "))
+    };
+    let mut out: Vec<String> = get(&path).lines().map(line).collect();
+    out.sort();
+    out
+}
+
+/// Without what the two store differently: exponential histograms (native ones here, series by range there), `target_info`
+/// (VictoriaMetrics has none), points without a value (a marker here, not shown there), attributes whose names become one
+/// (joined here, the last one there), `job` and `instance` (made of the resource here only).
+fn comparable(lines: Vec<String>) -> Vec<String> {
+    let apart = ["target_info", "\"fine", "\"latency_milliseconds", "\"gone\"", "\"http_requests_total\""];
+    let mut out = Vec::new();
+    for line in lines.into_iter().filter(|l| !apart.iter().any(|a| l.contains(a))) {
+        let (labels, values) = line.split_once("} ").expect("labels and values");
+        let mut labels: std::collections::BTreeMap<String, String> =
+            serde_json::from_str(&format!("{labels}}}")).expect("labels");
+        labels.retain(|name, _| name != "job" && name != "instance");
+        out.push(format!("{labels:?} {values}"));
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn protobuf_makes_the_series_that_json_makes() {
+    let schema = Schema::load();
+    let start = || Server::start("global: {scrape_interval: 1h}\n", &["--web.enable-otlp-receiver"]);
+    let (json, protobuf) = (start(), start());
+    let now = now_ms();
+    for name in ["kinds.json", "resources.json"] {
+        let body = body(name, now);
+        assert_eq!(post(&json.address, &body).0, 200);
+        let headers = [("Content-Type", "application/x-protobuf")];
+        let answer = protobuf.send("POST", "/api/v1/otlp/v1/metrics", &headers, &schema.encode(&body));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(everything(&protobuf.address), everything(&json.address));
+}
+
+#[test]
+fn series_are_those_of_victoria_metrics() {
+    let Some(program) = peer("victoria-metrics") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(program);
+    command.current_dir(folder.path()).args([
+        "-storageDataPath=data",
+        "-httpListenAddr=127.0.0.1:0",
+        "-opentelemetry.usePrometheusNaming",
+        "-opentelemetry.promoteAllResourceAttributes=false",
+        "-opentelemetry.promoteScopeMetadata=false",
+        "-opentelemetry.promoteResourceAttributes=service.name",
+    ]);
+    let (_peer, peer) = start_listening(&mut command).expect("VictoriaMetrics starts");
+    let config = "global: {scrape_interval: 1h}\notlp: {promote_resource_attributes: [service.name]}\n";
+    let server = Server::start(config, &["--web.enable-otlp-receiver"]);
+    let (schema, now) = (Schema::load(), now_ms());
+    for name in ["kinds.json", "resources.json"] {
+        let message = schema.encode(&body(name, now));
+        let headers = [("Content-Type", "application/x-protobuf")];
+        for (address, path) in
+            [(&server.address, "/api/v1/otlp/v1/metrics"), (&peer, "/opentelemetry/v1/metrics")]
+        {
+            let answer = request(address, "POST", path, &headers, &message).expect("an answer");
+            assert_eq!(answer.status, 200, "{address}: {}", answer.text());
+        }
+    }
+    let mine = comparable(everything(&server.address));
+    assert!(mine.len() > 15, "{mine:?}");
+    until("the same series", PATIENCE, || {
+        let theirs = comparable(everything_there(&peer));
+        let (here, there) = (only(&mine, &theirs), only(&theirs, &mine));
+        if mine == theirs { Ok(()) } else { Err(format!("only here:\n{here}\nonly there:\n{there}")) }
+    });
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use super::remote_messages::{WriteRequest, packed, series};
 use super::server::Server;
 use super::world::{
-    Exporter, Guarded, PATIENCE, instant, remote_write, request, start_prometheus, until, with_parameters,
+    Exporter, Guarded, PATIENCE, instant, peer, remote_write, request, start_prometheus, until,
+    with_parameters,
 };
 
 fn now_ms() -> i64 {
@@ -166,18 +167,9 @@ fn an_agent_scrapes_and_sends_and_answers_no_queries() {
     }
 }
 
-/// vmagent below the folder that `MEERKAT_PEERS` names.
-fn vmagent() -> Option<std::path::PathBuf> {
-    let path = std::path::PathBuf::from(std::env::var_os("MEERKAT_PEERS")?).join("usr/bin/vmagent");
-    path.exists().then_some(path)
-}
-
 #[test]
 fn vmagent_sends_to_this_server() {
-    let Some(program) = vmagent() else {
-        eprintln!("skipped: MEERKAT_PEERS names no folder with usr/bin/vmagent");
-        return;
-    };
+    let Some(program) = peer("vmagent") else { return };
     let receiver = Server::start("global: {scrape_interval: 1h}\n", &["--web.enable-remote-write-receiver"]);
     let exporter = Exporter::text(|| "from_vmagent 7\n".into());
     let folder = tempfile::tempdir().expect("a folder");

@@ -17,16 +17,16 @@ const SILENCE: &str = r#"{"matchers":[{"name":"a","value":"b","isRegex":false,"i
 fn alertmanager() -> (Exporter, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&asked);
-    let server = Exporter::start(move |stream, first| {
-        heard.lock().push(first.trim().to_owned());
-        let body = if first.starts_with("GET") {
+    let server = Exporter::start(move |stream, head| {
+        heard.lock().push(head.lines().next().unwrap_or_default().to_owned());
+        let body = if head.starts_with("GET") {
             r#"[{"id":"1-2","comment":"</script>"}]"#
         } else {
             r#"{"silenceID":"3-4"}"#
         };
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+        let lines = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
         // A client that leaves is no fault.
-        let _ = stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        let _ = stream.write_all(format!("{lines}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
     });
     (server, asked)
 }

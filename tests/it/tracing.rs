@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 
 use super::server::Server;
-use super::world::{Exporter, PATIENCE, until};
+use super::web_security::Authority;
+use super::world::{Exporter, PATIENCE, answer_text, until};
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Export {
@@ -110,8 +111,27 @@ struct Collector {
     _runtime: tokio::runtime::Runtime,
 }
 
+/// TLS that speaks what a collector speaks, with a certificate for its address.
+fn tls_of(authority: &Authority) -> tokio_rustls::TlsAcceptor {
+    let signed = authority.sign("127.0.0.1");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signed.key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.chain.clone()], key)
+        .expect("a pair");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+}
+
 impl Collector {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -125,10 +145,17 @@ impl Collector {
             while let Ok((stream, _)) = listener.accept().await {
                 let all = Arc::clone(&all);
                 let service = hyper::service::service_fn(move |request| take(request, Arc::clone(&all)));
+                let tls = tls.clone();
                 tokio::spawn(async move {
                     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    // The server hangs up at its end.
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    // The server hangs up at its end; one that does not trust the certificate does so earlier.
+                    let Some(tls) = tls else {
+                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                        return;
+                    };
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });
@@ -209,12 +236,20 @@ async fn take(
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 fn start(collector: &Collector, options: &str, exporter: &Exporter) -> Server {
-    let folder = tempfile::tempdir().expect("a folder");
+    start_in(
+        tempfile::tempdir().expect("a folder"),
+        collector,
+        &format!("insecure: true, {options}"),
+        exporter,
+    )
+}
+
+fn start_in(folder: tempfile::TempDir, collector: &Collector, options: &str, exporter: &Exporter) -> Server {
     let config = format!(
         "global: {{scrape_interval: 200ms, evaluation_interval: 200ms}}\n\
          rule_files: [rules.yml]\n\
          scrape_configs: [{{job_name: e, static_configs: [{{targets: ['{}']}}]}}]\n\
-         tracing: {{endpoint: '{}', insecure: true, {options}}}\n",
+         tracing: {{endpoint: '{}', {options}}}\n",
         exporter.address, collector.address
     );
     std::fs::write(folder.path().join("prometheus.yml"), config).expect("a file");
@@ -301,4 +336,48 @@ fn only_traces_of_others_are_recorded_without_a_fraction() {
     server.stop();
     let (spans, _) = collector.spans();
     assert_eq!(spans.iter().filter(|s| s.name == "GET /api/v1/query").count(), 2);
+}
+
+#[test]
+fn collectors_are_reached_through_tls() {
+    for client in ["http", "grpc"] {
+        let exporter = Exporter::text(|| "m 1\n".into());
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        for (trusted, signer) in [(true, &authority), (false, &stranger)] {
+            let collector = Collector::start_with(Some(tls_of(signer)));
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("ca.crt"), authority.certificate.pem()).expect("written");
+            let options =
+                format!("client_type: {client}, sampling_fraction: 1, tls_config: {{ca_file: ca.crt}}");
+            let server = start_in(folder, &collector, &options, &exporter);
+            if trusted {
+                check(&collector, &server);
+                continue;
+            }
+            ask(&server, "01");
+            server.stop();
+            assert!(collector.requests().is_empty(), "{client}: spans went to somebody else");
+        }
+    }
+}
+
+#[test]
+fn targets_are_told_their_trace() {
+    let told = Arc::new(Mutex::new(Vec::<String>::new()));
+    let heard = Arc::clone(&told);
+    let exporter = Exporter::start(move |stream, head| {
+        let header = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("traceparent").then(|| value.to_owned())
+        });
+        heard.lock().expect("whole").push(header.unwrap_or_default());
+        answer_text(stream, "m 1\n");
+    });
+    let collector = Collector::start();
+    let _server = start(&collector, "client_type: http, sampling_fraction: 1", &exporter);
+    let scrape = collector.wait_for("a scrape", |s| s.name == "HTTP GET");
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let want = format!("00-{}-{}-01", hex(&scrape.trace_id), hex(&scrape.span_id));
+    let told = told.lock().expect("whole").clone();
+    assert!(told.contains(&want), "{want} in {told:?}");
 }

@@ -135,9 +135,11 @@ pub fn start_listening(command: &mut Command) -> Option<(Guarded, String)> {
     loop {
         match lines.recv_timeout(PATIENCE) {
             Ok(line) => {
-                let address = line.split_once("address=").map(|(_, a)| a.trim().to_owned());
-                if let Some(address) = address.filter(|_| line.contains("msg=\"Listening on\"")) {
-                    return Some((child, address));
+                // Prometheus's words and VictoriaMetrics's.
+                let listening = line.contains("msg=\"Listening on\"").then(|| line.split_once("address="));
+                let address = listening.flatten().or_else(|| line.split_once("started server at http://"));
+                if let Some((_, address)) = address {
+                    return Some((child, address.trim().trim_end_matches('/').to_owned()));
                 }
                 seen = format!("{seen}{line}\n");
             }
@@ -148,8 +150,21 @@ pub fn start_listening(command: &mut Command) -> Option<(Guarded, String)> {
 
 /// Prometheus of the folder that `MEERKAT_PEERS` names; says so when it is missing.
 pub fn prometheus() -> Option<PathBuf> {
-    let path = PathBuf::from(std::env::var_os("MEERKAT_PEERS")?).join("usr/bin/prometheus");
+    find_peer("prometheus")
+}
+
+fn find_peer(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os("MEERKAT_PEERS")?).join("usr/bin").join(name);
     path.exists().then_some(path)
+}
+
+/// Another program to compare with; says so where it is missing.
+pub fn peer(name: &str) -> Option<PathBuf> {
+    let found = find_peer(name);
+    if found.is_none() {
+        eprintln!("skipped: MEERKAT_PEERS names no folder with usr/bin/{name}");
+    }
+    found
 }
 
 /// Starts that Prometheus on a configuration, with its data below `folder`.
@@ -205,8 +220,8 @@ impl Exporter {
                 std::thread::spawn(move || {
                     let mut stream = stream;
                     // One request per connection; a client that leaves is no fault.
-                    if let Some(first) = read_head(&mut stream) {
-                        serve(&mut stream, &first);
+                    if let Some(head) = read_head(&mut stream) {
+                        serve(&mut stream, &head);
                     }
                 });
             }
@@ -239,17 +254,13 @@ pub fn answer_with(stream: &mut TcpStream, headers: &str, body: &[u8]) {
 fn read_head(stream: &mut TcpStream) -> Option<String> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut reader = BufReader::new(stream);
-    let mut first = String::new();
-    reader.read_line(&mut first).ok()?;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
             return None;
         }
-        if line == "\r\n" {
-            return Some(first);
-        }
     }
+    Some(head)
 }
 
 impl Drop for Exporter {

@@ -4,11 +4,11 @@
 use super::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, Call, Expr, MatchCardinality, ValueType, VectorSelector,
 };
-use super::lexer::quoted;
 use super::parser::error_at;
 use super::selector::name_twice;
 use super::{ParseError, Span, functions};
 use crate::model::METRIC_NAME;
+use crate::model::labels::quoted;
 
 /// Checks the tree and settles what depends on types: the matching of binary operations.
 pub(super) fn check(text: &str, expr: &mut Expr) -> Result<(), ParseError> {

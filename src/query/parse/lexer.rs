@@ -6,6 +6,7 @@
 
 use super::Span;
 use super::ast::{AggregateOp, BinaryOp};
+use crate::model::labels::quoted;
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -562,14 +563,6 @@ impl Lexer<'_> {
             }
         }
     }
-}
-
-/// `text` in double quotes with Go's escapes.
-pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    // Writing to a string cannot fail.
-    let _ = crate::model::labels::write_quoted(&mut out, text);
-    out
 }
 
 impl Token {

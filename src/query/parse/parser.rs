@@ -11,10 +11,11 @@ use super::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Expr, MatchCardinality, NumberLiteral, ParenExpr,
     StringLiteral, UnaryExpr, VectorMatching,
 };
-use super::lexer::{Tok, Token, Tokens, Word, quoted, tokenize};
+use super::lexer::{Tok, Token, Tokens, Word, tokenize};
 use super::{
     MAX_NESTING, MAX_QUERY_BYTES, MAX_TREE_HEIGHT, ParseError, ParseOptions, Span, functions, strings,
 };
+use crate::model::labels::quoted;
 
 /// A finished subtree and its height.
 pub(super) type Node = (Expr, u32);

@@ -6,9 +6,10 @@ use super::ast::{
     AtModifier, BinaryOp, DurationExpr, DurationValue, Expr, MatrixSelector, NumberLiteral, RangeExtension,
     SubqueryExpr, VectorSelector,
 };
-use super::lexer::{Tok, Token, Word, quoted};
+use super::lexer::{Tok, Token, Word};
 use super::parser::{Node, Parsed, Parser};
 use super::{ParseError, Span};
+use crate::model::labels::quoted;
 use crate::model::{METRIC_NAME, MatchOp, Matcher};
 
 const DURATION_STARTS: &str = "number, duration, step(), or range()";

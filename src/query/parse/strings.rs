@@ -1,5 +1,7 @@
 //! String and number literals: Go's escapes, and Go's spellings of numbers.
 
+use crate::model::labels::quoted;
+
 /// Checks the escape whose backslash was just read and returns its length in bytes. `quote` is the quotation
 /// mark of the string around it.
 pub(super) fn check_escape(rest: &str, quote: u8) -> Result<usize, String> {
@@ -109,12 +111,8 @@ pub fn is_label_name(name: &str) -> bool {
 /// Reads a number as Go does: an integer with its base prefix (`0x`, a leading `0` for octal) and underscores
 /// if it fits into 64 bits, else a float. The error is Go's.
 pub(super) fn parse_number(text: &str) -> Result<f64, String> {
-    let invalid = || {
-        Err(format!(
-            "error parsing number: strconv.ParseFloat: parsing {}: invalid syntax",
-            super::lexer::quoted(text)
-        ))
-    };
+    let invalid =
+        || Err(format!("error parsing number: strconv.ParseFloat: parsing {}: invalid syntax", quoted(text)));
     let lower = text.to_ascii_lowercase();
     match lower.as_str() {
         "inf" => return Ok(f64::INFINITY),
@@ -149,7 +147,7 @@ pub(super) fn parse_number(text: &str) -> Result<f64, String> {
         Ok(value) if value.is_finite() => Ok(value),
         Ok(_) => Err(format!(
             "error parsing number: strconv.ParseFloat: parsing {}: value out of range",
-            super::lexer::quoted(text)
+            quoted(text)
         )),
         Err(_) => invalid(),
     }

@@ -24,6 +24,7 @@ pub mod model;
 pub mod names;
 /// Requests in protobuf.
 pub mod proto;
+mod shapes;
 /// From points to samples.
 pub mod translate;
 
