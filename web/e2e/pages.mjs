@@ -142,7 +142,7 @@ test("who wants no motion gets none, and sees that a page loads", async (page) =
   await page.route("**/api/v1/targets?**", (route) => held.then(() => route.continue()));
   await open(page, "targets");
   const look = await page
-    .locator("main .placeholder")
+    .locator(".page-head ~ .placeholder")
     .evaluate((el) => [getComputedStyle(el).animationName, getComputedStyle(el).opacity].join());
   check(look === "none,1", `the placeholder is ${look}`);
   answer();

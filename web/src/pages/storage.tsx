@@ -199,7 +199,6 @@ function BlockDrawer(props: { block: BlockMeta; retention: number | null; onClos
     ["Chunks", full(b.stats?.numChunks ?? 0)],
     ["Size", sizeOf(b) ? bytes(sizeOf(b)) : "–"],
     ["Level of compaction", String(c?.level ?? "–")],
-    ["Made from", c?.sources?.length ? `${c.sources.length} blocks` : "–"],
     ...(retention === null
       ? []
       : [["Leaves on", formatTime(b.maxTime + retention, zone.value)] as [string, string]]),
@@ -215,9 +214,10 @@ function BlockDrawer(props: { block: BlockMeta; retention: number | null; onClos
           </dd>,
         ])}
       </dl>
-      {c?.sources && c.sources.length > 0 && (
+      {/* A block that was never merged names itself as its source. */}
+      {c?.sources && c.sources.length > 1 && (
         <>
-          <h3>Made from</h3>
+          <h3>Made from {c.sources.length} blocks</h3>
           <ul class="mono">
             {c.sources.map((s) => (
               <li key={s}>{visible(s)}</li>
