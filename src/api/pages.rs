@@ -12,7 +12,7 @@ const FREE: usize = 16;
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 /// The pages that are on their way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Pages(Mutex<Vec<(Instant, Bytes)>>);
 
 impl Pages {
