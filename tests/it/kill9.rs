@@ -20,8 +20,8 @@ use super::world::{Exporter, Guarded, PATIENCE, remote_write, request, until, wi
 const SERIES: usize = 40;
 /// The value of a scraped sample is this times the number of the scrape, plus the number of the series.
 const SPREAD: u64 = 64;
-/// A start takes less, even in a debug build on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// A start takes less of a processor, even in a debug build; how long it waits for one is the machine's affair.
+const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Values as the server prints them by name, series number and time in milliseconds.
 type Samples = BTreeMap<(String, usize, i64), String>;
@@ -187,7 +187,11 @@ fn nothing_queryable_or_acknowledged_is_lost() {
         let begun = Instant::now();
         let mut server = Server::start_in(folder, &flags);
         slowest = slowest.max(begun.elapsed());
-        assert!(begun.elapsed() < START_LIMIT, "{context}: the start took {:?}", begun.elapsed());
+        let took = server.cpu_time().unwrap_or(begun.elapsed());
+        assert!(took < START_LIMIT, "{context}: the start took {took:?}");
+        if cycle % 20 == 0 {
+            eprintln!("cycle {cycle}");
+        }
         let after = queryable(&server.address).expect("the server answers");
         check(&before, &after, &log.lock(), served.load(Ordering::SeqCst), &context);
         if cycle == cycles {

@@ -144,6 +144,15 @@ impl Server {
         assert!(status.expect("kill runs").success());
     }
 
+    /// What it used of a processor so far, where the system tells.
+    pub fn cpu_time(&self) -> Option<std::time::Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let fields = stat.rsplit(')').next()?;
+        let ticks: Vec<u64> = fields.split_whitespace().skip(11).take(2).flat_map(str::parse).collect();
+        // Hundredths of a second on every Linux.
+        (ticks.len() == 2).then(|| std::time::Duration::from_millis(10 * ticks.iter().sum::<u64>()))
+    }
+
     /// Waits for the end; the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.child.wait().expect("the process ends").code()

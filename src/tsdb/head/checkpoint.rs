@@ -128,8 +128,6 @@ struct Output<'a> {
     path: &'a Path,
     salt: u32,
     frames: FrameWriter,
-    /// For groups of series: mostly chunks, which no compressor makes smaller.
-    plain: FrameWriter,
     buffer: Vec<u8>,
     written: u64,
     checksum: crc32fast::Hasher,
@@ -137,8 +135,7 @@ struct Output<'a> {
 
 impl Output<'_> {
     fn put(&mut self, kind: u8, payload: &[u8]) -> Result<(), StorageError> {
-        let frames = if kind == kind::SERIES { &mut self.plain } else { &mut self.frames };
-        let framed = frames.put(&mut self.buffer, self.salt, kind, payload);
+        let framed = self.frames.put(&mut self.buffer, self.salt, kind, payload);
         framed.map_err(|e| StorageError::NotReady(e.to_string()))?;
         if self.buffer.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
@@ -195,9 +192,8 @@ impl Head {
         segment: u32,
         chunks: ChunkRef,
     ) -> Result<(u64, u64), StorageError> {
-        let (frames, plain) = (FrameWriter::new(true), FrameWriter::new(false));
-        let checksum = crc32fast::Hasher::new();
-        let mut out = Output { file, path, salt, frames, plain, buffer: Vec::new(), written: 0, checksum };
+        let (frames, checksum) = (FrameWriter::new(true), crc32fast::Hasher::new());
+        let mut out = Output { file, path, salt, frames, buffer: Vec::new(), written: 0, checksum };
         let mut payload = Vec::new();
         let (next_id, valid_from_ms, slots) = {
             let state = self.state.read();

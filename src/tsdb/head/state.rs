@@ -20,7 +20,7 @@ mod adopter;
 pub use adopter::Adopter;
 
 /// Slots of one piece of the slab: growing never moves the others.
-pub const PIECE: usize = 1024;
+pub const PIECE: usize = 4096;
 
 /// How many of the newest series are known by number.
 const RECENT: usize = 1024;
@@ -239,10 +239,12 @@ impl State {
             self.pieces.push(Vec::with_capacity(PIECE));
         }
         let place = &mut self.pieces[piece];
-        if slot as usize % PIECE == place.len() {
-            place.push(Slot { generation: 0, series: Some(series) });
-        } else if let Some(place) = place.get_mut(slot as usize % PIECE) {
+        let at = slot as usize % PIECE;
+        if let Some(place) = place.get_mut(at) {
             place.series = Some(series);
+        } else {
+            debug_assert_eq!(at, place.len(), "new places are taken in order");
+            place.push(Slot { generation: 0, series: Some(series) });
         }
         let spread = spread_of(&self.pieces);
         self.by_labels.insert_unique(u64::from(hash).wrapping_mul(SPREAD), slot, spread);
@@ -331,8 +333,10 @@ impl State {
 
     /// All used slots.
     pub fn used_slots(&self) -> impl Iterator<Item = (u32, &Series)> {
-        let slots = self.pieces.iter().flatten().enumerate();
-        slots.filter_map(|(slot, place)| place.series.as_ref().map(|s| (slot as u32, s)))
+        // A piece may be shorter than the others before its last slots are used.
+        let firsts = (0u32..).step_by(PIECE);
+        let slots = firsts.zip(&self.pieces).flat_map(|(first, piece)| (first..).zip(piece));
+        slots.filter_map(|(slot, place)| place.series.as_ref().map(|s| (slot, s)))
     }
 
     /// Heap bytes, by estimate.

@@ -60,7 +60,7 @@ impl Adopter<'_> {
 
     /// Takes in a whole piece, with so many out-of-order samples. Answers with the series that were there already: those
     /// have the later state now.
-    pub fn take(&mut self, mut piece: Vec<Slot>, late_samples: u64) -> Vec<Twin> {
+    pub fn take(&mut self, piece: Vec<Slot>, late_samples: u64) -> Vec<Twin> {
         debug_assert!(
             piece.len() <= PIECE && *self.slots as usize == self.pieces.len() * PIECE,
             "pieces are whole"
@@ -76,10 +76,10 @@ impl Adopter<'_> {
             });
         }
         std::hint::black_box(near);
-        piece.resize_with(PIECE, || Slot::new(None));
         self.pieces.push(piece);
         *self.slots += PIECE as u32;
         *self.late_samples += late_samples;
+        // Taken from the end: the lowest first, so that the piece grows by one each time.
         self.free.extend((first + used..*self.slots).rev());
         let mut twins = Vec::new();
         for slot in first..first + used {
