@@ -78,7 +78,7 @@ impl Schema {
         let list = || value.as_array().expect("a list").iter();
         match kind {
             "text" => text().into(),
-            "hex" => text().as_bytes().chunks(2).map(|two| hex(two)).collect(),
+            "hex" => text().as_bytes().chunks(2).map(hex).collect(),
             "packed-fixed" => list().flat_map(|v| whole(v).to_le_bytes()).collect(),
             "packed-double" => list().flat_map(|v| double(v).to_le_bytes()).collect(),
             "packed-varint" => {
