@@ -195,7 +195,7 @@ impl Api {
             clock,
             start_ms,
             notifications,
-            pages: super::pages::Pages::new(),
+            pages: super::pages::Pages::default(),
             commands,
             services: ArcSwapOption::empty(),
             replay: Arc::default(),

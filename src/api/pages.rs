@@ -16,12 +16,6 @@ const SHARED_FOR: Duration = Duration::from_secs(1);
 pub struct Pages(Mutex<Vec<(Instant, Bytes)>>);
 
 impl Pages {
-    /// None yet.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
-    }
-
     /// A page: a new one, or a young one when many are on their way.
     pub fn get(&self, render: impl FnOnce() -> String) -> Bytes {
         let mut pages = self.0.lock();
@@ -44,7 +38,7 @@ mod tests {
 
     #[test]
     fn those_who_do_not_read_share() {
-        let pages = Pages::new();
+        let pages = Pages::default();
         let mut made = 0;
         let mut get = |pages: &Pages| {
             pages.get(|| {

@@ -45,7 +45,7 @@ impl Schema {
     }
 
     fn field(&self, number: u64, kind: &str, value: &Value, out: &mut Vec<u8>) {
-        let mut tag = |wire: u64| varint(number << 3 | wire, out);
+        let mut tag = |wire: u64| varint((number << 3) | wire, out);
         match kind {
             "varint" => {
                 tag(0);
@@ -54,7 +54,7 @@ impl Schema {
             "zigzag" => {
                 tag(0);
                 let n = whole(value);
-                varint((n << 1 ^ n >> 63) as u64, out);
+                varint(((n << 1) ^ (n >> 63)) as u64, out);
             }
             "fixed" => {
                 tag(1);
@@ -97,7 +97,7 @@ fn hex(two: &[u8]) -> u8 {
 
 fn varint(mut n: u64, out: &mut Vec<u8>) {
     while n > 127 {
-        out.push(n as u8 & 127 | 128);
+        out.push((n as u8 & 127) | 128);
         n >>= 7;
     }
     out.push(n as u8);
