@@ -34,9 +34,14 @@ fn finish_names(ctx: &Arc<Context>, node: BoxNode, axis: Axis) -> Result<BoxNode
     if !node.metas().iter().any(|m| m.drop_name) {
         return Ok(node);
     }
-    let finish = |m: &Meta| Meta::new(if m.drop_name { drop_reserved(&m.labels) } else { m.labels.clone() });
-    let metas = node.metas().iter().map(finish).collect();
-    let node = Box::new(MapNode::relabelled(ctx, node, axis, metas));
+    let mut held = Held::new(ctx);
+    let mut metas = Vec::with_capacity(node.metas().len());
+    for m in node.metas() {
+        let labels = if m.drop_name { drop_reserved(&m.labels) } else { m.labels.clone() };
+        held.labels(&labels)?;
+        metas.push(Meta::new(labels));
+    }
+    let node = Box::new(MapNode::relabelled(ctx, node, axis, (metas, held)));
     if ctx.rules.delayed_name_removal { by_labels(ctx, node, axis) } else { Ok(node) }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::build::Scalar;
 use super::column::{ABSENT, Axis, Column, Meta, Point, is_absent};
 use super::context::Context;
-use super::node::{BoxNode, Node, Scratch};
+use super::node::{BoxNode, Held, Node, Scratch};
 use super::operators::{self, Site};
 use crate::model::histogram::FloatHistogram;
 use crate::query::QueryError;
@@ -55,6 +55,8 @@ pub struct MapNode {
     metas: Vec<Meta>,
     axis: Axis,
     map: Map,
+    /// Keeps new labels charged.
+    _held: Option<Held>,
 }
 
 impl MapNode {
@@ -66,13 +68,18 @@ impl MapNode {
             .iter()
             .map(|m| Meta { labels: m.labels.clone(), drop_name: m.drop_name || drop_name })
             .collect();
-        Self { ctx: Arc::clone(ctx), input, metas, axis, map }
+        Self { ctx: Arc::clone(ctx), input, metas, axis, map, _held: None }
     }
 
-    /// Maps all series to the given labels.
+    /// Maps all series to the given labels, which are charged already.
     #[must_use]
-    pub fn relabelled(ctx: &Arc<Context>, input: BoxNode, axis: Axis, metas: Vec<Meta>) -> Self {
-        Self { ctx: Arc::clone(ctx), input, metas, axis, map: Map::Keep }
+    pub fn relabelled(
+        ctx: &Arc<Context>,
+        input: BoxNode,
+        axis: Axis,
+        (metas, held): (Vec<Meta>, Held),
+    ) -> Self {
+        Self { ctx: Arc::clone(ctx), input, metas, axis, map: Map::Keep, _held: Some(held) }
     }
 
     fn scalar_operation(&self, column: &mut Column) {

@@ -50,8 +50,10 @@ pub fn by_labels(ctx: &Arc<Context>, node: BoxNode, axis: Axis) -> Result<BoxNod
     let mut ids: HashMap<Labels, usize, foldhash::fast::RandomState> = HashMap::default();
     let mut metas: Vec<Meta> = Vec::new();
     let mut targets = Vec::with_capacity(node.metas().len());
+    let mut held = Held::new(ctx);
     for meta in node.metas() {
         let seen = meta.with_seen(delayed);
+        held.labels(&seen.labels)?;
         let next = metas.len();
         let target = *ids.entry(seen.labels.clone()).or_insert(next);
         if target == next {
@@ -62,7 +64,6 @@ pub fn by_labels(ctx: &Arc<Context>, node: BoxNode, axis: Axis) -> Result<BoxNod
     if metas.len() == targets.len() {
         return Ok(node);
     }
-    let mut held = Held::new(ctx);
     let mut columns = vec![Column::default(); metas.len()];
     each_column(ctx, &*node, axis, |i, column| {
         let into = &mut columns[targets[i]];
@@ -94,7 +95,8 @@ pub fn materialise(
     let (mut metas, mut columns) = (Vec::new(), Vec::new());
     each_column(ctx, node, axis, |i, column| {
         if !column.is_empty() {
-            held.grow(column.bytes(), column.count())?;
+            // The column itself, its place in the list, and once more when the list is sorted.
+            held.grow(column.bytes() + 2 * size_of::<Column>() + size_of::<Meta>(), column.count())?;
             metas.push(node.metas()[i].clone());
             columns.push(std::mem::take(column));
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::column::{Column, Meta};
 use super::context::Context;
-use crate::model::SampleBuffer;
+use crate::model::{Labels, SampleBuffer};
 use crate::query::QueryError;
 
 /// Buffers that one thread reuses from series to series.
@@ -79,13 +79,28 @@ pub struct Held {
     ctx: Arc<Context>,
     bytes: usize,
     samples: usize,
+    /// Bytes of label sets that are not charged yet.
+    labels: usize,
 }
 
 impl Held {
     /// Charges nothing yet.
     #[must_use]
     pub fn new(ctx: &Arc<Context>) -> Self {
-        Self { ctx: Arc::clone(ctx), bytes: 0, samples: 0 }
+        Self { ctx: Arc::clone(ctx), bytes: 0, samples: 0, labels: 0 }
+    }
+
+    /// Charges a label set that was just made, and an entry about it. Fails as [`Held::grow`] does, or when the query
+    /// should stop; label sets come by the hundred thousand, so it looks now and then.
+    pub fn labels(&mut self, labels: &Labels) -> Result<(), QueryError> {
+        const AT_ONCE: usize = 64 << 10;
+        self.labels += labels.heap_bytes() + 2 * size_of::<Meta>();
+        if self.labels < AT_ONCE {
+            return Ok(());
+        }
+        self.ctx.check()?;
+        let bytes = std::mem::take(&mut self.labels);
+        self.grow(bytes, 0)
     }
 
     /// Charges more, or fails with the limit that is passed.

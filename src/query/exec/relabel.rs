@@ -6,7 +6,7 @@ use super::column::{Axis, Meta};
 use super::context::Context;
 use super::map::MapNode;
 use super::merge::by_labels;
-use super::node::BoxNode;
+use super::node::{BoxNode, Held};
 use crate::model::regex::AnchoredRegex;
 use crate::model::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::query::QueryError;
@@ -20,20 +20,21 @@ fn relabel(
 ) -> Result<BoxNode, QueryError> {
     let delayed = ctx.rules.delayed_name_removal;
     let mut changed = false;
-    let metas: Vec<Meta> = input
-        .metas()
-        .iter()
-        .map(|meta| {
-            let seen = meta.with_seen(delayed);
-            let Some(value) = value(&seen.labels) else { return seen };
+    let mut held = Held::new(ctx);
+    let mut metas = Vec::with_capacity(input.metas().len());
+    for meta in input.metas() {
+        let mut seen = meta.with_seen(delayed);
+        if let Some(value) = value(&seen.labels) {
             changed = true;
             let mut labels = LabelsBuilder::new(&seen.labels);
             labels.set(dst, &value);
             // A name that is written anew stays.
-            Meta { labels: labels.build(), drop_name: seen.drop_name && dst != METRIC_NAME }
-        })
-        .collect();
-    let node = Box::new(MapNode::relabelled(ctx, input, axis, metas));
+            seen = Meta { labels: labels.build(), drop_name: seen.drop_name && dst != METRIC_NAME };
+        }
+        held.labels(&seen.labels)?;
+        metas.push(seen);
+    }
+    let node = Box::new(MapNode::relabelled(ctx, input, axis, (metas, held)));
     if changed { by_labels(ctx, node, axis) } else { Ok(node) }
 }
 
