@@ -52,6 +52,8 @@ pub struct MemoryBudget {
     /// What is held by those who say so, now and at the last look.
     held: AtomicU64,
     held_then: AtomicU64,
+    /// What somebody is about to allocate: no look shows it yet.
+    promised: AtomicU64,
     level: AtomicU8,
     /// Queries that were ended for others' sake.
     pub queries_shed: Counter,
@@ -88,6 +90,7 @@ impl MemoryBudget {
             used: AtomicU64::new(0),
             held: AtomicU64::new(0),
             held_then: AtomicU64::new(0),
+            promised: AtomicU64::new(0),
             level: AtomicU8::new(0),
             queries_shed: Counter::default(),
         })
@@ -99,11 +102,11 @@ impl MemoryBudget {
         self.limit
     }
 
-    /// Bytes used at the last look, and what was taken since.
+    /// Bytes used at the last look, what was taken since, and what is about to be.
     #[must_use]
     pub fn used(&self) -> u64 {
         let since = self.held.load(Ordering::Relaxed).saturating_sub(self.held_then.load(Ordering::Relaxed));
-        self.used.load(Ordering::Relaxed) + since
+        self.used.load(Ordering::Relaxed) + since + self.promised.load(Ordering::Relaxed)
     }
 
     /// Somebody is about to hold so many bytes.
@@ -116,9 +119,10 @@ impl MemoryBudget {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Takes so many bytes, unless that is much and too much; the error says so.
+    /// Promises so many bytes to somebody who is about to allocate them, unless that is much and too much; the error says
+    /// so. They count as long as the room is kept, so keep it until they are allocated.
     pub fn room(&self, bytes: u64) -> Result<Room<'_>, String> {
-        self.take(bytes);
+        self.promised.fetch_add(bytes, Ordering::Relaxed);
         let room = Room { budget: self, bytes };
         if self.is_heavy(bytes) && self.pressure() == Pressure::Queries {
             self.queries_shed.inc();
@@ -210,7 +214,7 @@ pub struct Room<'a> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.promised.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -311,6 +315,18 @@ mod tests {
         drop(first);
         assert_eq!((budget.used(), budget.pressure()), (600, Pressure::None));
         drop(MemoryBudget::unlimited().room(1 << 60).expect("without a limit there is room"));
+    }
+
+    /// A look between the promise and the allocation sees nothing of it.
+    #[test]
+    fn what_is_promised_counts_whenever_somebody_looks() {
+        let budget = MemoryBudget::with_probe(1000, Duration::ZERO, Box::new(|| Some(600)));
+        let first = budget.room(300).expect("there is room");
+        assert_eq!((budget.pressure(), budget.used()), (Pressure::Series, 900));
+        budget.room(300).expect_err("there is not");
+        drop(first);
+        drop(budget.room(300).expect("there is room again"));
+        assert_eq!(budget.used(), 600);
     }
 
     #[test]
