@@ -67,6 +67,10 @@ impl Fold for Spread {
 }
 
 impl Spread {
+    fn about(anchor: f64) -> Self {
+        Self { anchor, count: 0.0, sum: Twofold::default(), squares: Twofold::default() }
+    }
+
     /// The variance, if the digits suffice.
     fn variance(&self) -> Option<f64> {
         /// Of the 106 bits these may cancel.
@@ -97,7 +101,7 @@ pub fn variance(
             .push(Place { step, lo, hi }, |group| group.variances(v, root, &mut out.borrow_mut()));
         hi - lo
     };
-    let empty = |_, v| Spread { anchor: v, count: 0.0, sum: Twofold::default(), squares: Twofold::default() };
+    let empty = |_, v| Spread::about(v);
     let seen = borders::slide(windows, (t, v), WORTH_BORDERS, empty, &put_off, |step, lo, hi, spread| {
         if flat.holds(v, lo, hi) {
             out.borrow_mut()[step] = 0.0;
@@ -151,6 +155,11 @@ impl Fold for Line {
 }
 
 impl Line {
+    fn about(origin: i64, anchor: f64) -> Self {
+        let (sum, products) = (Twofold::default(), Twofold::default());
+        Self { origin, anchor, count: 0, time: 0, times: 0, sum, products }
+    }
+
     /// Slope per second, and value at `t`.
     fn solve(&self, t: i64) -> Option<(f64, f64)> {
         let n = self.count as f64;
@@ -189,16 +198,7 @@ pub fn lines(
         hi - lo
     };
     let worth = if windows.range_ms < LONG { WORTH_BORDERS } else { usize::MAX };
-    let empty = |t, v| Line {
-        origin: t,
-        anchor: v,
-        count: 0,
-        time: 0,
-        times: 0,
-        sum: Twofold::default(),
-        products: Twofold::default(),
-    };
-    let seen = borders::slide(windows, (t, v), worth, empty, &put_off, |step, lo, hi, line| {
+    let seen = borders::slide(windows, (t, v), worth, Line::about, &put_off, |step, lo, hi, line| {
         if flat.holds(v, lo, hi) {
             out.borrow_mut()[step] = value(step, 0.0, v[lo]);
             0
@@ -223,17 +223,7 @@ mod tests {
         let samples: Vec<(i64, f64)> =
             (0..500).map(|i| (1_700_000_000_000 + 15_000 * i, 4e15 + (i * i % 17) as f64)).collect();
         let (t, v) = samples[0];
-        let mut spread =
-            Spread { anchor: v, count: 0.0, sum: Twofold::default(), squares: Twofold::default() };
-        let mut line = Line {
-            origin: t,
-            anchor: v,
-            count: 0,
-            time: 0,
-            times: 0,
-            sum: Twofold::default(),
-            products: Twofold::default(),
-        };
+        let (mut spread, mut line) = (Spread::about(v), Line::about(t, v));
         let (mut early, mut early_line) = (spread, line);
         for (i, (t, v)) in samples.iter().enumerate() {
             let (spread, line) =
