@@ -83,7 +83,7 @@ export function pickExamples(names: string[]): Example[] {
 }
 
 /** Without the metrics of examples that have ended: names are found by block, which may be hours long. */
-async function withSamples(names: string[], signal: AbortSignal): Promise<string[]> {
+export async function withSamples(names: string[], signal: AbortSignal): Promise<string[]> {
   const have = new Set(names);
   const asked = new Set(KNOWN.map((k) => k.needs).filter((n) => have.has(n)));
   if (!asked.size) return names;

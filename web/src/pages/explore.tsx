@@ -184,7 +184,10 @@ export function firstQuery(name: string, type: string): { expr: string; note: st
 const MOST_SERIES = 500;
 
 /** The series of a metric. The name of a family, as of a classic histogram, stands for the first of its parts that has any. */
-async function findSeries(family: string, signal: AbortSignal): Promise<{ name: string; series: Labels[] }> {
+export async function findSeries(
+  family: string,
+  signal: AbortSignal,
+): Promise<{ name: string; series: Labels[] }> {
   const start = Math.floor(Date.now() / 1000) - 3600;
   for (const suffix of ["", "_bucket", "_count", "_total"]) {
     const name = family + suffix;
