@@ -135,4 +135,6 @@ test("metrics: search, drawer with a first graph, labels and rules", async (page
   await page.waitForSelector("dialog[open] .u-wrap canvas");
   await page.waitForSelector("dialog[open] >> text=/SlowShop/");
   await accessible(page);
+  await open(page, "explore?metric=shop_request_seconds");
+  await page.waitForSelector('dialog[open] h2 >> text="shop_request_seconds_bucket"');
 });

@@ -19,6 +19,7 @@ describe("addresses of Prometheus", () => {
       display: "stacked",
       yMin: 0,
       exemplars: true,
+      all: false,
       tree: true,
       compare: 0,
     } satisfies Panel);
@@ -40,7 +41,14 @@ describe("addresses of Prometheus", () => {
   });
   it("goes round", () => {
     const panels: Panel[] = [
-      { ...DEFAULTS, expr: 'sum by (a) (b{c="d&e=#"})', tab: "explain", compare: 86_400_000, yMin: -2.5 },
+      {
+        ...DEFAULTS,
+        expr: 'sum by (a) (b{c="d&e=#"})',
+        tab: "explain",
+        compare: 86_400_000,
+        yMin: -2.5,
+        all: true,
+      },
       {
         ...DEFAULTS,
         expr: "x",

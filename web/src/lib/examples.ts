@@ -1,6 +1,7 @@
 // Queries worth showing to a newcomer, chosen by the metrics that exist.
 import { useEffect, useState } from "preact/hooks";
 import { call } from "./api";
+import type { QueryData } from "./types";
 
 export interface Example {
   title: string;
@@ -81,6 +82,17 @@ export function pickExamples(names: string[]): Example[] {
   return out.slice(0, WANTED);
 }
 
+/** Without the metrics of examples that have ended: names are found by block, which may be hours long. */
+export async function withSamples(names: string[], signal: AbortSignal): Promise<string[]> {
+  const have = new Set(names);
+  const asked = new Set(KNOWN.map((k) => k.needs).filter((n) => have.has(n)));
+  if (!asked.size) return names;
+  const query = `group by (__name__) ({__name__=~"${[...asked].join("|")}"})`;
+  const { data } = await call<QueryData>("query", { query }, signal);
+  const now = new Set(data.resultType === "vector" ? data.result.map((r) => r.metric.__name__) : []);
+  return names.filter((n) => now.has(n) || !asked.has(n));
+}
+
 /** Examples for this server; undefined until it has answered, looked for again while it has no samples yet. */
 export function useExamples(): Example[] | undefined {
   const [found, setFound] = useState<Example[]>();
@@ -92,14 +104,14 @@ export function useExamples(): Example[] | undefined {
         "label/__name__/values",
         { start: Math.floor(Date.now() / 1000) - RECENT, limit: 20_000 },
         stop.signal,
-      ).then(
-        ({ data }) => {
-          const picked = pickExamples(data ?? []);
+      )
+        .then(({ data }) => withSamples(data ?? [], stop.signal))
+        .then((names) => {
+          const picked = pickExamples(names);
           setFound(picked);
           if (!picked.length) timer = window.setTimeout(look, 2000);
-        },
-        () => setFound((old) => old ?? []),
-      );
+        })
+        .catch(() => setFound((old) => old ?? []));
     look();
     return () => {
       stop.abort();

@@ -9,7 +9,7 @@ export interface SelfMetrics {
   at: number;
   /** Sum over the label sets of each name that was asked for. */
   values: Map<string, number>;
-  /** Growth per second since the reading before; missing on the first. */
+  /** Growth per second over the last minute, at first since the server began. */
   rates: Map<string, number>;
 }
 
@@ -83,29 +83,42 @@ export function useLabelled(names: readonly string[], seconds = 5): Labelled[] |
   return state;
 }
 
+const START = "process_start_time_seconds";
+// Milliseconds.
+const WINDOW = 62_000;
+const TELLING = 20_000;
+
 export function useSelfMetrics(names: readonly string[], seconds = 5): SelfMetrics | undefined {
   const [state, setState] = useState<SelfMetrics>();
   const lively = live.value;
   const key = names.join();
   useEffect(() => {
     const stop = new AbortController();
-    const wanted = new Set(names);
-    let before: SelfMetrics | undefined;
+    const asked = new Set([...names, START]);
+    let readings: { at: number; values: Map<string, number> }[] = [];
     const ask = () =>
       fetch(urlOf("metrics"), { signal: stop.signal, cache: "no-store", headers: { Accept: "text/plain" } })
         .then((r) => (r.ok ? r.text() : Promise.reject(new Error(String(r.status)))))
         .then((text) => {
           const at = Date.now();
-          const values = readExposition(text, wanted);
+          const values = readExposition(text, asked);
           const rates = new Map<string, number>();
+          // Targets are scraped in turns: a few seconds would miss most of them, or see one that is large.
+          readings = readings.filter((r) => at - r.at < WINDOW);
+          const began = values.get(START);
+          const old = readings[0];
+          const before =
+            began && !(old && at - old.at >= TELLING)
+              ? { at: began * 1000, values: new Map(names.map((n) => [n, 0])) }
+              : old;
           if (before && at > before.at)
             for (const [name, value] of values) {
               const was = before.values.get(name);
               if (was !== undefined && value >= was)
                 rates.set(name, ((value - was) * 1000) / (at - before.at));
             }
-          before = { at, values, rates };
-          setState(before);
+          readings.push({ at, values });
+          setState({ at, values, rates });
         })
         .catch(() => {
           // The cards then show a dash; the pages' own calls report an unreachable server.

@@ -161,7 +161,7 @@ export function AlertsPage() {
             {
               key: "day",
               title: "Last day",
-              width: 150,
+              width: 130,
               optional: true,
               render: (r) => <Strip runs={history.get(r.rule.name) ?? []} from={to - DAY} to={to} />,
             },
@@ -174,7 +174,7 @@ export function AlertsPage() {
             {
               key: "since",
               title: "Since",
-              width: 112,
+              width: 132,
               align: "right",
               optional: true,
               sort: (r) => oldest(r.rule),

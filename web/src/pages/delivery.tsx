@@ -208,7 +208,7 @@ export function Delivery() {
           {
             key: "state",
             title: "State",
-            width: 134,
+            width: 120,
             render: (r) => {
               const [tone, text] = queueState(r.values, newest).state;
               return <Badge tone={tone}>{text}</Badge>;

@@ -183,25 +183,37 @@ export function firstQuery(name: string, type: string): { expr: string; note: st
 
 const MOST_SERIES = 500;
 
-function MetricDrawer(props: { name: string; meta: MetadataItem | undefined; onClose: () => void }) {
-  const { name, meta } = props;
-  const [series, setSeries] = useState<Labels[]>();
-  useEffect(() => {
-    const stop = new AbortController();
-    setSeries(undefined);
-    const start = Math.floor(Date.now() / 1000) - 3600;
-    call<Labels[]>(
+/** The series of a metric. The name of a family, as of a classic histogram, stands for the first of its parts that has any. */
+export async function findSeries(
+  family: string,
+  signal: AbortSignal,
+): Promise<{ name: string; series: Labels[] }> {
+  const start = Math.floor(Date.now() / 1000) - 3600;
+  for (const suffix of ["", "_bucket", "_count", "_total"]) {
+    const name = family + suffix;
+    const { data } = await call<Labels[]>(
       "series",
       { "match[]": selector({ __name__: name }), start, limit: MOST_SERIES },
-      stop.signal,
-    ).then(
-      (a) => setSeries(a.data ?? []),
-      (e: unknown) => {
-        if (!isAbort(e)) setSeries([]);
-      },
+      signal,
     );
+    if (data?.length) return { name, series: data };
+  }
+  return { name: family, series: [] };
+}
+
+function MetricDrawer(props: { name: string; meta: MetadataItem | undefined; onClose: () => void }) {
+  const { meta } = props;
+  const [found, setFound] = useState<{ name: string; series: Labels[] }>();
+  useEffect(() => {
+    const stop = new AbortController();
+    setFound(undefined);
+    findSeries(props.name, stop.signal).then(setFound, (e: unknown) => {
+      if (!isAbort(e)) setFound({ name: props.name, series: [] });
+    });
     return () => stop.abort();
-  }, [name]);
+  }, [props.name]);
+  const series = found?.series;
+  const name = found?.name ?? props.name;
   const rules = useResource<RulesData>("rules", { exclude_alerts: "true" });
   const users = useMemo(
     () => (rules.data?.groups ?? []).flatMap((g) => g.rules).filter((r) => namesIn(r.query).has(name)),
@@ -216,7 +228,11 @@ function MetricDrawer(props: { name: string; meta: MetadataItem | undefined; onC
         {meta?.unit && <span class="muted"> Unit: {visible(meta.unit)}.</span>}
       </p>
       <p class="muted">{first.note}</p>
-      <Spark expr={first.expr} range={3_600_000} height={180} axes />
+      {found ? (
+        <Spark expr={first.expr} range={3_600_000} height={180} axes />
+      ) : (
+        <div style={{ height: "180px" }} />
+      )}
       <p class="row">
         <a class="btn small primary" href={urlOf(queryLink(first.expr))}>
           Open in Query

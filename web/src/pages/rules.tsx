@@ -222,6 +222,7 @@ function Slowest(props: { rows: RuleRow[]; all: RuleRow[]; onOpen: (key: string)
           {
             key: "took",
             title: "Took",
+            optional: true,
             width: 90,
             align: "right",
             sort: (r) => r.rule.evaluationTime,

@@ -105,6 +105,7 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
           {
             key: "samples",
             title: "Samples",
+            optional: true,
             width: 150,
             align: "right",
             sort: (s) => s.samples,
@@ -118,6 +119,7 @@ export function ScrapeHistory({ target: t }: { target: Target }) {
           {
             key: "added",
             title: "New series",
+            optional: true,
             width: 104,
             align: "right",
             sort: (s) => s.added,

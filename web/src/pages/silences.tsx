@@ -142,6 +142,7 @@ export function SilencesView(props: {
           {
             key: "alerts",
             title: "Alerts",
+            optional: true,
             width: 70,
             align: "right",
             sort: covered,

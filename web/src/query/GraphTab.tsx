@@ -51,7 +51,7 @@ export function GraphTab(props: TabProps) {
   const narrow = useNarrow();
   const width = Math.max(300, Math.min(innerWidth - (narrow ? 40 : 260), 1800));
   const step = stepOf(panel.resolution, panel.range, Math.round(width / 200) * 200);
-  const [all, setAll] = useState(false);
+  const { all } = panel;
   const [off, setOff] = useState<ReadonlySet<string>>(new Set());
   const canvas = useRef<HTMLCanvasElement | null>(null);
 
@@ -289,11 +289,11 @@ export function GraphTab(props: TabProps) {
           <p class="stats">
             <span>
               {full(frame!.lines.length)} series
-              {lines.length < frame!.lines.length && (
+              {frame!.lines.length > MOST_DRAWN && (
                 <>
-                  , the {lines.length} highest drawn{" "}
-                  <button type="button" class="link" onClick={() => setAll(true)}>
-                    draw all
+                  , {all ? "all" : `the ${MOST_DRAWN} highest`} drawn{" "}
+                  <button type="button" class="link" onClick={() => onChange({ all: !all })}>
+                    draw {all ? "fewer" : "all"}
                   </button>
                 </>
               )}

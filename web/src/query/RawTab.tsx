@@ -7,7 +7,7 @@ import { commonLabels, full, num, selector } from "../lib/format";
 import { isDark, zone } from "../lib/prefs";
 import { formatDuration, formatTime, humanDuration } from "../lib/time";
 import type { MatrixItem, QueryData } from "../lib/types";
-import { DataTable } from "../ui/DataTable";
+import { DataTable, useNarrow } from "../ui/DataTable";
 import { LabelText } from "../ui/labels";
 import { download, Menu } from "../ui/parts";
 import { flatten, type Node, type SelectorNode, selectorText } from "./ast";
@@ -190,7 +190,9 @@ export function RawTab(props: TabProps) {
               },
             ]}
           />
-          <One raw={r} one={now} />
+          <div class="below">
+            <One raw={r} one={now} />
+          </div>
         </>
       ) : r ? (
         r.used ? (
@@ -236,6 +238,7 @@ function One({ raw, one }: { raw: Raw; one: Raw["series"][number] }) {
       )
       .reverse();
   }, [one]);
+  const narrow = useNarrow();
   const spans = samples
     .filter((s) => s.gap && s.since !== null)
     .map((s) => ({ from: (s.at - s.since!) / 1000, to: s.at / 1000, tone: "warn" as const }));
@@ -295,9 +298,10 @@ function One({ raw, one }: { raw: Raw; one: Raw["series"][number] }) {
           {
             key: "value",
             title: "Value",
+            width: narrow ? 130 : undefined,
             align: "right",
             sort: (s) => num(s.text),
-            render: (s) => <span class="num mono">{s.text}</span>,
+            render: (s) => <span class="mono">{s.text}</span>,
           },
         ]}
       />

@@ -1,5 +1,6 @@
 // A query panel's shareable state, and the g0.* parameters of the address that carry it. The parameters are those of
-// Prometheus, so that links from Alertmanager, runbooks and chats keep working; `compare` is our own addition.
+// Prometheus, so that links from Alertmanager, runbooks and chats keep working; `compare` and
+// `draw_all` are our own additions.
 import { formatDuration, formatTime, parseDuration, parseTime } from "../lib/time";
 
 export type Tab = "graph" | "table" | "explain" | "raw" | "stats";
@@ -25,6 +26,8 @@ export interface Panel {
   /** Where the vertical axis begins; null leaves it to the data. */
   yMin: number | null;
   exemplars: boolean;
+  /** Draws every series, not only the highest. */
+  all: boolean;
   tree: boolean;
   /** Milliseconds into the past to compare the graph with; 0 is off. */
   compare: number;
@@ -40,6 +43,7 @@ export const DEFAULTS: Panel = {
   display: "auto",
   yMin: null,
   exemplars: false,
+  all: false,
   tree: false,
   compare: 0,
 };
@@ -89,6 +93,7 @@ function decodePanel(get: (name: string) => string | null): Panel {
   const yMin = get("y_axis_min") ?? "";
   if (yMin !== "" && Number.isFinite(Number(yMin))) p.yMin = Number(yMin);
   p.exemplars = get("show_exemplars") === "1";
+  p.all = get("draw_all") === "1";
   p.tree = get("show_tree") === "1";
   const compare = parseDuration(get("compare") ?? "");
   if (compare !== null) p.compare = compare;
@@ -131,6 +136,7 @@ export function encodePanels(panels: Panel[]): string {
     if (p.display !== "auto") set("display_mode", p.display);
     if (p.yMin !== null) set("y_axis_min", String(p.yMin));
     if (p.exemplars) set("show_exemplars", "1");
+    if (p.all) set("draw_all", "1");
     if (p.tree) set("show_tree", "1");
     if (p.compare) set("compare", formatDuration(p.compare));
   });

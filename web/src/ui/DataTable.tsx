@@ -29,6 +29,8 @@ const BELOW = 28;
 const SHARED = 120;
 // Below this many rows everything is drawn: find-in-page and printing then reach all of it.
 const SMALL = 120;
+// On a phone more: only rows that are all drawn can wrap, and there names need it.
+const SMALL_NARROW = 300;
 
 export function DataTable<T>(props: {
   label: string;
@@ -78,7 +80,7 @@ export function DataTable<T>(props: {
   });
   // Not on every step of scrolling.
   const ordered = useMemo(() => (by ? sortRows(rows, by, sort.down) : rows), [rows, sort]);
-  const all = ordered.length <= SMALL;
+  const all = ordered.length <= (narrow ? SMALL_NARROW : SMALL);
   const first = all ? 0 : Math.max(0, Math.min(view.first, ordered.length) - OVERSCAN);
   const end = all ? ordered.length : Math.min(ordered.length, view.end + OVERSCAN);
   // On a narrow screen texts share what the figures leave.

@@ -5,7 +5,7 @@ import { TimeChart } from "../chart/TimeChart";
 import { call, explainError, isAbort } from "../lib/api";
 import { bytes, percent, short } from "../lib/format";
 import { isDark, live, zone } from "../lib/prefs";
-import { humanDuration } from "../lib/time";
+import { formatDuration, humanDuration } from "../lib/time";
 import type { QueryData } from "../lib/types";
 
 const MOST_LINES = 12;
@@ -79,8 +79,8 @@ export function Spark(props: {
   if (!frame) return <div style={{ height: `${height}px` }} />;
   if (!frame.lines.length)
     return (
-      <p class="spark-note muted" style={{ height: `${height}px` }}>
-        No samples in this range yet.
+      <p class="spark-note muted" style={props.axes ? {} : { height: `${height}px` }}>
+        No samples in the last {formatDuration(range)}.
       </p>
     );
   const say = UNITS[props.unit ?? ""] ?? short;
