@@ -23,8 +23,6 @@ pub struct BodyBuffer {
     decoded: Vec<u8>,
     is_encoded: bool,
     inflate: Inflate,
-    /// Where bytes arrive that are not known to belong to the body yet.
-    pub(super) incoming: Vec<u8>,
     share: Share,
 }
 
@@ -43,7 +41,6 @@ impl BodyBuffer {
             decoded: Vec::new(),
             is_encoded: false,
             inflate: Inflate::default(),
-            incoming: Vec::new(),
             share: Share::default(),
         }
     }
@@ -78,7 +75,6 @@ impl BodyBuffer {
         if self.decoded.capacity() > keep {
             self.decoded = Vec::with_capacity(keep);
         }
-        self.incoming.shrink_to(keep);
         self.share.release();
     }
 

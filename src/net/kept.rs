@@ -1,16 +1,18 @@
 //! How is one server asked the same again and again, as scraping does? Over a connection of its own, which stays with
-//! whoever asks: no pool to look through, no task beside the asking one, and bytes go from the socket to the buffer of
-//! the body. Plain HTTP/1.1 and `GET` alone; everything else goes through the client's pool.
+//! whoever asks: no pool to look through, no task beside the asking one. Plain HTTP/1.1 and `GET` alone; everything else
+//! goes through the client's pool.
 
-use std::io;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, Uri};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tower::{BoxError, Layer as _, Service};
 use url::Url;
@@ -18,10 +20,9 @@ use url::Url;
 use super::body::{BodyBuffer, Limit};
 use super::dialer::Dialer;
 use super::error::NetError;
-use super::http1::{Framing, Head, MAX_HEAD, head_end, parse_head};
 
-/// Bytes that are read at a time.
-const READ: usize = 64 << 10;
+/// Longest head of an answer, and most of a body that is read at a time, bytes.
+const MAX_READ: usize = 256 << 10;
 /// How long a connection may be silent before the system asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -29,7 +30,7 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub struct Kept {
     place: Option<Place>,
-    stream: Option<TcpStream>,
+    link: Option<Link>,
 }
 
 /// What requests to one URL have in common.
@@ -38,6 +39,9 @@ struct Place {
     text: String,
     url: Url,
     uri: Uri,
+    /// What the request line names.
+    target: Uri,
+    host: HeaderValue,
     /// The URL can be asked here, and so far did not redirect.
     is_plain: bool,
 }
@@ -47,8 +51,23 @@ impl Place {
         let url = Url::parse(text).ok()?;
         let uri: Uri = url.as_str().parse().ok()?;
         // Whoever puts a password into the URL gets it as a header, which the pool's client does.
+        let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+        let target = if target.is_empty() { Uri::from_static("/") } else { target.parse().ok()? };
+        let host = HeaderValue::from_str(&url[url::Position::BeforeHost..url::Position::AfterPort]).ok()?;
         let is_plain = url.scheme() == "http" && url.username().is_empty() && url.password().is_none();
-        Some(Self { text: text.to_owned(), url, uri, is_plain })
+        Some(Self { text: text.to_owned(), url, uri, target, host, is_plain })
+    }
+}
+
+impl Place {
+    fn request(&self, headers: &HeaderMap) -> http::Request<Empty<Bytes>> {
+        let mut request = http::Request::new(Empty::new());
+        *request.uri_mut() = self.target.clone();
+        if !headers.contains_key(http::header::HOST) {
+            request.headers_mut().insert(http::header::HOST, self.host.clone());
+        }
+        request.headers_mut().extend(headers.clone());
+        request
     }
 }
 
@@ -100,14 +119,14 @@ impl Kept {
     /// The URL, if it can be asked over a connection of its own.
     pub(super) fn url(&mut self, text: &str) -> Option<&Url> {
         if self.place.as_ref().is_none_or(|place| place.text != text) {
-            *self = Self { place: Place::of(text), stream: None };
+            *self = Self { place: Place::of(text), link: None };
         }
         self.place.as_ref().filter(|place| place.is_plain).map(|place| &place.url)
     }
 
     /// From now on the URL is asked through the pool, because it leads elsewhere.
     pub(super) fn give_up(&mut self) {
-        self.stream = None;
+        self.link = None;
         if let Some(place) = &mut self.place {
             place.is_plain = false;
         }
@@ -122,35 +141,108 @@ impl Kept {
         limit: Limit,
     ) -> Result<Answered, Fault> {
         let Some(place) = &self.place else { return Err(broken("no URL")) };
-        let mut idle = self.stream.take().filter(is_idle);
-        let mut buffer = std::mem::take(&mut body.incoming);
+        let mut idle = match self.link.take() {
+            Some(mut link) => link.is_open().await.then_some(link),
+            None => None,
+        };
         loop {
             let is_used = idle.is_some();
-            let mut stream = match idle.take() {
-                Some(stream) => stream,
-                None => connect(place.uri.clone(), dialer).await?,
+            let mut link = match idle.take() {
+                Some(link) => link,
+                None => Link::over(connect(place.uri.clone(), dialer).await?).await?,
             };
-            buffer.clear();
-            put_request(&mut buffer, &place.url, headers);
-            match exchange(&mut stream, &mut buffer, body, limit).await {
+            match link.exchange(place.request(headers), body, limit).await {
                 // What is asked changes nothing, so asking again is harmless.
                 Err(Fault::Gone(_)) if is_used => {}
                 Err(Fault::Gone(reason)) => return Err(broken(reason)),
                 Err(other) => return Err(other),
-                Ok((head, keeps_open)) => {
-                    self.stream = keeps_open.then_some(stream);
-                    body.incoming = buffer;
-                    return Ok(Answered { status: head.status, headers: head.headers });
+                Ok(answered) => {
+                    self.link = link.is_open().await.then_some(link);
+                    return Ok(answered);
                 }
             }
         }
     }
 }
 
-/// Whether nothing came over a connection since the last answer, not even its end.
-fn is_idle(stream: &TcpStream) -> bool {
-    let nothing = stream.try_read(&mut [0]);
-    matches!(nothing, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+/// An open connection.
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<Empty<Bytes>>,
+    connection: Connection<TokioIo<TcpStream>, Empty<Bytes>>,
+    ended: bool,
+}
+
+impl Link {
+    async fn over(stream: TcpStream) -> Result<Self, Fault> {
+        let mut builder = Builder::new();
+        // There are servers that look for header names as Go writes them.
+        builder.title_case_headers(true).max_buf_size(MAX_READ);
+        match builder.handshake(TokioIo::new(stream)).await {
+            Ok((sender, connection)) => Ok(Self { sender, connection, ended: false }),
+            Err(error) => Err(broken(chain(&error))),
+        }
+    }
+
+    /// Whether the connection can take another request: nothing came since the last answer, not even its end.
+    async fn is_open(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.ended = self.ended || Pin::new(&mut self.connection).poll(cx).is_ready();
+            Poll::Ready(())
+        })
+        .await;
+        !self.ended && !self.sender.is_closed()
+    }
+
+    async fn exchange(
+        &mut self,
+        request: http::Request<Empty<Bytes>>,
+        body: &mut BodyBuffer,
+        limit: Limit,
+    ) -> Result<Answered, Fault> {
+        let Self { sender, connection, ended } = self;
+        let mut asking = pin!(ask(sender, request, body, limit));
+        poll_fn(|cx| {
+            // The request goes from here to the connection and the answer comes back: both are looked at twice, so that
+            // neither has to wait to be woken by the other.
+            for _ in 0..2 {
+                if let Poll::Ready(answered) = asking.as_mut().poll(cx) {
+                    return Poll::Ready(answered);
+                }
+                *ended = *ended || Pin::new(&mut *connection).poll(cx).is_ready();
+            }
+            asking.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+async fn ask(
+    sender: &mut SendRequest<Empty<Bytes>>,
+    request: http::Request<Empty<Bytes>>,
+    body: &mut BodyBuffer,
+    limit: Limit,
+) -> Result<Answered, Fault> {
+    let fault = |error: hyper::Error| {
+        let reason = chain(&error);
+        if error.is_parse() {
+            broken(format!("the answer is no HTTP: {reason}"))
+        } else {
+            Fault::Gone(reason)
+        }
+    };
+    sender.ready().await.map_err(fault)?;
+    let (head, mut incoming) = sender.send_request(request).await.map_err(fault)?.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(broken("the server wants to switch protocols"));
+    }
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| broken(format!("reading the body: {}", chain(&error))))?;
+        if let Some(data) = frame.data_ref() {
+            body.push_wire(data, limit)?;
+        }
+    }
+    Ok(Answered { status: head.status, headers: head.headers })
 }
 
 /// The future of a connection.
@@ -190,146 +282,25 @@ async fn connect(uri: Uri, dialer: Option<&Dialer>) -> Result<TcpStream, Fault> 
     }
 }
 
-/// Writes header names as Go does, since there are servers that look for those.
-fn put_name(out: &mut Vec<u8>, name: &str) {
-    let mut starts = true;
-    out.extend(name.bytes().map(|b| {
-        let upper = std::mem::replace(&mut starts, b == b'-');
-        if upper { b.to_ascii_uppercase() } else { b }
-    }));
-}
-
-fn put_request(out: &mut Vec<u8>, url: &Url, headers: &HeaderMap) {
-    let mut put = |parts: &[&str]| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-    put(&["GET ", &url[url::Position::BeforePath..url::Position::AfterQuery], " HTTP/1.1\r\n"]);
-    if !headers.contains_key(http::header::HOST) {
-        put(&["Host: ", &url[url::Position::BeforeHost..url::Position::AfterPort], "\r\n"]);
-    }
-    for (name, value) in headers {
-        put_name(out, name.as_str());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn io_reason(error: &io::Error) -> String {
-    format!("the connection broke: {error}")
-}
-
-/// Sends what is in `buffer` and reads the answer by way of it. Says whether the connection can be used again.
-async fn exchange(
-    stream: &mut TcpStream,
-    buffer: &mut Vec<u8>,
-    body: &mut BodyBuffer,
-    limit: Limit,
-) -> Result<(Head, bool), Fault> {
-    stream.write_all(buffer).await.map_err(|e| Fault::Gone(io_reason(&e)))?;
-    buffer.clear();
-    buffer.reserve(READ);
-    let (mut searched, mut got_any) = (0, false);
-    let (mut head, mut at) = loop {
-        if let Some(end) = head_end(buffer, searched) {
-            let head = parse_head(&buffer[..end]).map_err(broken)?;
-            if !head.status.is_informational() {
-                break (head, end);
-            }
-            if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(broken("the server wants to switch protocols"));
-            }
-            buffer.drain(..end);
-            searched = 0;
-            continue;
-        }
-        searched = buffer.len();
-        if searched > MAX_HEAD {
-            return Err(broken(format!("the head of the answer is longer than {MAX_HEAD} bytes")));
-        }
-        match stream.read_buf(buffer).await {
-            Ok(0) if got_any => return Err(broken("the connection ended within the head of the answer")),
-            Ok(0) => return Err(Fault::Gone("the connection ended before an answer came".into())),
-            Ok(_) => got_any = true,
-            Err(error) if got_any => return Err(broken(io_reason(&error))),
-            Err(error) => return Err(Fault::Gone(io_reason(&error))),
-        }
-    };
-    loop {
-        at += take_body(&mut head.framing, &buffer[at..], body, limit)?;
-        let is_complete = match &head.framing {
-            Framing::Length(left) => *left == 0,
-            Framing::Chunks(chunks) => chunks.is_complete(),
-            Framing::UntilClose => false,
-        };
-        if is_complete {
-            // What came behind the answer was not asked for.
-            let keeps_open = head.keeps_open && at == buffer.len();
-            return Ok((head, keeps_open));
-        }
-        buffer.clear();
-        at = 0;
-        match stream.read_buf(buffer).await {
-            Ok(0) if head.framing == Framing::UntilClose => return Ok((head, false)),
-            Ok(0) => return Err(broken("the connection ended within the body")),
-            Ok(_) => {}
-            Err(error) => return Err(broken(io_reason(&error))),
-        }
-    }
-}
-
-/// Moves what came of the body into its buffer, and says how much of `bytes` that was.
-fn take_body(
-    framing: &mut Framing,
-    bytes: &[u8],
-    body: &mut BodyBuffer,
-    limit: Limit,
-) -> Result<usize, Fault> {
-    match framing {
-        Framing::Length(left) => {
-            let n = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-            *left -= n as u64;
-            body.push_wire(&bytes[..n], limit)?;
-            Ok(n)
-        }
-        Framing::Chunks(chunks) => {
-            let mut at = 0;
-            while at < bytes.len() && !chunks.is_complete() {
-                let (data, used) = chunks.take(&bytes[at..]).map_err(broken)?;
-                body.push_wire(data, limit)?;
-                at += used;
-            }
-            Ok(at)
-        }
-        Framing::UntilClose => {
-            body.push_wire(bytes, limit)?;
-            Ok(bytes.len())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
-    fn requests_look_like_those_of_prometheus() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static("10"));
+    fn requests_name_path_and_host() {
         let asked = |url: &str, headers: &HeaderMap| {
-            let mut out = Vec::new();
-            put_request(&mut out, &Url::parse(url).expect("a URL"), headers);
-            String::from_utf8(out).expect("text")
+            let request = Place::of(url).expect("a URL").request(headers);
+            (request.uri().to_string(), request.headers()["host"].to_str().expect("text").to_owned())
         };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let mut headers = HeaderMap::new();
         assert_eq!(
             asked("http://[::1]:9100/metrics?a=b&c=%20d#x", &headers),
-            "GET /metrics?a=b&c=%20d HTTP/1.1\r\nHost: [::1]:9100\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n"
+            pair("/metrics?a=b&c=%20d", "[::1]:9100")
         );
-        headers.clear();
+        assert_eq!(asked("http://a.b:80/x", &headers), pair("/x", "a.b"));
         headers.insert("host", HeaderValue::from_static("other"));
-        assert_eq!(asked("http://a.b:80", &headers), "GET / HTTP/1.1\r\nHost: other\r\n\r\n");
-        headers.clear();
-        assert_eq!(asked("http://a.b:80/x", &headers), "GET /x HTTP/1.1\r\nHost: a.b\r\n\r\n");
+        assert_eq!(asked("http://a.b:80", &headers), pair("/", "other"));
     }
 
     #[test]

@@ -17,8 +17,6 @@ pub mod dialer;
 mod error;
 /// Gzip under a cap.
 mod gzip;
-/// Heads and bodies of HTTP/1 answers.
-mod http1;
 /// Signed JSON web tokens.
 mod jwt;
 /// A connection of its own for who asks one server again and again.

@@ -146,7 +146,7 @@ fn hostile() -> Vec<Hostile> {
         row(
             "chunk_garbage",
             "",
-            "chunked",
+            "Invalid chunk size",
             Exporter::start(|s, _| {
                 let head =
                     "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -156,7 +156,7 @@ fn hostile() -> Vec<Hostile> {
         row(
             "two_lengths",
             "",
-            "Content-Length",
+            "content-length",
             Exporter::start(|s, _| answer_with(s, "Content-Length: 1\r\n", b"a 1\n")),
         ),
         row("garbage", "", "", text("this is {no metric\n")),

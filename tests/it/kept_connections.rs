@@ -133,14 +133,14 @@ async fn connections_stay_or_are_opened_again() {
 async fn broken_answers_are_errors_with_a_reason() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
     for (answer, reason) in [
-        ("", "ended before an answer"),
-        ("HTTP/1.1 200 OK\r\nConte!", "within the head"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok!", "within the body"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok!", "within the body"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "malformed chunked encoding"),
+        ("", "closed before message completed"),
+        ("HTTP/1.1 200 OK\r\nConte!", "closed before message completed"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok!", "reading the body"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nok!", "reading the body"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "reading the body"),
         ("SSH-2.0-OpenSSH_9.9\r\n\r\n", "no HTTP"),
         ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "switch protocols"),
-        (&long, "longer than"),
+        (&long, "head is too large"),
     ] {
         let (address, _) = server(&[answer, OK]).await;
         let (client, mut kept) = (client("{}"), Kept::default());
