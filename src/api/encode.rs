@@ -80,9 +80,8 @@ fn vector_sample(out: &mut Vec<u8>, sample: &VectorSample) {
 fn matrix(out: &mut Out, series: &[MatrixSeries]) {
     let points: usize = series.iter().map(|s| s.floats.len()).sum();
     let longest = series.iter().map(|s| s.floats.len()).max().unwrap_or(0);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let worth = points >= WORTH_HELP && longest < WORTH_HELP;
-    let helpers = Helpers::ask(if worth { (cores - 1).min(series.len() - 1) } else { 0 });
+    let helpers = Helpers::ask(if worth { series.len() - 1 } else { 0 });
     if helpers.count() == 0 {
         let mut times = Times::default();
         for (i, series) in series.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Who helps a query when it has enough work for several cores? Threads that wait for that, as many as there are cores,
+//! Who helps a query when it has enough work for several cores? Threads that wait for that, one fewer than there are cores,
 //! for all queries together. Nobody waits for help: who finds them all busy works alone.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,11 @@ struct Crew {
 
 /// The threads belong to the process and end with it.
 static CREW: LazyLock<Option<Crew>> = LazyLock::new(|| {
-    let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // Who asks works too.
+    let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) - 1;
+    if count == 0 {
+        return None;
+    }
     let threads = ThreadPoolBuilder::new()
         .num_threads(count)
         .thread_name(|_| "query".into())
@@ -72,7 +76,7 @@ impl Helpers {
     }
 
     /// Gives each of them what `part` makes, does `lead` here, and returns when all are done.
-    pub fn work<'a, R, P: FnOnce() + Send + 'a>(
+    fn work<'a, R, P: FnOnce() + Send + 'a>(
         self,
         mut part: impl FnMut() -> P,
         lead: impl FnOnce() -> R,

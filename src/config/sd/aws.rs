@@ -25,23 +25,35 @@ fn check_filters(filters: &[Ec2Filter], node: &Node, cx: &mut Context) {
     }
 }
 
-section! {
+/// A section of a service: where it is, whose credentials ask it, and what else it has.
+macro_rules! service {
+    ($(#[$doc:meta])* pub struct $name:ident($label:literal) $(check $check:ident)? { $($rest:tt)* }) => {
+        section! {
+            $(#[$doc])*
+            pub struct $name($label) $(check $check)? {
+                /// Region; found out when empty.
+                region: String; always,
+                /// Address of the API; that of the region when empty.
+                endpoint: String; always,
+                /// Access key.
+                access_key: String,
+                /// Secret key.
+                secret_key: Secret,
+                /// Profile of the shared credentials.
+                profile: String,
+                /// Role to assume.
+                role_arn: String,
+                /// External identity for assuming the role.
+                external_id: String,
+                $($rest)*
+            }
+        }
+    };
+}
+
+service! {
     /// An item of `ec2_sd_configs`.
     pub struct Ec2SdConfig("ec2_sd_config") check check_ec2 {
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// How often to ask.
         refresh_interval: PromDuration = PromDuration::seconds(60),
         /// Port of targets.
@@ -57,25 +69,11 @@ fn check_ec2(config: &mut Ec2SdConfig, node: &Node, cx: &mut Context) {
     check_filters(&config.filters, node, cx);
 }
 
-section! {
+service! {
     /// An item of `aws_sd_configs`.
     pub struct AwsSdConfig("aws_sd_config") check check_aws {
         /// `ec2`, `ecs`, `elasticache`, `lightsail`, `msk` or `rds`.
         role: String; always,
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// How often to ask.
         refresh_interval: PromDuration = PromDuration::seconds(60),
         /// Port of targets; that of the role when 0.
@@ -135,23 +133,9 @@ impl AwsSdConfig {
     }
 }
 
-section! {
+service! {
     /// An item of `ecs_sd_configs`.
     pub struct EcsSdConfig("ecs_sd_config") {
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// Clusters; all when empty.
         clusters: Vec<String>,
         /// Port of targets.
@@ -165,23 +149,9 @@ section! {
     }
 }
 
-section! {
+service! {
     /// An item of `lightsail_sd_configs`.
     pub struct LightsailSdConfig("lightsail_sd_config") {
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// How often to ask.
         refresh_interval: PromDuration = PromDuration::seconds(60),
         /// Port of targets.
@@ -191,23 +161,9 @@ section! {
     }
 }
 
-section! {
+service! {
     /// An item of `msk_sd_configs`.
     pub struct MskSdConfig("msk_sd_config") {
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// Clusters; all when empty.
         clusters: Vec<String>,
         /// Port of targets.
@@ -221,23 +177,9 @@ section! {
     }
 }
 
-section! {
+service! {
     /// An item of `elasticache_sd_configs`.
     pub struct ElasticacheSdConfig("elasticache_sd_config") {
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// Clusters; all when empty.
         clusters: Vec<String>,
         /// Port of targets.
@@ -251,23 +193,9 @@ section! {
     }
 }
 
-section! {
+service! {
     /// An item of `rds_sd_configs`.
     pub struct RdsSdConfig("rds_sd_config") {
-        /// Region; found out when empty.
-        region: String; always,
-        /// Address of the API; that of the region when empty.
-        endpoint: String; always,
-        /// Access key.
-        access_key: String,
-        /// Secret key.
-        secret_key: Secret,
-        /// Profile of the shared credentials.
-        profile: String,
-        /// Role to assume.
-        role_arn: String,
-        /// External identity for assuming the role.
-        external_id: String,
         /// Clusters; all when empty.
         clusters: Vec<String>,
         /// Port of targets.
