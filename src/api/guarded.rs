@@ -21,9 +21,16 @@ pub struct ConnectionState {
     multiplexed: AtomicBool,
     /// Whether any request on the connection had a body.
     had_body: AtomicBool,
+    /// Whether an answer was given before the body of its request was read to the end.
+    left_unread: AtomicBool,
     /// Since when nothing is in flight, microseconds since the process first asked.
     idle_since: AtomicU64,
 }
+
+/// How long a client may go on sending after the end of what it is answered.
+const LINGER: Duration = Duration::from_millis(500);
+/// Reads in a row while waiting for that.
+const LINGER_READS: usize = 16;
 
 /// Stands for a connection whose first byte has not been waited for yet: nobody knows whether it dawdles.
 const NOT_YET: u64 = u64::MAX;
@@ -44,6 +51,7 @@ impl ConnectionState {
             begun: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
             had_body: AtomicBool::new(false),
+            left_unread: AtomicBool::new(false),
             idle_since: AtomicU64::new(NOT_YET),
         })
     }
@@ -53,6 +61,11 @@ impl ConnectionState {
     /// The connection speaks HTTP/2: bytes between requests are its own business, not unfinished headers.
     pub fn set_multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
+    }
+
+    /// The client may still be sending when its answer is there.
+    pub fn leave_unread(&self) {
+        self.left_unread.store(true, Ordering::Relaxed);
     }
 
     /// Requests begun so far.
@@ -130,10 +143,14 @@ pub struct Guarded<S> {
     seen: usize,
     /// When the first byte of headers came that are not complete yet.
     header_since: Option<Instant>,
+    /// Whether bytes came that no request began with yet.
+    heard: bool,
     read_since: Instant,
     write_since: Option<Instant>,
     read_timer: Pin<Box<Sleep>>,
     write_timer: Pin<Box<Sleep>>,
+    /// Until when a client that is told that all was said may still be sending.
+    linger_until: Option<Instant>,
 }
 
 impl<S> Guarded<S> {
@@ -155,10 +172,12 @@ impl<S> Guarded<S> {
             seen: 0,
             // A connection that never says anything is treated as one that never ends its headers.
             header_since: Some(now),
+            heard: false,
             read_since: now,
             write_since: None,
             read_timer: Box::pin(tokio::time::sleep_until(now + header_deadline)),
             write_timer: Box::pin(tokio::time::sleep_until(now + write_stall)),
+            linger_until: None,
         }
     }
 
@@ -191,6 +210,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         if begun != this.seen {
             this.seen = begun;
             this.header_since = None;
+            this.heard = false;
         }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -199,6 +219,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             this.read_since = Instant::now();
             if idle && buf.filled().len() > before {
                 this.header_since.get_or_insert(this.read_since);
+                this.heard = true;
             }
             return outcome;
         }
@@ -221,7 +242,35 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Throws away what still comes, until the client closes too or had its time: to close at once would reset the
+    /// connection of a client that is still sending, and take the answer from it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = *self.linger_until.get_or_insert_with(|| Instant::now() + LINGER);
+        let mut scratch = [0; 8 << 10];
+        // Others want their turn too.
+        for _ in 0..LINGER_READS {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    if self.read_timer.deadline() != until {
+                        self.read_timer.as_mut().reset(until);
+                    }
+                    return self.read_timer.as_mut().poll(cx);
+                }
+            }
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -237,8 +286,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
-        this.write_outcome(cx, outcome)
+        if this.linger_until.is_none() {
+            let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
+            match this.write_outcome(cx, outcome) {
+                Poll::Ready(Ok(())) if this.heard || this.state.left_unread.load(Ordering::Relaxed) => {}
+                outcome => return outcome,
+            }
+        }
+        this.poll_linger(cx).map(Ok)
     }
 
     fn poll_write_vectored(

@@ -34,7 +34,8 @@ pub mod labels;
 /// What holds for every request.
 pub mod layers;
 /// Request lines with raw quotation marks.
-pub mod lenient;
+pub mod leftover;
+mod lenient;
 /// Health, readiness, reload, quit, metrics, version.
 pub mod lifecycle;
 /// Messages for the user interface over HTTP.

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use http::StatusCode;
-use http::header::{CONNECTION, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, EXPECT, HeaderValue, RETRY_AFTER};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 
 use super::connections::Connections;
 use super::guarded::{ConnectionState, Guarded, InFlight};
+use super::leftover;
 use super::lenient::Lenient;
 use super::security::Security;
 use crate::telemetry::{Counter, Registry};
@@ -283,9 +284,14 @@ fn connection_service(
             state.set_multiplexed();
         }
         let in_flight = InFlight::begin(&state, !hyper::body::Body::is_end_stream(request.body()));
-        let mut request: Request = request.map(Body::new);
+        // Streams of HTTP/2 end one by one, and whoever expects to be told to go on has not begun to send.
+        let can_be_left =
+            request.version() != http::Version::HTTP_2 && !request.headers().contains_key(EXPECT);
+        let (head, body) = request.into_parts();
+        let (body, rest) = leftover::returning(body);
+        let mut request = Request::from_parts(head, Body::new(body));
         request.extensions_mut().insert(ConnectInfo(peer));
-        let app = app.clone();
+        let (app, state) = (app.clone(), Arc::clone(&state));
         async move {
             let necessary = ["/-/healthy", "/-/ready", "/metrics"];
             let response = if is_spare && !necessary.iter().any(|path| request.uri().path().ends_with(path)) {
@@ -293,6 +299,9 @@ fn connection_service(
             } else {
                 app.oneshot(request).await?
             };
+            if can_be_left && !rest.discard().await {
+                state.leave_unread();
+            }
             // The request is in flight until its answer is written or thrown away.
             Ok(response.map(|body| in_flight.around(body)))
         }

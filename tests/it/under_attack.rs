@@ -221,3 +221,53 @@ fn floods_of_queries_leave_room_for_health() {
     assert!(after < before + 1.5e9, "resident memory went from {before} to {after} bytes");
     assert_eq!(bench.server.get("/api/v1/query?query=1").status, 200);
 }
+
+/// Sends a head, then its body in two parts with a pause before each; what is answered until the connection ends.
+fn answered_while_sending(address: &str, head: &str, body: &[u8], pauses: [u64; 2]) -> String {
+    let mut stream = connect(address).expect("a connection");
+    stream.write_all(head.as_bytes()).expect("the head is taken");
+    let (first, second) = body.split_at(body.len() / 2);
+    for (part, pause) in [first, second].into_iter().zip(pauses) {
+        std::thread::sleep(Duration::from_millis(pause));
+        // The answer counts, whatever becomes of the rest.
+        let _ = stream.write_all(part);
+    }
+    // Meanwhile a reset would throw away what came.
+    std::thread::sleep(Duration::from_millis(60));
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the connection ends in order");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn who_is_still_sending_gets_the_answer() {
+    let server = Server::start("global: {}\n", &[]);
+    let post = |path: &str, kind: &str, length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let long = 2 << 20;
+    let cases = [
+        ("no form", "400", post("/api/v1/query", "application/json", 7), 7),
+        ("a longer one", "400", post("/api/v1/query", "application/json", 200_000), 200_000),
+        ("longer than what is read in vain", "400", post("/api/v1/query", "text/plain", long), long),
+        ("no such path", "404", post("/nowhere", "text/plain", 1000), 1000),
+        ("a head that is too long", "431", "GET / HTTP/1.1\r\nHost: x\r\nX: ".to_owned(), 300_000),
+    ];
+    for (name, status, head, length) in cases {
+        for pauses in [[0, 0], [0, 60], [60, 60]] {
+            let answer = answered_while_sending(&server.address, &head, &vec![b'x'; length], pauses);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{name} {pauses:?}: {answer}");
+        }
+    }
+    let mut kept = connect(&server.address).expect("a connection");
+    let two = post("/api/v1/query", "application/json", 7).replace("Connection: close\r\n", "");
+    kept.write_all(two.as_bytes()).expect("the head is taken");
+    std::thread::sleep(Duration::from_millis(60));
+    let next = post("/-/healthy", "text/plain", 0).replace("POST", "GET");
+    kept.write_all(format!("{{\"a\":1}}{next}").as_bytes()).expect("the connection is kept");
+    let mut answers = String::new();
+    kept.read_to_string(&mut answers).expect("the connection ends in order");
+    assert!(answers.contains(" 400 ") && answers.contains("Server is Healthy"), "{answers}");
+}
