@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::notifications::Notifications;
+use super::quick::Quick;
 use super::sources::{ConfigSource, RulesSource, StorageAdmin, TargetsSource};
 use crate::model::clock::Clock;
 use crate::query::Engine;
@@ -133,6 +134,8 @@ pub struct Services {
     pub receiver: Arc<RemoteWriteReceiver>,
     /// Places for requests that compute.
     pub admission: Admission,
+    /// Questions that are answered at once.
+    pub quick: Arc<Quick>,
 }
 
 /// A wish of the web side to the process.

@@ -3,15 +3,19 @@
 use super::json;
 use super::reply::Out;
 use crate::model::histogram::FloatHistogram;
-use crate::model::number::{extend_short, format_plain, write_api};
+use crate::model::number::{VALUE_BYTES, format_plain, put_api, write_api};
 use crate::query::crew::{Helpers, in_order};
 use crate::query::value::PointValue;
 use crate::query::{Explanation, MatrixSeries, PlanNode, QueryStats, QueryValue, VectorSample};
 
 /// Points between two looks at the buffer.
-const POINTS_BETWEEN_FLUSHES: usize = 1024;
+const POINTS_BETWEEN_FLUSHES: usize = 256;
 /// Bytes of a point with many digits.
 const LONG_POINT: usize = 48;
+/// Bytes that hold the beginning of every point.
+const OPENING_BYTES: usize = 32;
+/// Bytes that hold every point.
+const POINT_BYTES: usize = 1 + OPENING_BYTES + VALUE_BYTES + 2;
 /// Points that are written on several cores.
 const WORTH_HELP: usize = 16 << 10;
 /// Points of one part then, about.
@@ -144,17 +148,10 @@ fn matrix_series(page: &mut impl Page, series: &MatrixSeries, times: &mut Times)
         page.text().extend_from_slice(b",\"values\":[");
         times.rewind();
         for (i, points) in series.floats.chunks(POINTS_BETWEEN_FLUSHES).enumerate() {
-            let out = page.text();
-            out.reserve(points.len() * LONG_POINT);
-            for (k, (t_ms, value)) in points.iter().enumerate() {
-                if i + k > 0 {
-                    out.push(b',');
-                }
-                let (opening, len) = times.opening(*t_ms);
-                extend_short(out, &opening, len);
-                write_api(out, *value);
-                extend_short(out, b"\"]", 2);
+            if i > 0 {
+                page.text().push(b',');
             }
+            float_points(page.text(), points, times);
             page.turn();
         }
         page.text().push(b']');
@@ -173,11 +170,30 @@ fn matrix_series(page: &mut impl Page, series: &MatrixSeries, times: &mut Times)
     page.text().push(b'}');
 }
 
+/// Points with commas between them, written into room that is there already: each costs a few moves.
+fn float_points(out: &mut Vec<u8>, points: &[(i64, f64)], times: &mut Times) {
+    let begin = out.len();
+    out.resize(begin + points.len() * POINT_BYTES, 0);
+    let room = &mut out[begin..];
+    let mut at = 0;
+    for (t_ms, value) in points {
+        let (opening, len) = times.opening(*t_ms);
+        room[at..at + OPENING_BYTES].copy_from_slice(&opening);
+        at += len;
+        if let Some(place) = room[at..].first_chunk_mut() {
+            at += put_api(place, *value);
+        }
+        room[at..at + 3].copy_from_slice(b"\"],");
+        at += 3;
+    }
+    out.truncate(begin + at - usize::from(at > 0));
+}
+
 /// How points begin: `[`, the time, `,"`. Series of one query share their times, so each is written once.
 #[derive(Default)]
 struct Times {
     /// In order of time.
-    known: Vec<(i64, [u8; 32], u8)>,
+    known: Vec<(i64, [u8; OPENING_BYTES], u8)>,
     at: usize,
     missed: usize,
 }
@@ -197,7 +213,7 @@ impl Times {
 
     /// The beginning of the point at `t_ms`; within a series times ascend.
     #[inline]
-    fn opening(&mut self, t_ms: i64) -> ([u8; 32], usize) {
+    fn opening(&mut self, t_ms: i64) -> ([u8; OPENING_BYTES], usize) {
         while let Some((known, text, len)) = self.known.get(self.at)
             && *known <= t_ms
         {
@@ -209,14 +225,14 @@ impl Times {
         self.write(t_ms)
     }
 
-    fn write(&mut self, t_ms: i64) -> ([u8; 32], usize) {
-        let mut written = Vec::with_capacity(32);
-        written.push(b'[');
-        json::timestamp(&mut written, t_ms);
-        written.extend_from_slice(b",\"");
-        // A bracket, 19 digits, sign, point, comma and quote are less than that.
-        let (mut text, len) = ([0; 32], written.len().min(32));
-        text[..len].copy_from_slice(&written[..len]);
+    fn write(&mut self, t_ms: i64) -> ([u8; OPENING_BYTES], usize) {
+        let mut text = [0; OPENING_BYTES];
+        let mut written = [0; json::TIMESTAMP_BYTES];
+        let len = json::put_timestamp(&mut written, t_ms);
+        text[0] = b'[';
+        text[1..=json::TIMESTAMP_BYTES].copy_from_slice(&written);
+        text[len + 1..len + 3].copy_from_slice(b",\"");
+        let len = len + 3;
         if self.at < self.known.len() || self.at >= Self::MOST {
             self.missed += 1;
         } else {

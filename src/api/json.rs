@@ -2,7 +2,7 @@
 //! as Prometheus prints them.
 
 use crate::model::Labels;
-use crate::model::number::{write_api, write_integer};
+use crate::model::number::{extend_short, put_integer, write_api, write_integer};
 
 /// Appends `text` as a JSON string.
 pub fn string(out: &mut Vec<u8>, text: &str) {
@@ -45,17 +45,33 @@ pub fn float(out: &mut Vec<u8>, number: f64) {
     write_api(out, number);
 }
 
+/// Bytes that hold every timestamp.
+pub const TIMESTAMP_BYTES: usize = 24;
+
 /// Appends milliseconds as seconds: `1435781451`, or `1435781451.781` with exactly three decimals.
 pub fn timestamp(out: &mut Vec<u8>, t_ms: i64) {
-    if t_ms < 0 {
-        out.push(b'-');
-    }
+    let mut room = [0; TIMESTAMP_BYTES];
+    let len = put_timestamp(&mut room, t_ms);
+    extend_short(out, &room, len);
+}
+
+/// Puts a [`timestamp`] at the beginning of `room` and answers how long it is.
+#[inline]
+pub fn put_timestamp(room: &mut [u8; TIMESTAMP_BYTES], t_ms: i64) -> usize {
     let t = t_ms.unsigned_abs();
-    write_integer(out, t / 1000);
+    let mut digits = [0; 20];
+    let mut len = put_integer(&mut digits, t / 1000);
+    let sign = usize::from(t_ms < 0);
+    room[0] = b'-';
+    room[sign..sign + 20].copy_from_slice(&digits);
+    len += sign;
     if !t.is_multiple_of(1000) {
         let ms = t % 1000;
-        out.extend([b'.', b'0' + (ms / 100) as u8, b'0' + (ms / 10 % 10) as u8, b'0' + (ms % 10) as u8]);
+        let decimals = [b'.', b'0' + (ms / 100) as u8, b'0' + (ms / 10 % 10) as u8, b'0' + (ms % 10) as u8];
+        room[len..len + 4].copy_from_slice(&decimals);
+        len += 4;
     }
+    len
 }
 
 /// Appends a sample value: a number inside quotes.

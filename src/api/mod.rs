@@ -33,9 +33,10 @@ pub mod json;
 pub mod labels;
 /// What holds for every request.
 pub mod layers;
+/// What is left of a request when it is answered.
+mod leftover;
 /// Request lines with raw quotation marks.
-pub mod leftover;
-mod lenient;
+pub mod lenient;
 /// Health, readiness, reload, quit, metrics, version.
 pub mod lifecycle;
 /// Messages for the user interface over HTTP.
@@ -58,6 +59,8 @@ pub mod process;
 pub mod query;
 /// The query log.
 pub mod query_log;
+/// Answers that are given at once.
+pub mod quick;
 /// How many requests may come.
 pub mod rate_limit;
 /// The remote-read endpoint.

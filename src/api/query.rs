@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use super::context::Services;
 use super::error::{ApiError, ErrorKind};
 use super::params::Params;
-use super::reply::{Out, stream_json};
+use super::quick::Question;
+use super::reply::{Out, stream_json, stream_or_at_once};
 use super::routes::Call;
 use super::{ast_json, encode, json, selectors};
 use crate::model::Labels;
@@ -82,8 +83,15 @@ impl Wishes {
         Ok(Self { options, limit, stats, warnings })
     }
 
-    fn write(self, out: &mut Out, mut result: QueryResult) {
-        let mut warnings = self.warnings;
+    /// The options, with less time if there is little patience.
+    fn options(&self, patience: Option<Duration>) -> QueryOptions {
+        let options = self.options.clone();
+        let timeout = patience.map_or(options.timeout, |p| Some(options.timeout.map_or(p, |t| t.min(p))));
+        QueryOptions { timeout, ..options }
+    }
+
+    fn write(&self, out: &mut Out, mut result: QueryResult) {
+        let mut warnings = self.warnings.clone();
         warnings.append(&mut result.annotations.warnings);
         if self.limit > 0 && truncate(&mut result.value, self.limit) {
             warnings.push(TRUNCATED.into());
@@ -125,6 +133,11 @@ fn capped(mut texts: Vec<String>, kind: &str) -> Vec<String> {
     texts
 }
 
+/// A query that begins anew is in the log twice, which would puzzle its reader.
+fn can_be_quick(services: &Services) -> bool {
+    !services.engine.is_logged()
+}
+
 /// `/api/v1/query`
 pub async fn instant(call: Call) -> Response {
     let asker = (origin(&call), call.trace.clone());
@@ -138,11 +151,18 @@ pub async fn instant(call: Call) -> Response {
         Err(error) => return error.into_response(),
     };
     let services = call.services;
-    stream_json(wishes.options.cancel.clone(), move |out| {
-        let result = services.engine.instant(&*services.queryable, &query, t_ms, &wishes.options)?;
-        wishes.write(out, result);
-        Ok(())
-    })
+    let question = can_be_quick(&services).then(|| Question::new((&query, wishes.limit)));
+    stream_or_at_once(
+        Arc::clone(&services.quick),
+        question,
+        wishes.options.cancel.clone(),
+        move |out, patience| {
+            let options = wishes.options(patience);
+            let result = services.engine.instant(&*services.queryable, &query, t_ms, &options)?;
+            wishes.write(out, result);
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -162,12 +182,19 @@ pub async fn range(call: Call) -> Response {
         Err(error) => return error.into_response(),
     };
     let services = call.services;
-    stream_json(wishes.options.cancel.clone(), move |out| {
-        let result =
-            services.engine.range(&*services.queryable, &query, start, end, step, &wishes.options)?;
-        wishes.write(out, result);
-        Ok(())
-    })
+    let question = can_be_quick(&services)
+        .then(|| Question::new((&query, wishes.limit, end.saturating_sub(start), step)));
+    stream_or_at_once(
+        Arc::clone(&services.quick),
+        question,
+        wishes.options.cancel.clone(),
+        move |out, patience| {
+            let options = wishes.options(patience);
+            let result = services.engine.range(&*services.queryable, &query, start, end, step, &options)?;
+            wishes.write(out, result);
+            Ok(())
+        },
+    )
     .await
 }
 

@@ -3,6 +3,8 @@
 //! the work; a small answer is sent in one piece with its length.
 
 use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -13,10 +15,13 @@ use tokio::sync::mpsc;
 
 use super::error::{ApiError, ErrorKind};
 use super::json;
+use super::quick::{self, Question, Quick};
 use crate::query::CancelToken;
 
 /// Bytes of one chunk; an answer below this size is sent whole.
 const CHUNK_BYTES: usize = 64 << 10;
+/// What writers append at a time, about.
+const SLACK_BYTES: usize = 20 << 10;
 /// Chunks on their way to a slow reader.
 const CHUNKS_IN_FLIGHT: usize = 4;
 
@@ -31,31 +36,46 @@ enum Part {
 pub struct Out {
     /// What is not sent yet; writers append here.
     pub buf: Vec<u8>,
-    parts: mpsc::Sender<Part>,
+    /// Where chunks go; without it the answer is kept as a whole.
+    parts: Option<mpsc::Sender<Part>>,
+    sent: usize,
     gone: bool,
 }
 
 impl Out {
+    fn new(parts: Option<mpsc::Sender<Part>>) -> Self {
+        Self { buf: Vec::with_capacity(4096), parts, sent: 0, gone: false }
+    }
+
     /// Sends what has gathered if it is enough for a chunk. Call it often, after each series for instance.
     pub fn flush_if_full(&mut self) {
-        if self.buf.len() >= CHUNK_BYTES {
-            let full = std::mem::replace(&mut self.buf, Vec::with_capacity(CHUNK_BYTES + 4096));
-            self.gone |= self.parts.blocking_send(Part::Chunk(full.into())).is_err();
+        if self.parts.is_none() {
+            self.gone |= self.buf.len() > quick::MOST;
+        } else if self.buf.len() >= CHUNK_BYTES {
+            let full = std::mem::replace(&mut self.buf, Vec::with_capacity(CHUNK_BYTES + SLACK_BYTES));
+            self.send(full);
         }
         if self.gone {
             self.buf.clear();
         }
     }
 
+    fn send(&mut self, chunk: Vec<u8>) {
+        self.sent += chunk.len();
+        if let Some(parts) = &self.parts {
+            self.gone |= parts.blocking_send(Part::Chunk(chunk.into())).is_err();
+        }
+    }
+
     /// Appends a part that was written elsewhere; a large one is not copied.
     pub fn part(&mut self, text: Vec<u8>) {
-        if text.len() < CHUNK_BYTES / 2 {
+        if text.len() < CHUNK_BYTES / 2 || self.parts.is_none() {
             self.buf.extend_from_slice(&text);
         } else if !self.gone {
             let before = std::mem::take(&mut self.buf);
             for chunk in [before, text] {
                 if !chunk.is_empty() {
-                    self.gone |= self.parts.blocking_send(Part::Chunk(chunk.into())).is_err();
+                    self.send(chunk);
                 }
             }
         }
@@ -107,6 +127,34 @@ pub async fn stream_json(
     stream("application/json", cancel, work).await
 }
 
+/// Like [`stream_json`], but here and now if there is a question and its last answer was quick. If this one turns out
+/// not to be within the patience that `work` is given, `work` is done once more, where it may take its time.
+pub async fn stream_or_at_once(
+    quick: Arc<Quick>,
+    question: Option<Question>,
+    cancel: CancelToken,
+    work: impl Fn(&mut Out, Option<Duration>) -> Result<(), ApiError> + Send + 'static,
+) -> Response {
+    let Some(question) = question else { return stream_json(cancel, move |out| work(out, None)).await };
+    let timed = move |quick: &Quick, out: &mut Out, patience| {
+        let began = Instant::now();
+        let outcome = work(out, patience);
+        quick.note(question, began.elapsed(), out.sent + out.buf.len());
+        outcome
+    };
+    if let Some(turn) = quick.turn(question) {
+        let mut out = Out::new(None);
+        let outcome = timed(&quick, &mut out, Some(quick::PATIENCE));
+        drop(turn);
+        match outcome {
+            Ok(()) if !out.gone => return json_body(out.buf),
+            Err(error) if error.kind != ErrorKind::Timeout => return error.into_response(),
+            _ => {}
+        }
+    }
+    stream_json(cancel, move |out| timed(&quick, out, None)).await
+}
+
 /// Runs `work` on threads that give way and answers with what it writes.
 pub async fn stream(
     content_type: &str,
@@ -119,13 +167,13 @@ pub async fn stream(
     let guard = CancelOnDrop(cancel);
     let (parts, mut received) = mpsc::channel(CHUNKS_IN_FLIGHT);
     super::workers::run(move || {
-        let mut out = Out { buf: Vec::with_capacity(4096), parts, gone: false };
+        let mut out = Out::new(Some(parts.clone()));
         let last = match work(&mut out) {
             Ok(()) => Part::Last(std::mem::take(&mut out.buf).into()),
             Err(error) => Part::Failed(error),
         };
         // Nobody is there to tell when this fails.
-        let _ = out.parts.blocking_send(last);
+        let _ = parts.blocking_send(last);
     });
     let mut response = match received.recv().await {
         Some(Part::Last(whole)) => Response::new(Body::from(whole)),
@@ -207,5 +255,42 @@ mod tests {
         }
         assert_eq!(length, 3 * CHUNK_BYTES);
         assert!(body.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_expected_to_be_quick_and_is_not_begins_anew() {
+        let quick = Arc::new(Quick::default());
+        let question = Question::new("up");
+        for (length, late, expected) in [
+            (10, false, 1),
+            (20, false, 1),
+            (30, true, 2),
+            (40, false, 1),
+            (quick::MOST + 1, false, 2),
+            (50, false, 1),
+        ] {
+            let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let counted = Arc::clone(&calls);
+            let work = move |out: &mut Out, patience: Option<Duration>| {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if late && patience.is_some() {
+                    return Err(ApiError::new(
+                        ErrorKind::Timeout,
+                        "query timed out in expression evaluation",
+                    ));
+                }
+                for _ in 0..length {
+                    out.buf.push(b'x');
+                    out.flush_if_full();
+                }
+                Ok(())
+            };
+            let cancel = CancelToken::default();
+            let response = stream_or_at_once(Arc::clone(&quick), Some(question), cancel, work).await;
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+            assert!(body.len() == length && body.iter().all(|b| *b == b'x'), "{length}: {}", body.len());
+            assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), expected, "{length} {late}");
+            quick.note(question, Duration::ZERO, 0);
+        }
     }
 }

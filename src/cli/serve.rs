@@ -90,7 +90,7 @@ pub fn run(mut flags: Flags) -> u8 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let scrape_threads = (cores / 2).clamp(1, MAX_SCRAPE_THREADS);
     let runtimes = threads("work", cores)
-        .and_then(|work| Ok((work, threads("web", cores)?, threads("scrape", scrape_threads)?)));
+        .and_then(|work| Ok((work, threads("web", cores.max(2))?, threads("scrape", scrape_threads)?)));
     let (work, web, scraping) = match runtimes {
         Ok(runtimes) => runtimes,
         Err(e) => return fail(EXIT_FAILURE, &format!("cannot start threads: {e}")),
@@ -103,7 +103,8 @@ pub fn run(mut flags: Flags) -> u8 {
 }
 
 /// A runtime. There are three: scrapes and rules do not queue behind the requests of a flood, and scrapes store what they
-/// fetched where they are, a fraction of a millisecond each, without anybody else waiting for that.
+/// fetched where they are, a fraction of a millisecond each, without anybody else waiting for that. Requests have two
+/// threads at least: one of them may be answering at once what it expects to be quick.
 fn threads(name: &str, workers: usize) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -369,6 +370,7 @@ async fn start(
     };
     api.set_ready(Services {
         admission: crate::api::admission::Admission::new(engine.options().max_concurrency),
+        quick: Arc::default(),
         engine,
         queryable: fanout,
         appendable: Arc::clone(&db) as _,

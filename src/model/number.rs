@@ -132,7 +132,7 @@ static PAIRS: [[u8; 2]; 100] = {
 
 /// Puts the decimal digits of a whole number at the beginning of `out` and answers how many there are.
 #[inline]
-fn put_integer(out: &mut [u8; 20], mut v: u64) -> usize {
+pub fn put_integer(out: &mut [u8; 20], mut v: u64) -> usize {
     let len = v.checked_ilog10().map_or(1, |log| log as usize + 1);
     let mut at = len;
     while v >= 10 {
@@ -162,6 +162,30 @@ pub fn extend_short<const N: usize>(out: &mut Vec<u8>, text: &[u8; N], len: usiz
     out.truncate(end);
 }
 
+/// Bytes that hold every API sample value.
+pub const VALUE_BYTES: usize = 32;
+
+/// Copies the short text of a number to the beginning of `room`, by copies of fixed lengths that may overlap: they need
+/// no call.
+#[inline]
+fn put_text(room: &mut [u8; VALUE_BYTES], text: &[u8]) -> usize {
+    let len = text.len();
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>())
+        && len <= 24
+    {
+        room[..8].copy_from_slice(first);
+        if let Some(middle) = text.get(8..16) {
+            room[8..16].copy_from_slice(middle);
+        }
+        room[len - 8..len].copy_from_slice(last);
+        return len;
+    }
+    for (place, byte) in room.iter_mut().zip(text) {
+        *place = *byte;
+    }
+    len.min(VALUE_BYTES)
+}
+
 /// Go's `strconv.FormatFloat(v, 'f', -1, 64)`: plain decimals always. PromQL printing and string values use it.
 #[must_use]
 pub fn format_plain(v: f64) -> String {
@@ -177,26 +201,42 @@ pub fn format_api(v: f64) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// Appends [`format_api`]; nothing is allocated.
-#[inline]
+/// Appends [`format_api`].
 pub fn write_api(out: &mut Vec<u8>, v: f64) {
+    let mut room = [0; VALUE_BYTES];
+    let len = put_api(&mut room, v);
+    extend_short(out, &room, len);
+}
+
+/// Puts [`format_api`] at the beginning of `room` and answers how long it is.
+#[inline]
+pub fn put_api(room: &mut [u8; VALUE_BYTES], v: f64) -> usize {
     let magnitude = v.abs();
     // Whole numbers that every digit of is exact: counters, sizes, states.
-    if (1.0..1e15).contains(&magnitude) && magnitude as u64 as f64 == magnitude {
-        if v < 0.0 {
-            out.push(b'-');
-        }
-        return write_integer(out, magnitude as u64);
+    if magnitude < 1e15 && magnitude as u64 as f64 == magnitude {
+        let sign = usize::from(v.is_sign_negative());
+        let mut digits = [0; 20];
+        let len = put_integer(&mut digits, magnitude as u64);
+        room[0] = b'-';
+        room[sign..sign + 20].copy_from_slice(&digits);
+        return sign + len;
     }
     if (1e-4..1e15).contains(&magnitude) {
-        // In this range both write plain decimals, if the library does.
+        // In this range both write plain decimals.
         let mut buffer = zmij::Buffer::new();
         let text = buffer.format_finite(v).as_bytes();
-        if memchr::memchr(b'e', text).is_none() {
-            return out.extend_from_slice(text.strip_suffix(b".0").unwrap_or(text));
-        }
+        debug_assert!(!text.contains(&b'e'), "{v} has an exponent");
+        return put_text(room, text);
     }
-    write(out, v, |_| !(1e-6..1e21).contains(&magnitude));
+    put_rare(room, v)
+}
+
+/// The same for special, tiny and huge values.
+#[cold]
+fn put_rare(room: &mut [u8; VALUE_BYTES], v: f64) -> usize {
+    let mut text = Vec::with_capacity(VALUE_BYTES);
+    write(&mut text, v, |_| !(1e-6..1e21).contains(&v.abs()));
+    put_text(room, &text)
 }
 
 /// Go's `FormatFloat(v, 'g', -1, 64)` and `%v`: the exponent form when the decimal exponent is below −4 or at
@@ -321,6 +361,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn values_of_every_day_are_plain_decimals(digits in 1.0..10.0f64, places in 0..17i32, power in -4..15i32) {
+            let shorter = 10f64.powi(places);
+            let v = (digits * shorter).round() / shorter * 10f64.powi(power);
+            for v in [v, -v] {
+                let text = format_api(v);
+                prop_assert!(!text.contains('e') && !text.ends_with('.') && !text.ends_with(".0"), "{}", text);
+                prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), v.to_bits(), "{}", text);
+            }
+        }
+
         #[test]
         fn every_form_reads_back_as_the_same_double(bits in any::<u64>()) {
             let v = f64::from_bits(bits);

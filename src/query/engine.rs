@@ -229,6 +229,12 @@ impl Engine {
         *self.log.write() = log;
     }
 
+    /// Whether each query is told to a log.
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.log.read().is_some()
+    }
+
     /// From now on subqueries without a step take this one, milliseconds: the configuration was read again.
     pub fn set_default_subquery_step(&self, step_ms: i64) {
         self.subquery_step_ms.store(step_ms, Ordering::Relaxed);
