@@ -346,12 +346,14 @@ fn with_field(path: &[u8], wire: u8, family_type: u8) -> (Vec<u8>, usize) {
         0..16 => vec![number << 3 | wire],
         _ => vec![(number << 3 | wire) | 0x80, number >> 4],
     };
-    let content: &[u8] = match wire {
-        0 | 2 => &[0],
-        1 => &[0; 8],
-        _ => &[0; 4],
+    let content = match wire {
+        0 | 2 => vec![0],
+        1 => vec![0; 8],
+        // A group within, and a field in that.
+        3 => [key(1, 3), key(2, 2), vec![0], key(1, 4), key(*own, 4)].concat(),
+        _ => vec![0; 4],
     };
-    let mut field = [&key(*own, wire), content].concat();
+    let mut field = [key(*own, wire), content].concat();
     for number in outer.iter().rev() {
         field = [key(*number, 2), vec![field.len() as u8], field].concat();
     }
@@ -364,7 +366,7 @@ fn with_field(path: &[u8], wire: u8, family_type: u8) -> (Vec<u8>, usize) {
 fn fields_of_protobuf_have_the_wire_type_of_their_name() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/peers/protobuf_fields.txt");
     let rows = fs::read_to_string(path).unwrap();
-    let names = [(0, "varint"), (1, "64-bit"), (2, "length-delimited"), (5, "32-bit")];
+    let names = [(0, "varint"), (1, "64-bit"), (2, "length-delimited"), (3, "group"), (5, "32-bit")];
     let options = ParseOptions { scrape_native_histograms: true, ..ParseOptions::default() };
     let refused = |body: &[u8]| match run(Format::Protobuf, body, &options, false).1 {
         Err(ParseError::Syntax(error)) => error,
@@ -393,7 +395,14 @@ fn fields_of_protobuf_have_the_wire_type_of_their_name() {
             assert_eq!(refused(&with_field(&path, wire, family_type).0), "", "{row}, unknown {found}");
         }
     }
-    assert_eq!(refused(&[2, 3 << 3, 0x80]), "protobuf: invalid varint at byte 2");
+    for (body, error) in [
+        (&[2, 3 << 3, 0x80][..], "invalid varint at byte 2"),
+        (&[1, 31 << 3 & 0x7f | 4], "unknown wire type 4 at byte 1"),
+        (&[1, 15 << 3 | 3], "invalid varint at byte 2"),
+        (&[3, 15 << 3 | 2, 9, 0], "a length that reaches beyond the end of the message at byte 2"),
+    ] {
+        assert_eq!(refused(body), format!("protobuf: {error}"), "{body:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(super) enum Value<'a> {
     Fixed64(u64),
     Bytes(Part<'a>),
     Fixed32,
+    /// No message that is read here has any.
+    Group,
 }
 
 /// The bytes are not protobuf, or not of the message they should be.
@@ -79,6 +81,29 @@ impl<'a> Part<'a> {
         self.take(8);
         Ok(u64::from_le_bytes(*bytes))
     }
+
+    fn skip_fixed32(&mut self) -> Result<(), WireError> {
+        let part = *self;
+        self.take(4).map(|_| ()).ok_or_else(|| part.error("a cut fixed32"))
+    }
+
+    /// Skips fields up to the end of a group that has begun, those of groups within too.
+    fn skip_group(&mut self) -> Result<(), WireError> {
+        let mut depth = 1u64;
+        while depth > 0 {
+            let begin = *self;
+            match self.varint()? & 7 {
+                0 => _ = self.varint()?,
+                1 => _ = self.fixed64()?,
+                2 => _ = self.delimited()?,
+                3 => depth += 1,
+                4 => depth -= 1,
+                5 => self.skip_fixed32()?,
+                other => return Err(begin.error(format!("unknown wire type {other}"))),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Calls `each` with the number and value of every field that the message has.
@@ -98,8 +123,12 @@ pub(super) fn fields<'a, E: From<WireError>>(
             0 => Value::Varint(part.varint()?),
             1 => Value::Fixed64(part.fixed64()?),
             2 => Value::Bytes(part.delimited()?),
+            3 => {
+                part.skip_group()?;
+                Value::Group
+            }
             5 => {
-                part.take(4).ok_or_else(|| part.error("a cut fixed32"))?;
+                part.skip_fixed32()?;
                 Value::Fixed32
             }
             other => return Err(begin.error(format!("unknown wire type {other}")).into()),
@@ -126,7 +155,7 @@ impl<'a> Value<'a> {
             Value::Varint(_) => matches!(coding, Coding::Varint | Coding::Varints),
             Value::Fixed64(_) => matches!(coding, Coding::Double | Coding::Doubles),
             Value::Bytes(_) => matches!(coding, Coding::Bytes | Coding::Varints | Coding::Doubles),
-            Value::Fixed32 => false,
+            Value::Fixed32 | Value::Group => false,
         }
     }
 
@@ -136,6 +165,7 @@ impl<'a> Value<'a> {
             Value::Fixed64(_) => "64-bit",
             Value::Bytes(_) => "length-delimited",
             Value::Fixed32 => "32-bit",
+            Value::Group => "group",
         }
     }
 
