@@ -388,6 +388,10 @@ fn fields_of_protobuf_have_the_wire_type_of_their_name() {
             let begin = format!("protobuf: field {name} has wire type {found} instead of ");
             let end = format!(" at byte {at}");
             assert!(error.starts_with(&begin) && error.ends_with(&end), "{row}, {found}: {error:?}");
+            // Values of other types than that of the family are looked at too.
+            for other in 0..6 {
+                assert_eq!(refused(&with_field(&path, wire, other).0), error, "{row}, {found}, type {other}");
+            }
         }
         // What newer versions add is skipped.
         *path.last_mut().unwrap() = 31;

@@ -4,12 +4,12 @@
 use std::fmt;
 
 /// How a field is coded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Coding {
     Varint,
     Double,
-    /// Texts and messages.
-    Bytes,
+    Text,
+    Message(&'static Message),
     /// Repeated varints, packed or one by one.
     Varints,
     /// Repeated doubles, packed or one by one.
@@ -21,7 +21,7 @@ impl fmt::Display for Coding {
         f.write_str(match self {
             Coding::Varint => "varint",
             Coding::Double => "64-bit",
-            Coding::Bytes => "length-delimited",
+            Coding::Text | Coding::Message(_) => "length-delimited",
             Coding::Varints => "varint or length-delimited",
             Coding::Doubles => "64-bit or length-delimited",
         })
@@ -43,88 +43,104 @@ impl Message {
     }
 }
 
-use Coding::{Bytes, Double, Doubles, Varint, Varints};
+use Coding::{Double, Doubles, Text, Varint, Varints};
 
-pub(super) const METRIC_FAMILY: Message = Message {
+pub(super) static METRIC_FAMILY: Message = Message {
     name: "MetricFamily",
-    fields: &[("name", Bytes), ("help", Bytes), ("type", Varint), ("metric", Bytes), ("unit", Bytes)],
-};
-
-pub(super) const METRIC: Message = Message {
-    name: "Metric",
     fields: &[
-        ("label", Bytes),
-        ("gauge", Bytes),
-        ("counter", Bytes),
-        ("summary", Bytes),
-        ("untyped", Bytes),
-        ("timestamp_ms", Varint),
-        ("histogram", Bytes),
+        ("name", Text),
+        ("help", Text),
+        ("type", Varint),
+        ("metric", Coding::Message(&METRIC)),
+        ("unit", Text),
     ],
 };
 
-pub(super) const LABEL_PAIR: Message =
-    Message { name: "LabelPair", fields: &[("name", Bytes), ("value", Bytes)] };
-
-pub(super) const GAUGE: Message = Message { name: "Gauge", fields: &[("value", Double)] };
-
-pub(super) const UNTYPED: Message = Message { name: "Untyped", fields: &[("value", Double)] };
-
-pub(super) const COUNTER: Message = Message {
-    name: "Counter",
-    fields: &[("value", Double), ("exemplar", Bytes), ("created_timestamp", Bytes)],
+pub(super) static METRIC: Message = Message {
+    name: "Metric",
+    fields: &[
+        ("label", Coding::Message(&LABEL_PAIR)),
+        ("gauge", Coding::Message(&GAUGE)),
+        ("counter", Coding::Message(&COUNTER)),
+        ("summary", Coding::Message(&SUMMARY)),
+        ("untyped", Coding::Message(&UNTYPED)),
+        ("timestamp_ms", Varint),
+        ("histogram", Coding::Message(&HISTOGRAM)),
+    ],
 };
 
-pub(super) const SUMMARY: Message = Message {
+pub(super) static LABEL_PAIR: Message =
+    Message { name: "LabelPair", fields: &[("name", Text), ("value", Text)] };
+
+pub(super) static GAUGE: Message = Message { name: "Gauge", fields: &[("value", Double)] };
+
+pub(super) static UNTYPED: Message = Message { name: "Untyped", fields: &[("value", Double)] };
+
+pub(super) static COUNTER: Message = Message {
+    name: "Counter",
+    fields: &[
+        ("value", Double),
+        ("exemplar", Coding::Message(&EXEMPLAR)),
+        ("created_timestamp", Coding::Message(&TIMESTAMP)),
+    ],
+};
+
+pub(super) static SUMMARY: Message = Message {
     name: "Summary",
     fields: &[
         ("sample_count", Varint),
         ("sample_sum", Double),
-        ("quantile", Bytes),
-        ("created_timestamp", Bytes),
+        ("quantile", Coding::Message(&QUANTILE)),
+        ("created_timestamp", Coding::Message(&TIMESTAMP)),
     ],
 };
 
-pub(super) const QUANTILE: Message =
+pub(super) static QUANTILE: Message =
     Message { name: "Quantile", fields: &[("quantile", Double), ("value", Double)] };
 
-pub(super) const HISTOGRAM: Message = Message {
+pub(super) static HISTOGRAM: Message = Message {
     name: "Histogram",
     fields: &[
         ("sample_count", Varint),
         ("sample_sum", Double),
-        ("bucket", Bytes),
+        ("bucket", Coding::Message(&BUCKET)),
         ("sample_count_float", Double),
         ("schema", Varint),
         ("zero_threshold", Double),
         ("zero_count", Varint),
         ("zero_count_float", Double),
-        ("negative_span", Bytes),
+        ("negative_span", Coding::Message(&BUCKET_SPAN)),
         ("negative_delta", Varints),
         ("negative_count", Doubles),
-        ("positive_span", Bytes),
+        ("positive_span", Coding::Message(&BUCKET_SPAN)),
         ("positive_delta", Varints),
         ("positive_count", Doubles),
-        ("created_timestamp", Bytes),
-        ("exemplars", Bytes),
+        ("created_timestamp", Coding::Message(&TIMESTAMP)),
+        ("exemplars", Coding::Message(&EXEMPLAR)),
     ],
 };
 
-pub(super) const BUCKET: Message = Message {
+pub(super) static BUCKET: Message = Message {
     name: "Bucket",
     fields: &[
         ("cumulative_count", Varint),
         ("upper_bound", Double),
-        ("exemplar", Bytes),
+        ("exemplar", Coding::Message(&EXEMPLAR)),
         ("cumulative_count_float", Double),
     ],
 };
 
-pub(super) const BUCKET_SPAN: Message =
+pub(super) static BUCKET_SPAN: Message =
     Message { name: "BucketSpan", fields: &[("offset", Varint), ("length", Varint)] };
 
-pub(super) const EXEMPLAR: Message =
-    Message { name: "Exemplar", fields: &[("label", Bytes), ("value", Double), ("timestamp", Bytes)] };
+pub(super) static EXEMPLAR: Message = Message {
+    name: "Exemplar",
+    fields: &[
+        ("label", Coding::Message(&LABEL_PAIR)),
+        ("value", Double),
+        ("timestamp", Coding::Message(&TIMESTAMP)),
+    ],
+};
 
-pub(super) const TIMESTAMP: Message =
+pub(super) static TIMESTAMP: Message =
     Message { name: "Timestamp", fields: &[("seconds", Varint), ("nanos", Varint)] };

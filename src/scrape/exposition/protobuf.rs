@@ -8,7 +8,7 @@ use super::messages::{
     QUANTILE, SUMMARY, TIMESTAMP, UNTYPED,
 };
 use super::number::normal_nan;
-use super::wire::{Part, Value, WireError, fields, zigzag};
+use super::wire::{Part, Value, WireError, check_field, fields, zigzag};
 use super::{Family, Form, ParseError, ParseOptions, SampleView, SeriesView, Sink};
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::metadata::{Exemplar, MetricType};
@@ -211,20 +211,24 @@ impl State<'_> {
                 Ok::<_, ParseError>(())
             })
         };
-        let (expected_field, kind) = match self.family.metric_type {
-            MetricType::Counter => (3, &COUNTER),
-            MetricType::Unknown => (5, &UNTYPED),
-            MetricType::Gauge => (2, &GAUGE),
-            _ => (0, &GAUGE),
+        let expected = match self.family.metric_type {
+            MetricType::Gauge => 2,
+            MetricType::Counter => 3,
+            MetricType::Summary => 4,
+            MetricType::Unknown => 5,
+            _ => 7,
         };
         fields(&METRIC, message, |number, value| {
             match number {
                 1 => metric.labels.push(value.bytes()),
-                4 => metric.summary = value.bytes(),
+                2 if expected == 2 => simple(&mut metric, &GAUGE, value.bytes())?,
+                3 if expected == 3 => simple(&mut metric, &COUNTER, value.bytes())?,
+                4 if expected == 4 => metric.summary = value.bytes(),
+                5 if expected == 5 => simple(&mut metric, &UNTYPED, value.bytes())?,
                 6 => metric.timestamp_ms = Some(value.varint() as i64),
-                7 => metric.histogram = value.bytes(),
-                n if n == expected_field => simple(&mut metric, kind, value.bytes())?,
-                _ => {}
+                7 if expected == 7 => metric.histogram = value.bytes(),
+                // Values of other types than that of the family.
+                _ => check_field(&METRIC, number, value)?,
             }
             Ok::<_, ParseError>(())
         })?;

@@ -144,6 +144,16 @@ pub(super) fn fields<'a, E: From<WireError>>(
     Ok(())
 }
 
+/// Checks a field whose content is not needed, and what is within: the nesting ends with that of the definitions.
+pub(super) fn check_field(message: &Message, number: u32, value: Value<'_>) -> Result<(), WireError> {
+    match message.field(number) {
+        Some((_, Coding::Message(inner))) => {
+            fields(inner, value.bytes(), |number, value| check_field(inner, number, value))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Undoes zigzag coding.
 pub(super) fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
@@ -154,7 +164,7 @@ impl<'a> Value<'a> {
         match self {
             Value::Varint(_) => matches!(coding, Coding::Varint | Coding::Varints),
             Value::Fixed64(_) => matches!(coding, Coding::Double | Coding::Doubles),
-            Value::Bytes(_) => matches!(coding, Coding::Bytes | Coding::Varints | Coding::Doubles),
+            Value::Bytes(_) => !matches!(coding, Coding::Varint | Coding::Double),
             Value::Fixed32 | Value::Group => false,
         }
     }
@@ -169,7 +179,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What a field of [`Coding::Bytes`] holds.
+    /// What a text or a message holds.
     pub fn bytes(self) -> Part<'a> {
         match self {
             Value::Bytes(part) => part,
