@@ -3,7 +3,7 @@
 //! deadline over everything from connecting to the last byte, and rebuilds its TLS when certificate files change.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use http::header::{
@@ -244,10 +244,13 @@ impl HttpClient {
         body.clear();
         let (timeout, method, text) = (request.timeout, go_method(&request.method), request.url);
         let mut span = traced(&mut request, &url)?;
-        let result = match tokio::time::timeout(timeout, self.exchange(request, url, body)).await {
-            Ok(result) => result,
-            Err(_) => Err(late(method, text, timeout)),
-        };
+        let limit = Limit::of(request.max_body);
+        let way = Way::new(request.method, request.body, url);
+        let result =
+            match tokio::time::timeout(timeout, self.exchange(&request.headers, way, body, limit)).await {
+                Ok(result) => result,
+                Err(_) => Err(late(method, text, timeout)),
+            };
         note(&mut span, &result);
         result
     }
@@ -288,41 +291,35 @@ impl HttpClient {
     ) -> Result<Fetched, NetError> {
         let Some(url) = kept.url(request.url).cloned() else { return self.fetch(request, body).await };
         body.clear();
-        let begun = Instant::now();
         let (timeout, text) = (request.timeout, request.url);
         let mut span = traced(&mut request, &url)?;
-        let mut headers = request.headers.clone();
+        let limit = Limit::of(request.max_body);
         let asking = async {
+            let mut headers = request.headers.clone();
             self.dress(&mut headers).await?;
-            let limit = Limit::of(request.max_body);
             let answered = kept.get(&headers, self.0.options.dialer.as_ref(), body, limit).await;
             let answered = answered.map_err(|fault| match fault {
                 Fault::Net(error) => error,
                 Fault::Gone(reason) => broken(&url, reason, false),
                 Fault::Broken { reason, not_sent } => broken(&url, reason, not_sent),
             })?;
-            if self.0.config.follow_redirects
-                && redirect_target(&Method::GET, &url, answered.status, &answered.headers)?.is_some()
-            {
-                return Ok(None);
+            if let Some(next) = self.next(&Method::GET, &url, answered.status, &answered.headers)? {
+                let mut way = Way::new(Method::GET, bytes::Bytes::new(), url);
+                way.follow(answered.status, next)?;
+                body.clear();
+                return self.exchange(&request.headers, way, body, limit).await;
             }
             unpack(body, answered.headers.get(CONTENT_ENCODING), limit)?;
-            Ok(Some(answered))
-        };
-        let result = match tokio::time::timeout(timeout, asking).await {
-            Ok(Ok(Some(answered))) => Ok(Fetched {
+            Ok(Fetched {
                 status: answered.status,
                 headers: answered.headers,
                 url,
                 wire_bytes: body.wire.len() as u64,
                 body_bytes: body.bytes().len() as u64,
-            }),
-            Ok(Ok(None)) => {
-                kept.give_up();
-                request.timeout = timeout.saturating_sub(begun.elapsed());
-                return self.fetch(request, body).await;
-            }
-            Ok(Err(error)) => Err(error),
+            })
+        };
+        let result = match tokio::time::timeout(timeout, asking).await {
+            Ok(result) => result,
             Err(_) => Err(late("Get", text, timeout)),
         };
         note(&mut span, &result);
@@ -342,7 +339,8 @@ impl HttpClient {
         })?;
         let max_line = if request.max_body == 0 { DEFAULT_MAX_BODY } else { request.max_body };
         let (timeout, method, text) = (request.timeout, go_method(&request.method), shown(&url));
-        match tokio::time::timeout(timeout, self.respond(request, url)).await {
+        let way = Way::new(request.method, request.body, url);
+        match tokio::time::timeout(timeout, self.respond(&request.headers, way)).await {
             Ok(answer) => {
                 let Answer { response, url, .. } = answer?;
                 Ok(Lines::of(response, url, max_line))
@@ -353,12 +351,12 @@ impl HttpClient {
 
     async fn exchange(
         &self,
-        request: Request<'_>,
-        first: Url,
+        headers: &HeaderMap,
+        way: Way,
         body: &mut BodyBuffer,
+        limit: Limit,
     ) -> Result<Fetched, NetError> {
-        let limit = Limit::of(request.max_body);
-        let Answer { mut response, method, url } = self.respond(request, first).await?;
+        let Answer { mut response, method, url } = self.respond(headers, way).await?;
         let status = response.status();
         while let Some(chunk) = response.chunk().await.map_err(|e| request_error(&method, &url, &e))? {
             body.push_wire(&chunk, limit)?;
@@ -374,20 +372,34 @@ impl HttpClient {
         })
     }
 
+    /// Where an answer leads, if it redirects and that is followed.
+    fn next(
+        &self,
+        method: &Method,
+        url: &Url,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<Option<Url>, NetError> {
+        if !self.0.config.follow_redirects {
+            return Ok(None);
+        }
+        redirect_target(method, url, status, headers)
+    }
+
     /// Sends a request, follows redirects, and returns the answer with its body unread.
-    async fn respond(&self, request: Request<'_>, first: Url) -> Result<Answer, NetError> {
+    async fn respond(&self, common: &HeaderMap, mut way: Way) -> Result<Answer, NetError> {
         let client = self.current();
-        let (mut method, mut payload) = (request.method, request.body);
-        let mut url = first.clone();
-        let mut trusted = true;
-        let mut hops = 0;
         loop {
-            let mut headers = request.headers.clone();
-            if trusted {
+            let mut headers = common.clone();
+            if way.trusted {
                 self.dress(&mut headers).await?;
                 if let Some(authenticator) = &self.0.options.authenticator {
-                    let outgoing =
-                        Outgoing { method: &method, url: &url, headers: &mut headers, body: &payload };
+                    let outgoing = Outgoing {
+                        method: &way.method,
+                        url: &way.url,
+                        headers: &mut headers,
+                        body: &way.payload,
+                    };
                     authenticator.authorize(outgoing).await?;
                 }
             } else {
@@ -396,46 +408,66 @@ impl HttpClient {
                     headers.remove(name);
                 }
             }
-            if payload.is_empty() {
+            if way.payload.is_empty() {
                 headers.remove(CONTENT_TYPE);
                 headers.remove(CONTENT_LENGTH);
             }
-            if hops > 0 {
+            if way.hops > 0 {
                 headers.remove(HOST);
             }
-            let mut out = client.request(method.clone(), url.clone()).headers(headers);
-            if !payload.is_empty() {
-                out = out.body(payload.clone());
+            let mut out = client.request(way.method.clone(), way.url.clone()).headers(headers);
+            if !way.payload.is_empty() {
+                out = out.body(way.payload.clone());
             }
-            let response = out.send().await.map_err(|e| request_error(&method, &url, &e))?;
+            let response = out.send().await.map_err(|e| request_error(&way.method, &way.url, &e))?;
             let status = response.status();
-            if self.0.config.follow_redirects
-                && let Some(next) = redirect_target(&method, &url, status, response.headers())?
-            {
-                hops += 1;
-                if hops > MAX_REDIRECTS {
-                    return Err(NetError::Redirect {
-                        method: go_method(&method),
-                        url: shown(&next),
-                        reason: format!("stopped after {MAX_REDIRECTS} redirects"),
-                    });
-                }
-                // Once trust is lost it does not come back with a redirect to the first host.
-                trusted &= same_trust(&first, &next) && same_trust(&url, &next);
-                if status == StatusCode::SEE_OTHER
-                    || (method == Method::POST
-                        && (status == StatusCode::FOUND || status == StatusCode::MOVED_PERMANENTLY))
-                {
-                    if method != Method::HEAD {
-                        method = Method::GET;
-                    }
-                    payload = bytes::Bytes::new();
-                }
-                url = next;
-                continue;
+            match self.next(&way.method, &way.url, status, response.headers())? {
+                Some(next) => way.follow(status, next)?,
+                None => return Ok(Answer { response, method: way.method, url: way.url }),
             }
-            return Ok(Answer { response, method, url });
         }
+    }
+}
+
+/// A request on its way through redirects.
+struct Way {
+    method: Method,
+    payload: bytes::Bytes,
+    first: Url,
+    url: Url,
+    /// Whether credentials may go along.
+    trusted: bool,
+    hops: usize,
+}
+
+impl Way {
+    fn new(method: Method, payload: bytes::Bytes, url: Url) -> Self {
+        Self { method, payload, first: url.clone(), url, trusted: true, hops: 0 }
+    }
+
+    /// Goes where an answer of this status leads.
+    fn follow(&mut self, status: StatusCode, next: Url) -> Result<(), NetError> {
+        self.hops += 1;
+        if self.hops > MAX_REDIRECTS {
+            return Err(NetError::Redirect {
+                method: go_method(&self.method),
+                url: shown(&next),
+                reason: format!("stopped after {MAX_REDIRECTS} redirects"),
+            });
+        }
+        // Once trust is lost it does not come back with a redirect to the first host.
+        self.trusted &= same_trust(&self.first, &next) && same_trust(&self.url, &next);
+        if status == StatusCode::SEE_OTHER
+            || (self.method == Method::POST
+                && (status == StatusCode::FOUND || status == StatusCode::MOVED_PERMANENTLY))
+        {
+            if self.method != Method::HEAD {
+                self.method = Method::GET;
+            }
+            self.payload = bytes::Bytes::new();
+        }
+        self.url = next;
+        Ok(())
     }
 }
 

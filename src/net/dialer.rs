@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -15,12 +15,32 @@ use crate::telemetry::{Counter, Registry};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Counts the connections that clients of one name open. When they are closed is not known here.
+/// Counts the connections that clients of one name open. When they are closed is known of kept ones
+/// ([`Kept`](super::Kept)), not of those of a pool.
 #[derive(Debug, Clone)]
 pub struct Dialer {
     attempted: Counter,
     established: Counter,
     failed: Arc<[(&'static str, Counter); 4]>,
+    closed: Option<Arc<Closed>>,
+}
+
+/// Counts ends, from the first connection on whose end will be known: no number is better than a wrong one.
+#[derive(Debug)]
+struct Closed {
+    counter: OnceLock<Counter>,
+    registry: Arc<Registry>,
+    name: String,
+}
+
+/// An open connection, which counts as closed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Open(Counter);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.inc();
+    }
 }
 
 impl Dialer {
@@ -48,7 +68,29 @@ impl Dialer {
                 &labels,
             ),
             failed: Arc::new(["resolution", "refused", "timeout", "unknown"].map(failed)),
+            closed: None,
         }
+    }
+
+    /// The counters of a name whose clients keep connections.
+    #[must_use]
+    pub fn keeping(registry: &Arc<Registry>, name: &str) -> Self {
+        let closed =
+            Closed { counter: OnceLock::new(), registry: Arc::clone(registry), name: name.to_owned() };
+        Self { closed: Some(Arc::new(closed)), ..Self::new(registry, name) }
+    }
+
+    /// Holds a connection whose end counts.
+    pub(super) fn opened(&self) -> Option<Open> {
+        let Closed { counter, registry, name } = &**self.closed.as_ref()?;
+        let counter = counter.get_or_init(|| {
+            registry.counter(
+                "net_conntrack_dialer_conn_closed_total",
+                "Total number of connections closed which originated from the dialer of a given name.",
+                &[("dialer_name", name)],
+            )
+        });
+        Some(Open(counter.clone()))
     }
 
     fn fail(&self, reason: &str) {

@@ -18,7 +18,7 @@ use tower::{BoxError, Layer as _, Service};
 use url::Url;
 
 use super::body::{BodyBuffer, Limit};
-use super::dialer::Dialer;
+use super::dialer::{Dialer, Open};
 use super::error::NetError;
 
 /// Longest head of an answer, and most of a body that is read at a time, bytes.
@@ -42,7 +42,7 @@ struct Place {
     /// What the request line names.
     target: Uri,
     host: HeaderValue,
-    /// The URL can be asked here, and so far did not redirect.
+    /// The URL can be asked here.
     is_plain: bool,
 }
 
@@ -124,11 +124,10 @@ impl Kept {
         self.place.as_ref().filter(|place| place.is_plain).map(|place| &place.url)
     }
 
-    /// From now on the URL is asked through the pool, because it leads elsewhere.
-    pub(super) fn give_up(&mut self) {
-        self.link = None;
-        if let Some(place) = &mut self.place {
-            place.is_plain = false;
+    /// Lets a connection go that the server closed while nothing is asked; wakes when that happens.
+    pub(crate) fn tend(&mut self, cx: &mut Context<'_>) {
+        if self.link.as_mut().is_some_and(|link| !link.is_open(cx)) {
+            self.link = None;
         }
     }
 
@@ -141,15 +140,20 @@ impl Kept {
         limit: Limit,
     ) -> Result<Answered, Fault> {
         let Some(place) = &self.place else { return Err(broken("no URL")) };
-        let mut idle = match self.link.take() {
-            Some(mut link) => link.is_open().await.then_some(link),
-            None => None,
-        };
+        let mut idle = self.link.take();
+        if let Some(link) = &mut idle
+            && !poll_fn(|cx| Poll::Ready(link.is_open(cx))).await
+        {
+            idle = None;
+        }
         loop {
             let is_used = idle.is_some();
             let mut link = match idle.take() {
                 Some(link) => link,
-                None => Link::over(connect(place.uri.clone(), dialer).await?).await?,
+                None => {
+                    let stream = connect(place.uri.clone(), dialer).await?;
+                    Link::over(stream, dialer.and_then(Dialer::opened)).await?
+                }
             };
             match link.exchange(place.request(headers), body, limit).await {
                 // What is asked changes nothing, so asking again is harmless.
@@ -157,7 +161,7 @@ impl Kept {
                 Err(Fault::Gone(reason)) => return Err(broken(reason)),
                 Err(other) => return Err(other),
                 Ok(answered) => {
-                    self.link = link.is_open().await.then_some(link);
+                    self.link = poll_fn(|cx| Poll::Ready(link.is_open(cx))).await.then_some(link);
                     return Ok(answered);
                 }
             }
@@ -171,26 +175,23 @@ struct Link {
     sender: SendRequest<Empty<Bytes>>,
     connection: Connection<TokioIo<TcpStream>, Empty<Bytes>>,
     ended: bool,
+    _counted: Option<Open>,
 }
 
 impl Link {
-    async fn over(stream: TcpStream) -> Result<Self, Fault> {
+    async fn over(stream: TcpStream, counted: Option<Open>) -> Result<Self, Fault> {
         let mut builder = Builder::new();
         // There are servers that look for header names as Go writes them.
         builder.title_case_headers(true).max_buf_size(MAX_READ);
         match builder.handshake(TokioIo::new(stream)).await {
-            Ok((sender, connection)) => Ok(Self { sender, connection, ended: false }),
+            Ok((sender, connection)) => Ok(Self { sender, connection, ended: false, _counted: counted }),
             Err(error) => Err(broken(chain(&error))),
         }
     }
 
     /// Whether the connection can take another request: nothing came since the last answer, not even its end.
-    async fn is_open(&mut self) -> bool {
-        poll_fn(|cx| {
-            self.ended = self.ended || Pin::new(&mut self.connection).poll(cx).is_ready();
-            Poll::Ready(())
-        })
-        .await;
+    fn is_open(&mut self, cx: &mut Context<'_>) -> bool {
+        self.ended = self.ended || Pin::new(&mut self.connection).poll(cx).is_ready();
         !self.ended && !self.sender.is_closed()
     }
 
@@ -200,7 +201,7 @@ impl Link {
         body: &mut BodyBuffer,
         limit: Limit,
     ) -> Result<Answered, Fault> {
-        let Self { sender, connection, ended } = self;
+        let Self { sender, connection, ended, .. } = self;
         let mut asking = pin!(ask(sender, request, body, limit));
         poll_fn(|cx| {
             // The request goes from here to the connection and the answer comes back: both are looked at twice, so that
@@ -315,9 +316,5 @@ mod tests {
         ] {
             assert_eq!(kept.url(text).is_some(), want, "{text}");
         }
-        kept.url("http://a/").expect("plain");
-        kept.give_up();
-        assert!(kept.url("http://a/").is_none());
-        assert!(kept.url("http://b/").is_some());
     }
 }

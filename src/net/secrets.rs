@@ -1,7 +1,8 @@
 //! How do credentials stay current? A [`SecretSource`] reads its file again whenever the file changes, which a
 //! cheap look at its metadata tells; nothing is printed.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::io::Read as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use parking_lot::Mutex;
@@ -33,6 +34,22 @@ impl Fingerprint {
             changed: (meta.ctime(), meta.ctime_nsec()),
         })
     }
+}
+
+/// Reads a file of at most `limit` bytes. Pipes are refused: who waits for their writer keeps everybody else of the
+/// thread waiting. Devices have no size that could be looked at before.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if meta.file_type().is_fifo() {
+        return Err("it is a pipe, not a file".into());
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("the file is larger than {limit} bytes"));
+    }
+    Ok(bytes)
 }
 
 /// A secret from the configuration or from a file.
@@ -71,12 +88,34 @@ impl SecretSource {
         {
             return Ok(secret.clone());
         }
-        if now.is_some_and(|f| f.size > MAX_SECRET_BYTES) {
-            return Err(fail(format!("the file is larger than {MAX_SECRET_BYTES} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+        let bytes = read_bounded(path, MAX_SECRET_BYTES).map_err(fail)?;
+        let text = String::from_utf8(bytes).map_err(|_| fail("it is not valid UTF-8".into()))?;
         let secret = Secret::new(text.trim());
         *self.cached.lock() = now.map(|f| (f, secret.clone()));
         Ok(secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_an_end_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a pipe");
+        for (path, reason) in [
+            (Path::new("/dev/zero"), "larger than 1048576 bytes"),
+            (&pipe, "a pipe"),
+            (folder.path(), "directory"),
+            (&folder.path().join("none"), "No such file"),
+        ] {
+            let file = FilePath(path.to_string_lossy().into_owned());
+            let source = SecretSource::new("password file", &Secret::default(), &file);
+            let error = source.read().map(|_| ()).expect_err(reason).to_string();
+            assert!(error.contains(reason) && error.contains("password file"), "{error}");
+        }
+        assert_eq!(read_bounded(Path::new("/dev/null"), 1), Ok(Vec::new()));
     }
 }

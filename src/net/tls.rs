@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::error::NetError;
+use super::secrets::read_bounded;
 use crate::config::{FilePath, TlsConfig, TlsVersion};
 
 /// Makes `aws-lc-rs` the crypto provider of the process; later calls do nothing.
@@ -46,6 +47,9 @@ fn fault(what: impl Into<String>, reason: impl ToString) -> NetError {
     NetError::Tls { what: what.into(), reason: reason.to_string() }
 }
 
+/// Largest file of certificates or keys, bytes; all authorities that browsers know take a quarter of a megabyte.
+const MAX_PEM_BYTES: u64 = 16 << 20;
+
 /// The bytes given in the configuration or read from the file it names; `None` when neither is given.
 fn material(inline: &str, file: &FilePath, what: &str) -> Result<Option<Vec<u8>>, NetError> {
     if !inline.is_empty() {
@@ -54,7 +58,7 @@ fn material(inline: &str, file: &FilePath, what: &str) -> Result<Option<Vec<u8>>
     if file.is_empty() {
         return Ok(None);
     }
-    std::fs::read(file.as_path())
+    read_bounded(file.as_path(), MAX_PEM_BYTES)
         .map(Some)
         .map_err(|e| fault(format!("unable to use specified {what} {}", file.0), e))
 }

@@ -48,7 +48,7 @@ pub struct ScrapeMetrics {
 impl ScrapeMetrics {
     /// Counts the connections of a job.
     pub(super) fn dialer(&self, job: &str) -> Dialer {
-        Dialer::new(&self.registry, job)
+        Dialer::keeping(&self.registry, job)
     }
 
     /// Registers all instruments.

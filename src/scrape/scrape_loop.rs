@@ -4,6 +4,8 @@
 //! A failed scrape is an empty one: everything that was there ends. When the target goes away the loop waits
 //! until a successor would have been scraped and only then ends its series.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -182,7 +184,7 @@ impl ScrapeLoop {
                 biased;
                 () = &mut stopped => return,
                 () = &mut gone => break,
-                () = sleep_until(tick) => {}
+                () = self.wait(tick) => {}
             }
             let started = Instant::now();
             if let Some(last) = last_start {
@@ -206,9 +208,23 @@ impl ScrapeLoop {
                 tick += interval;
             }
         }
+        *self.connection.lock() = Kept::default();
         if last_start.is_some() {
             self.end(tick, &shutdown).await;
         }
+    }
+
+    /// Waits for the next scrape. A connection that the target closes meanwhile does not wait that long.
+    async fn wait(&self, tick: Instant) {
+        let mut tick = pin!(sleep_until(tick));
+        poll_fn(|cx| {
+            let due = tick.as_mut().poll(cx);
+            if due.is_pending() {
+                self.connection.lock().tend(cx);
+            }
+            due
+        })
+        .await;
     }
 
     /// Ends all series, dated one interval after the last scrape, once a successor would have been scraped.

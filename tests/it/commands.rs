@@ -4,7 +4,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use super::against_prometheus::dataset;
+use super::remote_messages::packed;
 use super::server::{Server, binary};
+use super::world::{remote_write, start_prometheus};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/commands").join(name)
@@ -214,6 +217,32 @@ fn what_is_pushed_can_be_queried() {
 }
 
 #[test]
+fn histograms_are_analyzed() {
+    let server = Server::start("global: {}\n", &["--web.enable-remote-write-receiver"]);
+    let peer = start_prometheus(server.path(), "global: {}\n");
+    let message = packed(&dataset());
+    for address in std::iter::once(&server.address).chain(peer.as_ref().map(|(_, address)| address)) {
+        let sent = remote_write(address, &message).expect("an answer");
+        assert_eq!(sent.status, 204, "{}", sent.text());
+        let url = format!("http://{address}");
+        let analyze = ["query", "analyze", "--server", &url, "--time", "1700003640", "--type"];
+        let with = |arguments: &[&'static str]| [&analyze[..], &["histogram"], arguments].concat();
+        let found = run(&with(&["--match", "size_bytes", "--match", "latency_bucket{job=\"api\"}"]));
+        assert_eq!((found.code, found.err.as_str()), (Some(0), ""), "{address}");
+        let want = std::fs::read_to_string(data("analyzed.txt")).expect("what is wanted");
+        assert_eq!(found.out, want, "{address}");
+        // What is no histogram is passed over; two minutes hold eight samples, ten seconds one.
+        expect(&with(&["--match=temperature", "--duration=2m"]), 0, &["over the series above.\n"]);
+        let short = run(&with(&["--match=latency_bucket", "--duration=10s"]));
+        assert!(short.code == Some(0) && !short.out.contains("in total"), "{}", short.out);
+        expect(&with(&["--match=sum("]), 1, &["query error: bad_data"]);
+        expect(&with(&["--match=up", "--duration=x"]), 1, &["--duration: not a valid duration"]);
+        expect(&with(&[]), 2, &["--match"]);
+        expect(&[&analyze[..], &["gauge", "--match=up"]].concat(), 1, &["must be 'histogram'"]);
+    }
+}
+
+#[test]
 fn expressions_are_formatted_and_edited() {
     let format = ["promql", "format", "sum by(job)(rate(up{a='b'}[5m]))"];
     expect(&format, 2, &["requires the --experimental flag"]);
@@ -266,6 +295,7 @@ fn each_command_has_help() {
         &["query", "series"],
         &["query", "labels"],
         &["query", "explain"],
+        &["query", "analyze"],
         &["push", "metrics"],
         &["tsdb", "list"],
         &["debug", "all"],

@@ -338,6 +338,77 @@ fn a_fault_names_its_line() {
     );
 }
 
+/// A family of one type with one field, which is reached through the messages on the path; where the field begins.
+fn with_field(path: &[u8], wire: u8, family_type: u8) -> (Vec<u8>, usize) {
+    let (own, outer) = path.split_last().unwrap();
+    // Numbers from 16 on take two bytes.
+    let key = |number: u8, wire: u8| match number {
+        0..16 => vec![number << 3 | wire],
+        _ => vec![(number << 3 | wire) | 0x80, number >> 4],
+    };
+    let content = match wire {
+        0 | 2 => vec![0],
+        1 => vec![0; 8],
+        // A group within, and a field in that.
+        3 => [key(1, 3), key(2, 2), vec![0], key(1, 4), key(*own, 4)].concat(),
+        _ => vec![0; 4],
+    };
+    let mut field = [key(*own, wire), content].concat();
+    for number in outer.iter().rev() {
+        field = [key(*number, 2), vec![field.len() as u8], field].concat();
+    }
+    field.extend([1 << 3 | 2, 1, b'a', 3 << 3, family_type, 4 << 3 | 2, 0]);
+    field.insert(0, field.len() as u8);
+    (field, 1 + 2 * outer.len())
+}
+
+#[test]
+fn fields_of_protobuf_have_the_wire_type_of_their_name() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/peers/protobuf_fields.txt");
+    let rows = fs::read_to_string(path).unwrap();
+    let names = [(0, "varint"), (1, "64-bit"), (2, "length-delimited"), (3, "group"), (5, "32-bit")];
+    let options = ParseOptions { scrape_native_histograms: true, ..ParseOptions::default() };
+    let refused = |body: &[u8]| match run(Format::Protobuf, body, &options, false).1 {
+        Err(ParseError::Syntax(error)) => error,
+        _ => String::new(),
+    };
+    for row in rows.lines().filter(|row| !row.starts_with('#')) {
+        let mut words = row.split(' ');
+        let mut path: Vec<u8> = words.next().unwrap().split('.').map(|n| n.parse().unwrap()).collect();
+        let family_type = words.next().unwrap().parse().unwrap();
+        let name = words.next().unwrap();
+        let allowed: Vec<u8> = words.map(|wire| wire.parse().unwrap()).collect();
+        for (wire, found) in names {
+            let (body, at) = with_field(&path, wire, family_type);
+            let error = refused(&body);
+            if allowed.contains(&wire) {
+                assert!(!error.contains("wire type"), "{row}, {found}: {error:?}");
+                continue;
+            }
+            let begin = format!("protobuf: field {name} has wire type {found} instead of ");
+            let end = format!(" at byte {at}");
+            assert!(error.starts_with(&begin) && error.ends_with(&end), "{row}, {found}: {error:?}");
+            // Values of other types than that of the family are looked at too.
+            for other in 0..6 {
+                assert_eq!(refused(&with_field(&path, wire, other).0), error, "{row}, {found}, type {other}");
+            }
+        }
+        // What newer versions add is skipped.
+        *path.last_mut().unwrap() = 31;
+        for (wire, found) in names {
+            assert_eq!(refused(&with_field(&path, wire, family_type).0), "", "{row}, unknown {found}");
+        }
+    }
+    for (body, error) in [
+        (&[2, 3 << 3, 0x80][..], "invalid varint at byte 2"),
+        (&[1, 31 << 3 & 0x7f | 4], "unknown wire type 4 at byte 1"),
+        (&[1, 15 << 3 | 3], "invalid varint at byte 2"),
+        (&[3, 15 << 3 | 2, 9, 0], "a length that reaches beyond the end of the message at byte 2"),
+    ] {
+        assert_eq!(refused(body), format!("protobuf: {error}"), "{body:?}");
+    }
+}
+
 #[test]
 fn content_types_select_the_recorded_format() {
     let Some(root) = folder() else { return };

@@ -1,13 +1,14 @@
-//! The connection that a scrape loop keeps to its target: used again, opened again when the server closed it, and given
-//! up for the client's pool when the target needs more than plain HTTP/1.1.
+//! The connection that a scrape loop keeps to its target: used again, opened again when the server closed it, and
+//! left for the client's pool where a redirect leads elsewhere.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use meerkat::config::HttpSdConfig;
 use meerkat::config::yaml::{Context, FromYaml as _};
-use meerkat::net::{BodyBuffer, ClientOptions, HttpClient, Kept, NetError, Request};
+use meerkat::config::{HttpClientConfig, HttpSdConfig};
+use meerkat::net::{BodyBuffer, ClientOptions, Dialer, HttpClient, Kept, NetError, Request};
+use meerkat::telemetry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -158,22 +159,53 @@ async fn broken_answers_are_errors_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_redirects_goes_through_the_pool_from_then_on() {
+async fn redirects_are_followed_from_the_answer_at_hand() {
     let go = OK.replace("ok", "go");
-    let (other, _) = server(&[go.as_str(); 3]).await;
-    let moved = format!("HTTP/1.1 302 Found\r\nLocation: http://{other}/x\r\nContent-Length: 0\r\n\r\n");
-    let (address, asked) = server(&[OK, &moved, &moved, &moved]).await;
+    let (other, asked_there) = server(&[go.as_str(); 3]).await;
+    let moved = format!("HTTP/1.1 302 Found\r\nLocation: http://{other}/x\r\nContent-Length: 5\r\n\r\nmoved");
+    let (address, asked) = server(&[OK, &moved, &moved, OK]).await;
     let url = format!("http://{address}/");
     let (following, mut kept) = (client("{}"), Kept::default());
-    assert_eq!(get(&following, &mut kept, &url).await.expect("an answer").1, "ok");
-    // The first redirect is asked for twice, later ones once.
-    assert_eq!(get(&following, &mut kept, &url).await.expect("an answer").1, "go");
-    assert_eq!(get(&following, &mut kept, &url).await.expect("an answer").1, "go");
-    assert_eq!(asked.lock().expect("no panic").len(), 4);
+    for text in ["ok", "go", "go", "ok"] {
+        assert_eq!(get(&following, &mut kept, &url).await.expect("an answer").1, text);
+    }
+    // Each redirect is asked for once, over the connection that stays.
+    assert_eq!((connections(&asked).as_slice(), connections(&asked_there).len()), (&[1; 4][..], 2));
 
     let (address, _) = server(&[&moved]).await;
     let (staying, mut kept) = (client("follow_redirects: false"), Kept::default());
     assert_eq!(get(&staying, &mut kept, &format!("http://{address}/")).await.expect("an answer").0, 302);
+    let (address, asked) =
+        server(&["HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"; 12]).await;
+    let error = get(&following, &mut kept, &format!("http://{address}/")).await.expect_err("a circle");
+    assert!(error.to_string().contains("stopped after 10 redirects"), "{error}");
+    assert_eq!(asked.lock().expect("no panic").len(), 11);
+}
+
+#[tokio::test]
+async fn the_ends_of_connections_are_counted() {
+    let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let (address, _) = server(&[close, OK, OK]).await;
+    let registry = Registry::new();
+    let dialer = Some(Dialer::keeping(&registry, "job"));
+    let options = ClientOptions { dialer, ..ClientOptions::default() };
+    let client = HttpClient::from_config(&HttpClientConfig::default(), options).expect("the client is built");
+    let counts = || {
+        let text = registry.render_text();
+        ["established", "closed"].map(|what| {
+            let name = format!("net_conntrack_dialer_conn_{what}_total{{dialer_name=\"job\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)).map(str::to_owned)
+        })
+    };
+    let some = |count: &str| Some(count.to_owned());
+    assert_eq!(counts(), [some("0"), None]);
+    let mut kept = Kept::default();
+    for (established, closed) in [("1", "1"), ("2", "1"), ("2", "1")] {
+        get(&client, &mut kept, &format!("http://{address}/")).await.expect("an answer");
+        assert_eq!(counts(), [some(established), some(closed)]);
+    }
+    drop(kept);
+    assert_eq!(counts(), [some("2"), some("2")]);
 }
 
 #[tokio::test]

@@ -144,6 +144,54 @@ async fn hostile_targets_hurt_only_themselves() {
     assert!(!samples.values.is_empty() && samples.values.iter().all(|v| *v == 42.0), "{:?}", samples.values);
 }
 
+/// Answers one scrape over a new connection and leaves it open.
+async fn answer(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+    }
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\na 1\n";
+    stream.write_all(answer).await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unused_connections_are_let_go_before_the_next_scrape() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let registry = Registry::new();
+    let manager = ScrapeManager::new(
+        MemoryStorage::new() as _,
+        Arc::new(SystemClock),
+        Arc::clone(&registry),
+        ScrapeOptions { discovery_interval_ms: 10, ..ScrapeOptions::default() },
+        tokio::runtime::Handle::current(),
+    );
+    let config = |jobs: &str| {
+        let text = format!("global: {{scrape_interval: 4s, scrape_timeout: 4s}}\nscrape_configs: [{jobs}]\n");
+        Config::parse(&text, Path::new("/x/prometheus.yml"), &LoadOptions::default()).unwrap()
+    };
+    let job = format!("{{job_name: a, static_configs: [{{targets: ['{address}']}}]}}");
+    manager.apply(&config(&job)).await.unwrap();
+    let ended = async |mut stream: TcpStream| {
+        let end = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut [0; 1])).await;
+        assert_eq!(end.expect("sooner than the next scrape").unwrap(), 0);
+    };
+    // The target closes it, well after the answer was looked at.
+    let mut stream = answer(&listener).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stream.shutdown().await.unwrap();
+    ended(stream).await;
+    // The target is no longer scraped.
+    let stream = answer(&listener).await;
+    manager.apply(&config("")).await.unwrap();
+    ended(stream).await;
+    let text = registry.render_text();
+    assert!(text.contains("net_conntrack_dialer_conn_closed_total{dialer_name=\"a\"} 2"), "{text}");
+    manager.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_configuration_changes_nothing() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod debug;
 mod discovery;
+mod histograms;
 mod metrics;
 mod progress;
 mod promql;

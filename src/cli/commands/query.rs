@@ -4,15 +4,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use url::form_urlencoded;
 
 use super::client::{Client, block_on, header, http_config};
-use super::{code, many, text, value};
+use super::{code, histograms, many, text, value};
+use crate::model::labels::quoted;
 
 /// How long a server may take for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Points of a range query without `--step`.
 const DEFAULT_POINTS: f64 = 250.0;
 
@@ -79,13 +81,15 @@ pub(super) fn command() -> Command {
                 .arg(time("start", "From when."))
                 .arg(time("end", "Until when.")),
         )
+        .subcommand(histograms::command())
 }
 
 pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
+    if name == "analyze" {
+        return histograms::run(matches);
+    }
     code(ask(name, matches).map(|(data, warnings)| {
-        for warning in warnings {
-            eprintln!("warning: {warning}");
-        }
+        warn(&warnings);
         if text(matches, "format") == "json" {
             println!("{data}");
         } else if name == "explain" {
@@ -96,11 +100,17 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
     }))
 }
 
-fn now_seconds() -> f64 {
+pub(super) fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+pub(super) fn now_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn seconds(matches: &ArgMatches, name: &str) -> Result<Option<f64>, String> {
+pub(super) fn seconds(matches: &ArgMatches, name: &str) -> Result<Option<f64>, String> {
     let given = text(matches, name);
     if given.is_empty() {
         return Ok(None);
@@ -131,9 +141,17 @@ fn append_range(
     Ok(())
 }
 
-fn ask(name: &str, matches: &ArgMatches) -> Result<(Value, Vec<String>), String> {
+/// `server` with a scheme and without a slash at its end.
+pub(super) fn server_url(matches: &ArgMatches) -> String {
     let server = text(matches, "server").trim_end_matches('/');
-    let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
+}
+
+/// What the API answered, data and warnings, or what is wrong with the answer.
+type Answered = Result<(Value, Vec<String>), String>;
+
+fn ask(name: &str, matches: &ArgMatches) -> Answered {
+    let server = server_url(matches);
     let mut form = form_urlencoded::Serializer::new(String::new());
     let path = match name {
         "instant" => {
@@ -178,13 +196,21 @@ fn ask(name: &str, matches: &ArgMatches) -> Result<(Value, Vec<String>), String>
     let form = form.finish();
     let client = Client::new(matches, ANSWER_TIMEOUT)?;
     // Label values have no form of their own to post to.
-    let answer = if name == "labels" {
-        block_on(client.send(&format!("{server}{path}?{form}"), &[], None))
+    if name == "labels" {
+        understand(block_on(client.send(&format!("{server}{path}?{form}"), &[], None))?)
     } else {
-        let kind = [(CONTENT_TYPE, "application/x-www-form-urlencoded")];
-        block_on(client.send(&format!("{server}{path}"), &kind, Some(Bytes::from(form))))
-    };
-    let (status, body) = answer?.map_err(|e| format!("query error: {e}"))?;
+        block_on(post(&client, &format!("{server}{path}"), form))?
+    }
+}
+
+/// Posts a form to the API.
+pub(super) async fn post(client: &Client, url: &str, form: String) -> Answered {
+    let kind = [(CONTENT_TYPE, "application/x-www-form-urlencoded")];
+    understand(client.send(url, &kind, Some(Bytes::from(form))).await)
+}
+
+fn understand(answer: Result<(StatusCode, String), String>) -> Answered {
+    let (status, body) = answer.map_err(|e| format!("query error: {e}"))?;
     let answer: Value = serde_json::from_str(&body)
         .map_err(|_| format!("query error: status {status}: {}", body.trim_end()))?;
     if answer["status"] != "success" {
@@ -198,14 +224,14 @@ fn ask(name: &str, matches: &ArgMatches) -> Result<(Value, Vec<String>), String>
 }
 
 /// A label set as PromQL writes it, the metric name in front.
-fn metric(labels: &Value) -> String {
+pub(super) fn metric(labels: &Value) -> String {
     let mut out = labels["__name__"].as_str().unwrap_or_default().to_owned();
     let pairs: Vec<String> = labels
         .as_object()
         .into_iter()
         .flatten()
         .filter(|(name, _)| *name != "__name__")
-        .map(|(name, value)| format!("{name}={:?}", value.as_str().unwrap_or_default()))
+        .map(|(name, value)| format!("{name}={}", quoted(value.as_str().unwrap_or_default())))
         .collect();
     if !pairs.is_empty() || out.is_empty() {
         out.push_str(&format!("{{{}}}", pairs.join(", ")));

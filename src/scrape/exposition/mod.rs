@@ -10,6 +10,7 @@
 mod around;
 mod content_type;
 mod labels;
+mod messages;
 mod nhcb;
 mod number;
 mod openmetrics;

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use super::labels::pack_pair;
+use super::messages::{
+    BUCKET, BUCKET_SPAN, COUNTER, EXEMPLAR, GAUGE, HISTOGRAM, LABEL_PAIR, METRIC, METRIC_FAMILY, Message,
+    QUANTILE, SUMMARY, TIMESTAMP, UNTYPED,
+};
 use super::number::normal_nan;
-use super::wire::{Value, WireError, delimited, fields, varint, zigzag};
+use super::wire::{Part, Value, WireError, check_field, fields, zigzag};
 use super::{Family, Form, ParseError, ParseOptions, SampleView, SeriesView, Sink};
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::metadata::{Exemplar, MetricType};
@@ -14,13 +18,13 @@ use crate::model::{Labels, METRIC_NAME};
 
 impl From<WireError> for ParseError {
     fn from(error: WireError) -> Self {
-        ParseError::Syntax(format!("protobuf: {}", error.0))
+        ParseError::Syntax(error.to_string())
     }
 }
 
-fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, ParseError> {
-    std::str::from_utf8(bytes)
-        .map_err(|_| ParseError::Syntax(format!("invalid {what}: {}", super::excerpt(bytes))))
+fn text<'a>(part: Part<'a>, what: &str) -> Result<&'a str, ParseError> {
+    std::str::from_utf8(part.bytes)
+        .map_err(|_| ParseError::Syntax(format!("invalid {what}: {}", super::excerpt(part.bytes))))
 }
 
 fn scraped(v: f64) -> f64 {
@@ -28,15 +32,12 @@ fn scraped(v: f64) -> f64 {
 }
 
 /// Parses a body into `sink`.
-pub(super) fn parse<S: Sink>(
-    mut body: &[u8],
-    options: &ParseOptions,
-    sink: &mut S,
-) -> Result<(), ParseError> {
+pub(super) fn parse<S: Sink>(body: &[u8], options: &ParseOptions, sink: &mut S) -> Result<(), ParseError> {
+    let mut body = Part { bytes: body, at: 0 };
     let mut state =
         State { options, family: Family::default(), context: 0, key: Vec::new(), exemplars: Vec::new() };
     while !body.is_empty() {
-        let message = delimited(&mut body)?;
+        let message = body.delimited()?;
         state.metric_family(message, sink)?;
     }
     Ok(())
@@ -56,14 +57,14 @@ struct Metric<'a> {
     value: f64,
     timestamp_ms: Option<i64>,
     start_ms: i64,
-    summary: &'a [u8],
-    histogram: &'a [u8],
-    labels: Vec<&'a [u8]>,
+    summary: Part<'a>,
+    histogram: Part<'a>,
+    labels: Vec<Part<'a>>,
 }
 
-fn timestamp_ms(message: &[u8]) -> Result<i64, WireError> {
+fn timestamp_ms(message: Part<'_>) -> Result<i64, WireError> {
     let (mut seconds, mut nanos) = (0i64, 0i64);
-    fields(message, |number, value| {
+    fields(&TIMESTAMP, message, |number, value| {
         match number {
             1 => seconds = value.varint() as i64,
             2 => nanos = value.varint() as i64,
@@ -74,10 +75,10 @@ fn timestamp_ms(message: &[u8]) -> Result<i64, WireError> {
     Ok(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))
 }
 
-fn exemplar(message: &[u8]) -> Result<Exemplar, ParseError> {
+fn exemplar(message: Part<'_>) -> Result<Exemplar, ParseError> {
     let mut pairs = Vec::new();
     let mut out = Exemplar { labels: Labels::empty(), value: 0.0, timestamp_ms: None };
-    fields(message, |number, value| {
+    fields(&EXEMPLAR, message, |number, value| {
         match number {
             1 => pairs.push(label_pair(value.bytes())?),
             2 => out.value = scraped(value.double()),
@@ -90,9 +91,9 @@ fn exemplar(message: &[u8]) -> Result<Exemplar, ParseError> {
     Ok(out)
 }
 
-fn label_pair(message: &[u8]) -> Result<(&str, &str), ParseError> {
+fn label_pair(message: Part<'_>) -> Result<(&str, &str), ParseError> {
     let (mut name, mut value) = ("", "");
-    fields(message, |number, field| {
+    fields(&LABEL_PAIR, message, |number, field| {
         match number {
             1 => name = text(field.bytes(), "label name")?,
             2 => value = text(field.bytes(), "label value")?,
@@ -141,11 +142,11 @@ struct HistogramParts {
 }
 
 impl State<'_> {
-    fn metric_family<S: Sink>(&mut self, message: &[u8], sink: &mut S) -> Result<(), ParseError> {
-        let (mut name, mut help, mut unit): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
+    fn metric_family<S: Sink>(&mut self, message: Part<'_>, sink: &mut S) -> Result<(), ParseError> {
+        let (mut name, mut help, mut unit): (Part<'_>, Part<'_>, Part<'_>) = Default::default();
         let mut kind = 0;
         let mut metrics = 0usize;
-        fields(message, |number, value| {
+        fields(&METRIC_FAMILY, message, |number, value| {
             match number {
                 1 => name = value.bytes(),
                 2 => help = value.bytes(),
@@ -189,18 +190,18 @@ impl State<'_> {
             sink.unit(name, unit)?;
         }
         sink.metric_type(name, metric_type)?;
-        fields(message, |number, value| match number {
+        fields(&METRIC_FAMILY, message, |number, value| match number {
             4 => self.metric(value.bytes(), sink),
             _ => Ok(()),
         })
     }
 
-    fn metric<S: Sink>(&mut self, message: &[u8], sink: &mut S) -> Result<(), ParseError> {
+    fn metric<S: Sink>(&mut self, message: Part<'_>, sink: &mut S) -> Result<(), ParseError> {
         let mut metric = Metric::default();
         self.exemplars.clear();
         let exemplars = &mut self.exemplars;
-        let mut simple = |metric: &mut Metric<'_>, message| {
-            fields(message, |number, value| {
+        let mut simple = |metric: &mut Metric<'_>, kind: &Message, message| {
+            fields(kind, message, |number, value| {
                 match number {
                     1 => metric.value = scraped(value.double()),
                     2 => exemplars.push(exemplar(value.bytes())?),
@@ -210,20 +211,24 @@ impl State<'_> {
                 Ok::<_, ParseError>(())
             })
         };
-        let expected_field = match self.family.metric_type {
+        let expected = match self.family.metric_type {
             MetricType::Gauge => 2,
             MetricType::Counter => 3,
+            MetricType::Summary => 4,
             MetricType::Unknown => 5,
-            _ => 0,
+            _ => 7,
         };
-        fields(message, |number, value| {
+        fields(&METRIC, message, |number, value| {
             match number {
                 1 => metric.labels.push(value.bytes()),
-                4 => metric.summary = value.bytes(),
+                2 if expected == 2 => simple(&mut metric, &GAUGE, value.bytes())?,
+                3 if expected == 3 => simple(&mut metric, &COUNTER, value.bytes())?,
+                4 if expected == 4 => metric.summary = value.bytes(),
+                5 if expected == 5 => simple(&mut metric, &UNTYPED, value.bytes())?,
                 6 => metric.timestamp_ms = Some(value.varint() as i64),
-                7 => metric.histogram = value.bytes(),
-                n if n == expected_field => simple(&mut metric, value.bytes())?,
-                _ => {}
+                7 if expected == 7 => metric.histogram = value.bytes(),
+                // Values of other types than that of the family.
+                _ => check_field(&METRIC, number, value)?,
             }
             Ok::<_, ParseError>(())
         })?;
@@ -258,7 +263,7 @@ impl State<'_> {
         self.key.clear();
         pack_pair(&mut self.key, METRIC_NAME, &[&self.family.name, suffix]);
         for label in &metric.labels {
-            let (name, value) = label_pair(label)?;
+            let (name, value) = label_pair(*label)?;
             pack_pair(&mut self.key, name, &[value]);
         }
         Ok(())
@@ -289,13 +294,13 @@ impl State<'_> {
     fn summary<S: Sink>(&mut self, metric: &Metric<'_>, sink: &mut S) -> Result<(), ParseError> {
         let (mut count, mut sum, mut start_ms) = (0u64, 0.0, 0);
         let mut quantiles = Vec::new();
-        fields(metric.summary, |number, value| {
+        fields(&SUMMARY, metric.summary, |number, value| {
             match number {
                 1 => count = value.varint(),
                 2 => sum = value.double(),
                 3 => {
                     let (mut quantile, mut v) = (0.0, 0.0);
-                    fields(value.bytes(), |number, value| {
+                    fields(&QUANTILE, value.bytes(), |number, value| {
                         match number {
                             1 => quantile = value.double(),
                             2 => v = value.double(),
@@ -364,9 +369,9 @@ impl State<'_> {
     }
 }
 
-fn span(message: &[u8]) -> Result<Span, WireError> {
+fn span(message: Part<'_>) -> Result<Span, WireError> {
     let mut span = Span::default();
-    fields(message, |number, value| {
+    fields(&BUCKET_SPAN, message, |number, value| {
         match number {
             1 => span.offset = zigzag(value.varint()) as i32,
             2 => span.length = value.varint() as u32,
@@ -382,7 +387,7 @@ fn push_deltas(value: Value<'_>, out: &mut Vec<i64>) -> Result<(), WireError> {
     match value {
         Value::Bytes(mut packed) => {
             while !packed.is_empty() {
-                out.push(zigzag(varint(&mut packed)?));
+                out.push(zigzag(packed.varint()?));
             }
         }
         single => out.push(zigzag(single.varint())),
@@ -394,9 +399,9 @@ fn push_deltas(value: Value<'_>, out: &mut Vec<i64>) -> Result<(), WireError> {
 fn push_counts(value: Value<'_>, out: &mut Vec<f64>) -> Result<(), WireError> {
     match value {
         Value::Bytes(packed) => {
-            let (chunks, rest) = packed.as_chunks::<8>();
+            let (chunks, rest) = packed.bytes.as_chunks::<8>();
             if !rest.is_empty() {
-                return Err(WireError("packed doubles are cut"));
+                return Err(packed.error("cut packed doubles"));
             }
             out.extend(chunks.iter().map(|bytes| f64::from_le_bytes(*bytes)));
         }
@@ -417,16 +422,16 @@ impl NativeParts {
 }
 
 impl HistogramParts {
-    fn read(message: &[u8]) -> Result<Self, ParseError> {
+    fn read(message: Part<'_>) -> Result<Self, ParseError> {
         let mut parts = Self::default();
-        fields(message, |number, value| {
+        fields(&HISTOGRAM, message, |number, value| {
             let native = &mut parts.native;
             match number {
                 1 => parts.count = value.varint(),
                 2 => parts.sum = scraped(value.double()),
                 3 => {
                     let (mut bucket, mut count, mut found) = (Bucket::default(), 0u64, None);
-                    fields(value.bytes(), |number, value| {
+                    fields(&BUCKET, value.bytes(), |number, value| {
                         match number {
                             1 => count = value.varint(),
                             2 => bucket.upper_bound = value.double(),
