@@ -7,6 +7,7 @@ mod client;
 mod debug;
 mod discovery;
 mod metrics;
+mod output;
 mod progress;
 mod promql;
 mod push;
@@ -168,7 +169,7 @@ fn code(result: Result<(), String>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("{e}");
+            output::tell!("{e}");
             EXIT_FAILURE
         }
     }
