@@ -39,7 +39,7 @@ fn recorded() -> Vec<Vec<(i64, f64)>> {
     columns.into_values().collect()
 }
 
-/// A counter with jitter, a constant, a gauge with decimals.
+/// A counter with jitter, a constant, a gauge with decimals, and random steps that stay for three scrapes.
 fn made_up() -> Vec<Vec<(i64, f64)>> {
     let mut random = fastrand::Rng::with_seed(1);
     let mut total = 0.0;
@@ -50,7 +50,9 @@ fn made_up() -> Vec<Vec<(i64, f64)>> {
     }
     let constant = (0..240).map(|i| (i * 15_000, 4.0)).collect();
     let gauge = (0..240).map(|i| (i * 15_000, f64::from(random.u32(..1000)) / 10.0)).collect();
-    vec![counter, constant, gauge]
+    let random_steps: Vec<f64> = (0..80).map(|_| f64::from_bits(random.u64(..) >> 1)).collect();
+    let steps = (0..240).map(|i| (i * 15_000, random_steps[i as usize / 3])).collect();
+    vec![counter, constant, gauge, steps]
 }
 
 fn encode(samples: &[(i64, f64)]) -> FloatEncoder {
@@ -62,7 +64,7 @@ fn encode(samples: &[(i64, f64)]) -> FloatEncoder {
 fn chunks(c: &mut Criterion) {
     let mut group = c.benchmark_group("float chunk");
     group.throughput(Throughput::Elements(240));
-    for (name, column) in ["counter", "constant", "gauge"].into_iter().zip(made_up()) {
+    for (name, column) in ["counter", "constant", "gauge", "steps"].into_iter().zip(made_up()) {
         group.bench_function(format!("encode {name}"), |b| b.iter(|| black_box(encode(black_box(&column)))));
         let chunk = encode(&column);
         group.bench_function(format!("decode {name}"), |b| {

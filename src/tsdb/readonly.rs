@@ -155,6 +155,8 @@ pub struct ReadOnlyDb {
     pub unreadable: Vec<(PathBuf, String)>,
     /// What the replay of the log found.
     pub recovery: Recovery,
+    /// Samples and chunks in Prometheus's log whose series no record names.
+    pub unnamed: u64,
 }
 
 impl ReadOnlyDb {
@@ -165,12 +167,14 @@ impl ReadOnlyDb {
         let vfs = pinned(&[&wal_dir, &chunks_dir])?;
         let head = empty_head(&vfs, &wal_dir, &chunks_dir)?;
         let mut recovery = replay(&head, &*vfs, &wal_dir, &super::ReplayWatch::default())?;
-        if let Some(files) = legacy::find(&RealVfs, dir) {
+        let mut unnamed = 0;
+        if let Some(files) = legacy::find(&RealVfs, dir)? {
             let report = legacy::load(&RealVfs, dir, &files, HeadLoader::new(&head, false))?;
             recovery.damaged += report.damaged;
+            unnamed = report.unnamed;
         }
         let (blocks, unreadable) = list_blocks(dir)?;
-        Ok(Self { head, blocks, unreadable, recovery })
+        Ok(Self { head, blocks, unreadable, recovery, unnamed })
     }
 
     /// One block as if it were all there is.
@@ -178,7 +182,7 @@ impl ReadOnlyDb {
         let vfs: Arc<dyn Vfs> = Arc::new(Pinned::default());
         let head = empty_head(&vfs, dir, dir)?;
         let blocks = vec![AnyBlock::open(dir)?];
-        Ok(Self { head, blocks, unreadable: Vec::new(), recovery: Recovery::default() })
+        Ok(Self { head, blocks, unreadable: Vec::new(), recovery: Recovery::default(), unnamed: 0 })
     }
 
     /// The blocks, by range.
@@ -223,7 +227,6 @@ fn empty_head(vfs: &Arc<dyn Vfs>, wal_dir: &Path, chunks_dir: &Path) -> Result<A
 
 pub(super) type Unreadable = Vec<(PathBuf, String)>;
 
-/// Opens all blocks; those that another one replaces are left out, as at a start.
 /// Whether there is anything of a storage in a directory, Prometheus's included.
 pub fn holds_data(dir: &Path) -> Result<bool, StorageError> {
     let entries = RealVfs.list(dir).map_err(|e| io_error("list", dir, &e))?;
@@ -234,6 +237,7 @@ pub fn holds_data(dir: &Path) -> Result<bool, StorageError> {
     Ok(entries.iter().any(ours))
 }
 
+/// Opens all blocks; those that another one replaces are left out, as at a start.
 pub(super) fn list_blocks(dir: &Path) -> Result<(Vec<AnyBlock>, Unreadable), StorageError> {
     for attempt in 1.. {
         let (mut blocks, mut unreadable, mut vanished) = (Vec::new(), Vec::new(), false);

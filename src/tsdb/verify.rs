@@ -65,26 +65,19 @@ impl Report {
     }
 }
 
-/// Told what is being read.
-pub type Progress<'a> = &'a mut dyn FnMut(&Path);
+/// Told what is being read, and how many bytes were read before.
+pub type Progress<'a> = &'a mut dyn FnMut(&Path, u64);
 
 /// Checks a data directory.
 pub fn verify(dir: &Path, progress: Progress<'_>) -> Result<Report, StorageError> {
-    let mut report = Report::default();
     let entries = RealVfs.list(dir).map_err(|e| io_error("list", dir, &e))?;
-    let (wal_dir, chunks_dir) = (dir.join(WAL_DIR), dir.join(CHUNKS_DIR));
-    let vfs = pinned(&[&wal_dir, &chunks_dir])?;
-    check_format(dir, &mut report);
-    check_log(&*vfs, &wal_dir, &mut report, progress)?;
-    check_chunks(vfs, &chunks_dir, &mut report, progress)?;
-    check_legacy(dir, &mut report, progress);
+    let mut report = verify_logs(dir, progress)?;
     let (found, unreadable) = list_blocks(dir)?;
     for (path, reason) in unreadable {
         report.fault(&path, None, reason);
     }
     for block in &found {
-        progress(block.dir().path());
-        blocks::check(block, &mut report);
+        blocks::check(block, &mut report, progress);
     }
     for pair in found.windows(2) {
         if let [a, b] = pair
@@ -109,12 +102,23 @@ pub fn verify(dir: &Path, progress: Progress<'_>) -> Result<Report, StorageError
     Ok(report)
 }
 
+/// Checks what a data directory holds besides blocks: logs and head chunks, Prometheus's included.
+pub fn verify_logs(dir: &Path, progress: Progress<'_>) -> Result<Report, StorageError> {
+    let mut report = Report::default();
+    let (wal_dir, chunks_dir) = (dir.join(WAL_DIR), dir.join(CHUNKS_DIR));
+    let vfs = pinned(&[&wal_dir, &chunks_dir])?;
+    check_format(dir, &mut report);
+    check_log(&*vfs, &wal_dir, &mut report, progress)?;
+    check_chunks(vfs, &chunks_dir, &mut report, progress)?;
+    check_legacy(dir, &mut report, progress)?;
+    Ok(report)
+}
+
 /// Checks one block directory.
 pub fn verify_block(dir: &Path, progress: Progress<'_>) -> Report {
     let mut report = Report::default();
-    progress(dir);
     match AnyBlock::open(dir) {
-        Ok(block) => blocks::check(&block, &mut report),
+        Ok(block) => blocks::check(&block, &mut report, progress),
         Err(error) => report.fault_of(dir, &error),
     }
     report
@@ -142,7 +146,7 @@ fn check_log(
     let files = list(vfs, dir)?;
     let last = files.iter().rposition(|f| f.kind == FileKind::Segment);
     for (i, file) in files.iter().enumerate() {
-        progress(&file.path);
+        progress(&file.path, report.bytes);
         let bytes = match vfs.sealed(&file.path, true) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -198,7 +202,7 @@ fn check_chunks(
     }
     let newest = entries.last().map(|e| dir.join(&e.name));
     let chunks = ChunkStore::open(vfs, dir)?;
-    progress(dir);
+    progress(dir, report.bytes);
     let (mut places, mut damage) = (Vec::new(), Vec::new());
     chunks.scan(
         ChunkRef::NONE,
@@ -250,14 +254,14 @@ fn check_chunks(
 }
 
 /// The log and the head chunks of Prometheus, where they were not imported yet.
-fn check_legacy(dir: &Path, report: &mut Report, progress: Progress<'_>) {
-    let Some(files) = legacy::find(&RealVfs, dir) else { return };
+fn check_legacy(dir: &Path, report: &mut Report, progress: Progress<'_>) -> Result<(), StorageError> {
+    let Some(files) = legacy::find(&RealVfs, dir)? else { return Ok(()) };
     report.notes.push(format!(
         "{} has a write-ahead log of Prometheus that was not imported yet: the next start does it",
         dir.display()
     ));
     for path in files.log_files() {
-        progress(path);
+        progress(path, report.bytes);
         match RealVfs.sealed(path, true) {
             Ok(bytes) => {
                 report.read(bytes.len());
@@ -267,6 +271,13 @@ fn check_legacy(dir: &Path, report: &mut Report, progress: Progress<'_>) {
                             Ok(record) => report.samples += record.samples() as u64,
                             Err(error) => report.fault(path, Some(offset as u64), error.to_string()),
                         },
+                        log::Found::Damage { offset, len, at_end: true } if files.is_last(path) => {
+                            report.notes.push(format!(
+                                "{}: the last write is not complete ({len} bytes at byte {offset}): Prometheus runs, or \
+                                 was killed",
+                                path.display()
+                            ));
+                        }
                         log::Found::Damage { offset, len, .. } => {
                             report.fault(
                                 path,
@@ -281,7 +292,7 @@ fn check_legacy(dir: &Path, report: &mut Report, progress: Progress<'_>) {
         }
     }
     for path in files.chunk_files() {
-        progress(path);
+        progress(path, report.bytes);
         match RealVfs.sealed(path, true) {
             Ok(bytes) => {
                 report.read(bytes.len());
@@ -296,4 +307,5 @@ fn check_legacy(dir: &Path, report: &mut Report, progress: Progress<'_>) {
             Err(error) => report.fault(path, None, format!("cannot be read: {error}")),
         }
     }
+    Ok(())
 }

@@ -42,6 +42,7 @@ mod secrets;
 mod server;
 mod silences;
 mod storage;
+mod storage_admin;
 mod storage_faults;
 mod storage_limits;
 mod templates;

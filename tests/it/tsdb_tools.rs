@@ -209,6 +209,186 @@ fn what_can_be_read_of_a_damaged_directory_is_not_called_everything() {
     good(folder, &["tsdb", "verify", "data"]);
 }
 
+/// What the log of a Prometheus looks like that took `samples` of one series, each in a record of its own.
+fn prometheus_log(samples: &[(i64, f64)]) -> Vec<u8> {
+    let record = |body: &[u8]| {
+        let len = u16::try_from(body.len()).expect("a short record").to_be_bytes();
+        [&[1u8], &len[..], &crc32c::crc32c(body).to_be_bytes(), body].concat()
+    };
+    // Type, number of the series, number of labels, and each of the two as a text.
+    let mut log = record(b"\x01\0\0\0\0\0\0\0\x01\x01\x08__name__\x05moved");
+    for (t, v) in samples {
+        let number = 1u64.to_be_bytes();
+        let at = t.to_be_bytes();
+        log.extend(record(&[&[2u8], &number[..], &at, &[0, 0], &v.to_bits().to_be_bytes()].concat()));
+    }
+    log
+}
+
+/// A directory of Prometheus with blocks and a log.
+fn prometheus_directory(folder: &Path) {
+    std::fs::write(folder.join("history.txt"), HISTORY).expect("written");
+    good(folder, &["tsdb", "create-blocks-from", "openmetrics", "-q", "history.txt", "theirs"]);
+    std::fs::create_dir(folder.join("theirs/wal")).expect("created");
+    let log = prometheus_log(&[(1_700_020_000_000, 1.0), (1_700_020_001_000, 2.0), (1_700_020_002_000, 3.0)]);
+    std::fs::write(folder.join("theirs/wal/00000000"), log).expect("written");
+}
+
+#[test]
+fn an_import_from_a_damaged_directory_of_prometheus_names_what_it_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    prometheus_directory(folder);
+    let all = good(folder, &["tsdb", "dump", "theirs"]);
+    assert_eq!(all.lines().count(), 6, "{all}");
+    good(folder, &["tsdb", "import", "-q", "--storage.tsdb.path=whole", "theirs"]);
+    assert_eq!(good(folder, &["tsdb", "dump", "whole"]), all);
+    let mut blocks: Vec<_> = std::fs::read_dir(folder.join("theirs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("index").exists())
+        .collect();
+    blocks.sort();
+    let log = std::path::PathBuf::from("theirs/wal/00000000");
+    let of = |name: &str| blocks[0].strip_prefix(folder).unwrap().join(name);
+    // A file, which byte of it is flipped (none: all are gone), what is told, samples that are left.
+    let damages = [
+        (log, Some(-40), " at byte 66: ", 5),
+        (of("index"), Some(13), "checksum of a section does not match", 4),
+        (of("index"), Some(-1), "checksum of the table of contents", 4),
+        (of("chunks/000001"), Some(-1), "checksum of a chunk does not match", 4),
+        (of("tombstones"), Some(0), "does not begin as tombstones", 4),
+        (of("meta.json"), None, "meta.json is damaged at byte 0", 4),
+    ];
+    for (number, (file, at, told, left)) in damages.into_iter().enumerate() {
+        let path = folder.join(&file);
+        let sound = std::fs::read(&path).unwrap();
+        let mut damaged = if at.is_some() { sound.clone() } else { Vec::new() };
+        if let Some(at) = at {
+            let at = if at < 0 { damaged.len() - (-at) as usize } else { at as usize };
+            damaged[at] ^= 4;
+        }
+        std::fs::write(&path, damaged).unwrap();
+        let to = format!("--storage.tsdb.path=made-{number}");
+        let ran = run(folder, &["tsdb", "import", "-q", &to, "theirs"]);
+        assert_eq!(ran.code, Some(1), "{file:?}\n{}{}", ran.out, ran.err);
+        let place =
+            if file.ends_with("chunks/000001") { file.parent().unwrap().parent().unwrap() } else { &file };
+        for part in
+            [place.to_str().unwrap(), told, "if there is a sound copy, import that too", "tsdb verify"]
+        {
+            assert!(ran.err.contains(part), "{file:?} lacks {part:?}:\n{}", ran.err);
+        }
+        let kept = good(folder, &["tsdb", "dump", &format!("made-{number}")]);
+        assert_eq!(kept.lines().count(), left, "{file:?}\n{kept}");
+        assert!(kept.lines().all(|line| all.contains(line)), "{file:?}\n{kept}");
+        bad(folder, &["tsdb", "verify", "theirs"], told);
+        bad(folder, &["tsdb", "dump", "theirs"], told);
+        std::fs::write(&path, sound).unwrap();
+    }
+    // A last write that was cut off is what every kill leaves behind.
+    let path = folder.join("theirs/wal/00000000");
+    let mut torn = std::fs::read(&path).unwrap();
+    torn.extend([1, 0, 40]);
+    std::fs::write(&path, &torn).unwrap();
+    assert!(
+        good(folder, &["tsdb", "verify", "theirs"]).contains("note: theirs/wal/00000000: the last write")
+    );
+    good(folder, &["tsdb", "import", "-q", "--storage.tsdb.path=torn", "theirs"]);
+    // And a directory of which nothing can be read is not an empty one.
+    std::fs::create_dir_all(folder.join("lost/wal")).unwrap();
+    torn.truncate(100);
+    torn[5] ^= 1;
+    std::fs::write(folder.join("lost/wal/00000000"), &torn).unwrap();
+    bad(folder, &["tsdb", "import", "--storage.tsdb.path=none", "lost"], "have no samples that can be read");
+}
+
+#[test]
+fn whoever_reads_may_go_away_and_a_full_disk_is_a_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    std::fs::write(folder.join("history.txt"), HISTORY).expect("written");
+    good(folder, &["tsdb", "import", "-q", "history.txt"]);
+    let start = |arguments: &[&str], out: Stdio, err: Stdio| {
+        let mut command = binary();
+        command.current_dir(folder).arg("tsdb").args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.output().expect("it runs")
+    };
+    // A pipe that nobody reads.
+    let closed = || Stdio::from(std::io::pipe().expect("a pipe").1);
+    let commands: [&[&str]; 8] = [
+        &["list"],
+        &["analyze"],
+        &["verify"],
+        &["dump"],
+        &["dump-openmetrics"],
+        &["export", "-o", "out"],
+        &["import", "--storage.tsdb.path=again", "history.txt"],
+        &["bench", "write", "--metrics=10", "--scrapes=10"],
+    ];
+    for arguments in commands {
+        let output = start(arguments, closed(), Stdio::piped());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*err), (Some(0), ""), "{arguments:?}");
+    }
+    for arguments in [&["list", "missing"][..], &["import", "missing"]] {
+        assert_eq!(start(arguments, closed(), closed()).status.code(), Some(1), "{arguments:?}");
+    }
+    for arguments in &commands[..5] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the device opens");
+        let output = start(arguments, full.into(), Stdio::piped());
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
+        assert!(err.contains("No space left on device") && !err.contains("panicked"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn text_comes_from_pipes_too_and_from_no_device() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let mut child = binary()
+        .current_dir(folder)
+        .args(["tsdb", "import", "-q", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), HISTORY.as_bytes()).expect("it reads");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(good(folder, &["tsdb", "dump"]).lines().count(), 3);
+    let names = std::fs::read_dir(folder.join("data")).unwrap().map(|e| e.unwrap().file_name().len());
+    assert_eq!(names.collect::<Vec<_>>(), [26, 26], "two blocks and nothing else");
+    bad(folder, &["tsdb", "import", "/dev/zero"], "/dev/zero: is neither a file nor a pipe nor a directory");
+}
+
+#[test]
+fn what_must_not_be_read_is_not_taken_for_empty() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    prometheus_directory(folder);
+    let forbid = |path: &str, mode: u32| {
+        std::fs::set_permissions(folder.join(path), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    forbid("theirs/wal", 0);
+    if std::fs::read_dir(folder.join("theirs/wal")).is_ok() {
+        eprintln!("skipped: this user may read everything");
+        forbid("theirs/wal", 0o755);
+        return;
+    }
+    for command in ["analyze", "verify", "dump", "dump-openmetrics"] {
+        bad(folder, &["tsdb", command, "theirs"], "list theirs/wal: Permission denied");
+    }
+    bad(folder, &["tsdb", "import", "theirs"], "list theirs/wal: Permission denied");
+    forbid("theirs/wal", 0o755);
+    forbid("theirs", 0);
+    let told = "theirs: Permission denied (os error 13): run this as the user that the server runs as";
+    for command in ["list", "analyze", "verify", "dump"] {
+        bad(folder, &["tsdb", command, "theirs"], told);
+    }
+    forbid("theirs", 0o755);
+}
+
 #[test]
 fn a_directory_that_is_none_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

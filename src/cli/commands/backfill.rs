@@ -13,6 +13,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::client::{Client, block_on, http_config};
+use super::output::say;
 use super::rules::duration_ms;
 use super::{code, features, many, parse_options, switch, text, value};
 use crate::alert::backfill::{BLOCK_MS, first_slot, source};
@@ -95,7 +96,7 @@ fn create(matches: &ArgMatches) -> Result<(), String> {
             for rule in &group.rules {
                 match rule_kind(rule, &group.labels) {
                     RuleKind::Recording(recording) => rules.push((spec.clone(), recording)),
-                    RuleKind::Alerting(_) => println!("skipped: {} is an alerting rule", rule.name()),
+                    RuleKind::Alerting(_) => say!("skipped: {} is an alerting rule", rule.name()),
                 }
             }
         }
@@ -124,7 +125,7 @@ fn create(matches: &ArgMatches) -> Result<(), String> {
             let meta = BlockMeta::new(new_ulid(now_ms()), window.0, window.1 + 1);
             let written = write_prometheus_block(&dir, meta, &mut source(series), &|| false);
             if let Some((path, meta)) = written.map_err(|e| e.to_string())? {
-                println!(
+                say!(
                     "{}: {} samples of {} series",
                     path.display(),
                     meta.stats.num_samples,

@@ -8,6 +8,7 @@ mod debug;
 mod discovery;
 mod histograms;
 mod metrics;
+mod output;
 mod progress;
 mod promql;
 mod push;
@@ -169,7 +170,7 @@ fn code(result: Result<(), String>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("{e}");
+            output::tell!("{e}");
             EXIT_FAILURE
         }
     }

@@ -18,7 +18,7 @@ use super::format::{
     BLOCK_FILE, ChunkKind, ChunkRef, Footer, PAGE_ENTRY_LEN, PART_NAMES, PARTS, PageEntry, Part,
 };
 use super::list::SeriesList;
-use super::meta::BlockMeta;
+use super::meta::{BlockMeta, META_FILE};
 use super::page::Page;
 use super::source::SeriesColumns;
 use super::symbols::Symbols;
@@ -398,10 +398,17 @@ fn slice_of<T>(all: &[T], offset: u64, len: u64) -> Option<&[T]> {
     all.get(start..start.checked_add(len)?)
 }
 
-/// Reads back a block that was just written: footer, every checksum, and that directories, series pages and
-/// timestamp columns decode.
-pub(super) fn verify_dir(dir: &Place) -> Result<(), StorageError> {
+/// Reads back a block that was just written: its description, footer, every checksum, and that directories, series pages
+/// and timestamp columns decode.
+pub(super) fn verify_dir(dir: &Place, meta: &BlockMeta) -> Result<(), StorageError> {
     let block = Block::open(dir)?;
+    if block.meta() != meta {
+        return Err(StorageError::Corrupt {
+            path: dir.join(META_FILE).path().display().to_string(),
+            offset: 0,
+            message: "is not what was written".into(),
+        });
+    }
     block.verify()?;
     let (mut series, mut count) = (SeriesList::default(), 0u64);
     for number in 0..block.page_count() {

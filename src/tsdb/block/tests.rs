@@ -10,7 +10,9 @@ use super::*;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::sample::{HistogramValue, stale_nan};
 use crate::model::{Labels, MatchOp, Matcher, SampleBuffer};
+use crate::tsdb::StorageError;
 use crate::tsdb::door::{LabelQueryHints, Querier, SelectHints};
+use crate::tsdb::vfs::{CrashVfs, Place, Vfs};
 
 type Naive = BTreeMap<Labels, SeriesColumns>;
 
@@ -253,6 +255,44 @@ fn never_wrong(dir: &Path, data: &Naive) -> bool {
     });
     let whole = back.len() == data.len() && back.iter().all(|(l, c)| data.get(l).is_some_and(|w| same(c, w)));
     subset && (whole || noticed)
+}
+
+/// A disk or a memory that changes a bit on the way out: the block is refused before anything relies on it.
+#[test]
+fn a_block_that_was_written_wrongly_is_not_taken() {
+    let mut data = sample_data();
+    data.retain(|labels, _| labels.metric_name() == "latency");
+    let vfs = CrashVfs::new();
+    let dir = Place::new(Arc::clone(&vfs) as Arc<dyn Vfs>, Path::new("/data"));
+    vfs.create_dir_all(Path::new("/data")).unwrap();
+    let meta = || BlockMeta::new(new_ulid(1), i64::MAX, i64::MIN);
+    let write = || write_block(&dir, meta(), &mut data.clone().into_iter(), &|| false);
+    write().unwrap().unwrap().0.remove_dir_all().unwrap();
+    let mut refused = 0;
+    for bit in (0..).step_by(97) {
+        vfs.set_flip(bit);
+        let written = write();
+        let is_past_the_end = vfs.take_flip().is_some();
+        match written {
+            Err(error) => {
+                assert!(matches!(error, StorageError::Corrupt { .. }), "bit {bit}: {error}");
+                assert_eq!(vfs.list(Path::new("/data")).unwrap(), [], "bit {bit}");
+                refused += 1;
+            }
+            Ok(written) => {
+                let (dir, meta, _) = written.unwrap();
+                let block = Block::open(&dir).unwrap();
+                assert_eq!(*block.meta(), meta, "bit {bit}");
+                let (back, warnings) = read_all(&block);
+                assert!(warnings.is_empty() && back.iter().all(|(l, c)| same(c, &data[l])), "bit {bit}");
+                dir.remove_dir_all().unwrap();
+            }
+        }
+        if is_past_the_end {
+            break;
+        }
+    }
+    assert!(refused > 50, "{refused}");
 }
 
 #[test]

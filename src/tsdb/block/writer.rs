@@ -70,7 +70,7 @@ pub fn write_block(
     meta.describe(&report.footer);
     meta.write(&temp)?;
     temp.sync_dir()?;
-    super::reader::verify_dir(&temp)?;
+    super::reader::verify_dir(&temp, &meta)?;
     let finished = data_dir.join(&name);
     temp.rename(&finished)?;
     guard.keep();

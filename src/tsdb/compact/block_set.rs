@@ -120,7 +120,8 @@ impl AnyBlock {
     }
 }
 
-/// A walk over the series of a block of either format.
+/// A walk over the series of a block of either format. Where a block is damaged in a place that all its series need, it
+/// ends with a warning: that is no reason to give up what other blocks have.
 pub enum BlockWalk {
     /// Meerkat's own.
     Native(BlockSource),
@@ -144,9 +145,16 @@ impl SeriesSource for BlockWalk {
         &mut self,
         out: &mut crate::tsdb::block::SeriesColumns,
     ) -> Result<Option<crate::model::Labels>, StorageError> {
-        match self {
-            Self::Native(s) => s.next_series(out),
-            Self::Prometheus(s) => s.next_series(out),
+        let (next, warnings) = match self {
+            Self::Native(s) => (s.next_series(out), &mut s.warnings),
+            Self::Prometheus(s) => (s.next_series(out), &mut s.warnings),
+        };
+        match next {
+            Err(error @ StorageError::Corrupt { .. }) => {
+                warnings.push(format!("series of a block were left out: {error}"));
+                Ok(None)
+            }
+            other => other,
         }
     }
 }

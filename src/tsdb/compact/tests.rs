@@ -163,6 +163,64 @@ fn a_damaged_block_is_not_merged_away() {
     assert_eq!(BlockSet::open(dir.path()).unwrap().0.blocks().len(), 4);
 }
 
+/// Wherever a block of either format is damaged, merging goes on without it, or keeps every sample.
+#[test]
+fn no_damage_stops_merging_or_loses_a_sample() {
+    for prometheus in [false, true] {
+        let template = tempfile::tempdir().unwrap();
+        let set = BlockSet::open(template.path()).unwrap().0;
+        let ulids: Vec<_> =
+            (0..4).map(|i| add(&set, i * 2 * H, (i + 1) * 2 * H, 0, prometheus && i == 1)).collect();
+        let want = read(&set, i64::MIN, i64::MAX);
+        drop(set);
+        let block = template.path().join(ulids[1].to_string());
+        let files: &[&str] = if prometheus { &["index", "chunks/000001"] } else { &["block.mkt"] };
+        let mut refused = 0;
+        for file in files.iter().map(|name| block.join(name)) {
+            let sound = std::fs::read(&file).unwrap();
+            for at in (0..sound.len()).step_by(sound.len() / 30) {
+                let mut bytes = sound.clone();
+                bytes[at] ^= 16;
+                std::fs::write(&file, &bytes).unwrap();
+                let context = format!("{} at {at}", file.display());
+                let dir = tempfile::tempdir().unwrap();
+                copy(template.path(), dir.path());
+                let (set, report) = BlockSet::open(dir.path()).unwrap();
+                let set = Arc::new(set);
+                let compactor = Compactor::new(Arc::clone(&set), CompactorOptions::default());
+                if !report.quarantined.is_empty() {
+                    // What cannot be opened was set aside already.
+                    continue;
+                }
+                match merge_next(&set, &compactor) {
+                    Some(Step::Refused(bad, _)) => {
+                        assert_eq!(bad, [ulids[1]], "{context}");
+                        assert_eq!(set.blocks().len(), 4, "{context}");
+                        refused += 1;
+                    }
+                    Some(Step::Merged(..)) => assert!(read(&set, i64::MIN, i64::MAX) == want, "{context}"),
+                    None => panic!("{context}: four blocks are due for merging"),
+                }
+            }
+            std::fs::write(&file, &sound).unwrap();
+        }
+        assert!(refused > 5, "{refused}");
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
 #[test]
 fn retention_removes_whole_blocks() {
     let dir = tempfile::tempdir().unwrap();

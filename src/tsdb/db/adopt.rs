@@ -103,7 +103,7 @@ pub(super) fn run(
     next_segment: u32,
     head: &Head,
 ) -> Result<Option<Report>, StorageError> {
-    let Some(files) = legacy::find(vfs, dir) else { return Ok(None) };
+    let Some(files) = legacy::find(vfs, dir)? else { return Ok(None) };
     let chunks = chunk_files(vfs, chunks_dir)?.iter().map(|(n, _)| n + 1).max().unwrap_or(0);
     let note = Note { segment: next_segment, chunks, aside: aside_name(vfs, dir) };
     let text = serde_json::to_vec(&note).map_err(|e| StorageError::NotReady(e.to_string()))?;
@@ -118,6 +118,7 @@ pub(super) fn run(
     tracing::info!(
         samples = report.samples,
         damaged = report.damaged,
+        unnamed = report.unnamed,
         originals = %dir.join(&note.aside).display(),
         "the write-ahead log of Prometheus was imported; its files were put aside and can be deleted"
     );
@@ -127,7 +128,7 @@ pub(super) fn run(
 fn put_aside(vfs: &dyn Vfs, dir: &Path, note: &Note) -> Result<(), StorageError> {
     let aside = dir.join(&note.aside);
     vfs.create_dir_all(&aside).map_err(|e| io_error("create directory", &aside, &e))?;
-    for from in legacy::find(vfs, dir).map(|files| files.dirs).unwrap_or_default() {
+    for from in legacy::find(vfs, dir)?.map(|files| files.dirs).unwrap_or_default() {
         let to = aside.join(from.file_name().unwrap_or_default());
         vfs.rename(&from, &to).map_err(|e| io_error("rename", &from, &e))?;
     }

@@ -12,6 +12,7 @@ use super::*;
 use crate::model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::model::sample::{HistogramValue, stale_nan};
 use crate::model::{Labels, Matcher};
+use crate::tsdb::block::bytes::{put_varint, put_zigzag};
 use crate::tsdb::block::{BlockMeta, SeriesSource, histograms::same_bits, new_ulid};
 use crate::tsdb::door::{Querier, SelectHints};
 
@@ -141,6 +142,97 @@ fn everything_returns() {
     let reopened = PrometheusBlock::open(block.dir()).unwrap();
     let (back, _) = read_all(&reopened);
     assert!(back[&Labels::from_pairs([("__name__", "size")])].is_empty());
+}
+
+/// The index of a block in version 1: symbols and series are named by where they begin.
+fn version_1(block: &PrometheusBlock) -> Vec<u8> {
+    fn section(out: &mut Vec<u8>, content: &[u8]) -> u64 {
+        let at = out.len() as u64;
+        out.extend_from_slice(&(content.len() as u32).to_be_bytes());
+        out.extend_from_slice(content);
+        out.extend_from_slice(&crc32c::crc32c(content).to_be_bytes());
+        at
+    }
+    fn put_text(out: &mut Vec<u8>, text: &str) {
+        put_varint(out, text.len() as u64);
+        out.extend_from_slice(text.as_bytes());
+    }
+    let series: Vec<_> = block.select_ids(&[]).unwrap().iter().map(|id| block.series(*id).unwrap()).collect();
+    let mut out = vec![0xba, 0xaa, 0xd7, 0x00, 1];
+    let texts = series.iter().flat_map(|(labels, _)| labels.iter().flat_map(|l| [l.name, l.value]));
+    let mut symbols: BTreeMap<&str, u64> = texts.map(|text| (text, 0)).collect();
+    let mut content = (symbols.len() as u32).to_be_bytes().to_vec();
+    for (text, at) in &mut symbols {
+        *at = (out.len() + 4 + content.len()) as u64;
+        put_text(&mut content, text);
+    }
+    let symbols_at = section(&mut out, &content);
+    let series_at = out.len() as u64;
+    let mut lists: BTreeMap<(&str, &str), Vec<u32>> = BTreeMap::new();
+    for (labels, chunks) in &series {
+        let id = out.len() as u32;
+        lists.entry(("", "")).or_default().push(id);
+        let mut content = Vec::new();
+        put_varint(&mut content, labels.len() as u64);
+        for label in labels.iter() {
+            lists.entry((label.name, label.value)).or_default().push(id);
+            put_varint(&mut content, symbols[label.name]);
+            put_varint(&mut content, symbols[label.value]);
+        }
+        put_varint(&mut content, chunks.len() as u64);
+        for (i, chunk) in chunks.iter().enumerate() {
+            match i.checked_sub(1).map(|before| &chunks[before]) {
+                None => put_zigzag(&mut content, chunk.min_t_ms),
+                Some(before) => put_varint(&mut content, chunk.min_t_ms.abs_diff(before.max_t_ms)),
+            }
+            put_varint(&mut content, chunk.max_t_ms.abs_diff(chunk.min_t_ms));
+            match i.checked_sub(1).map(|before| &chunks[before]) {
+                None => put_varint(&mut content, chunk.reference),
+                Some(before) => {
+                    put_zigzag(&mut content, chunk.reference.wrapping_sub(before.reference).cast_signed());
+                }
+            }
+        }
+        put_varint(&mut out, content.len() as u64);
+        out.extend_from_slice(&content);
+        out.extend_from_slice(&crc32c::crc32c(&content).to_be_bytes());
+    }
+    let postings_at = out.len() as u64;
+    let mut table = (lists.len() as u32).to_be_bytes().to_vec();
+    for ((name, value), ids) in &lists {
+        let mut content = (ids.len() as u32).to_be_bytes().to_vec();
+        ids.iter().for_each(|id| content.extend_from_slice(&id.to_be_bytes()));
+        let at = section(&mut out, &content);
+        put_varint(&mut table, 2);
+        put_text(&mut table, name);
+        put_text(&mut table, value);
+        put_varint(&mut table, at);
+    }
+    let table_at = section(&mut out, &table);
+    let places = [symbols_at, series_at, 0, 0, postings_at, table_at];
+    let contents: Vec<u8> = places.iter().flat_map(|at| at.to_be_bytes()).collect();
+    out.extend_from_slice(&contents);
+    out.extend_from_slice(&crc32c::crc32c(&contents).to_be_bytes());
+    out
+}
+
+#[test]
+fn an_index_of_version_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = data();
+    let block = write(dir.path(), &data);
+    std::fs::write(block.dir().path().join("index"), version_1(&block)).unwrap();
+    let block = PrometheusBlock::open(block.dir().path()).unwrap();
+    let (mut source, mut columns) = (PrometheusSource::new(Arc::clone(&block)), SeriesColumns::default());
+    for (labels, want) in &data {
+        assert_eq!(source.next_series(&mut columns).unwrap().as_ref(), Some(labels));
+        assert!(same(&columns, want), "{labels}");
+    }
+    assert_eq!(source.next_series(&mut columns).unwrap(), None);
+    assert_eq!(source.warnings, Vec::<String>::new());
+    let host = |labels: &&Labels| labels.value("instance") == "host-3";
+    let found = block.select_ids(&[Matcher::equal("instance", "host-3")]).unwrap();
+    assert_eq!(found.len(), data.keys().filter(host).count());
 }
 
 #[test]

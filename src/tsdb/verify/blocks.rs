@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Report;
+use super::{Progress, Report};
 use crate::model::Matcher;
 use crate::tsdb::block::{SeriesColumns, SeriesSource};
 use crate::tsdb::compact::AnyBlock;
@@ -12,6 +12,9 @@ use crate::tsdb::vfs::{RealVfs, Vfs};
 
 /// Pairs of labels whose lists are compared, each taking four bytes for each of its series while that runs.
 const MAX_PAIRS: usize = 4 << 20;
+
+/// Series after which it is told how far a block is.
+const TOLD_EVERY: u64 = 256;
 
 fn count_files(dir: &Path, report: &mut Report) {
     for entry in RealVfs.list(dir).unwrap_or_default() {
@@ -23,8 +26,10 @@ fn count_files(dir: &Path, report: &mut Report) {
     }
 }
 
-pub(super) fn check(block: &AnyBlock, report: &mut Report) {
+pub(super) fn check(block: &AnyBlock, report: &mut Report, progress: Progress<'_>) {
     let dir = block.dir().path().to_owned();
+    let before = report.bytes;
+    progress(&dir, before);
     count_files(&dir, report);
     match block {
         AnyBlock::Native(native) => {
@@ -64,6 +69,10 @@ pub(super) fn check(block: &AnyBlock, report: &mut Report) {
                     }
                 }
                 series += 1;
+                if series.is_multiple_of(TOLD_EVERY) {
+                    let share = series as f64 / meta.stats.num_series.max(series) as f64;
+                    progress(&dir, before + ((report.bytes - before) as f64 * share) as u64);
+                }
                 last = Some(labels);
             }
             Err(error) => {

@@ -127,6 +127,16 @@ impl CrashVfs {
         state.failed_syncs = fault;
     }
 
+    /// Flips a bit of what is written, that with this number from now on, and says nothing.
+    pub fn set_flip(&self, after: u64) {
+        self.state.lock().flip = Some(after);
+    }
+
+    /// Takes back what [`CrashVfs::set_flip`] did, if the bit was not written yet.
+    pub fn take_flip(&self) -> Option<u64> {
+        self.state.lock().flip.take()
+    }
+
     /// Limits the bytes of all files together; `None` lifts the limit.
     pub fn set_quota(&self, quota: Option<u64>) {
         self.state.lock().quota = quota;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::super::output::say;
 use super::super::{code, switch, text};
 use super::{open, path_argument};
 use crate::cli::flags::format_bytes;
@@ -110,9 +111,9 @@ fn subject<'a>(db: &'a ReadOnlyDb, wanted: &str) -> Result<Subject<'a>, String> 
 fn print_list(title: &str, limit: usize, items: impl Iterator<Item = (String, u64)>) {
     let mut items: Vec<(String, u64)> = items.collect();
     items.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    println!("\n{title}:");
+    say!("\n{title}:");
     for (name, number) in items.iter().take(limit) {
-        println!("{number} {name}");
+        say!("{number} {name}");
     }
 }
 
@@ -148,30 +149,30 @@ fn analyze(matches: &ArgMatches) -> Result<(), String> {
         Subject::Head => db.head_range().map_or(Ok(Vec::new()), |range| survey_head(&db, range, &mut each)),
     };
     let warnings = warnings.map_err(|e| e.to_string())?;
-    println!("Block ID: {name}");
-    println!("Duration: {}", format_duration_ms(max - min));
-    println!("Total Series: {total}");
+    say!("Block ID: {name}");
+    say!("Duration: {}", format_duration_ms(max - min));
+    say!("Total Series: {total}");
     if !selector.is_empty() {
-        println!("Matcher: {selector}");
-        println!("Matched series: {}", found.series);
+        say!("Matcher: {selector}");
+        say!("Matched series: {}", found.series);
     }
     print(&found, span_ms, limit);
     if matches.get_flag("extended") {
-        println!("\nChunks by number of samples:");
+        say!("\nChunks by number of samples:");
         for (power, chunks) in &found.fullness {
-            println!("up to {}: {chunks}", 1u64 << power);
+            say!("up to {}: {chunks}", 1u64 << power);
         }
     }
     if let Subject::Block(block) = subject {
         print_size(block);
     }
-    if warnings.is_empty() { Ok(()) } else { Err(warnings.join("\n")) }
+    if warnings.is_empty() { db.whole() } else { Err(warnings.join("\n")) }
 }
 
 fn print(found: &Found, span_ms: f64, limit: usize) {
-    println!("Label names: {}", found.values.len());
-    println!("Postings (unique label pairs): {}", found.pairs.len());
-    println!("Postings entries (total label pairs): {}", found.entries);
+    say!("Label names: {}", found.values.len());
+    say!("Postings (unique label pairs): {}", found.pairs.len());
+    say!("Postings entries (total label pairs): {}", found.entries);
     let share = |gap: f64| (gap / span_ms) as u64;
     let pairs = || found.pairs.iter();
     print_list(
@@ -200,16 +201,16 @@ fn print(found: &Found, span_ms: f64, limit: usize) {
             .map(|(k, m)| (format!("{k} ({} samples, {:.3} bytes per sample)", m.samples, per(m)), m.bytes));
         print_list("Metric names with most bytes of samples", limit, rows);
     }
-    println!("\nEncodings (chunks, samples, bytes, bytes per sample):");
+    say!("\nEncodings (chunks, samples, bytes, bytes per sample):");
     for (codec, (chunks, samples, bytes)) in &found.codecs {
-        println!("{codec}: {chunks} {samples} {bytes} {:.3}", *bytes as f64 / (*samples).max(1) as f64);
+        say!("{codec}: {chunks} {samples} {bytes} {:.3}", *bytes as f64 / (*samples).max(1) as f64);
     }
 }
 
 fn print_size(block: &AnyBlock) {
     let (bytes, samples) = (block.size_bytes(), block.meta().stats.num_samples);
     let per = bytes as f64 / samples.max(1) as f64;
-    println!(
+    say!(
         "\nSize: {} for {samples} samples, {per:.3} bytes per sample with index and timestamps",
         format_bytes(bytes)
     );

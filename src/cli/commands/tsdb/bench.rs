@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::super::output::say;
 use super::super::progress::Progress;
 use super::super::{code, switch, text};
 use crate::model::clock::SystemClock;
@@ -156,11 +157,11 @@ fn read_recording(bytes: &[u8], metrics: usize) -> Result<Input, String> {
 }
 
 fn stage<T>(name: &str, work: impl FnOnce() -> Result<T, String>) -> Result<(T, Duration), String> {
-    println!(">> start stage={name}");
+    say!(">> start stage={name}");
     let begun = Instant::now();
     let done = work()?;
     let took = begun.elapsed();
-    println!(">> completed stage={name} duration={took:?}");
+    say!(">> completed stage={name} duration={took:?}");
     Ok((done, took))
 }
 
@@ -197,18 +198,18 @@ fn write(matches: &ArgMatches) -> Result<(), String> {
     let progress = Progress::new("Writing");
     let (total, took) = stage("ingestScrapes", || ingest(&db, &input, scrapes, &progress))?;
     drop(progress);
-    println!(" > total samples: {total}");
-    println!(" > samples/sec: {:.0}", total as f64 / took.as_secs_f64());
-    println!(" > log bytes per sample: {:.3}", db.wal_bytes_written() as f64 / total as f64);
+    say!(" > total samples: {total}");
+    say!(" > samples/sec: {:.0}", total as f64 / took.as_secs_f64());
+    say!(" > log bytes per sample: {:.3}", db.wal_bytes_written() as f64 / total as f64);
     let heap = db.head_heap_bytes() as f64;
-    println!(" > heap bytes per series: {:.0}", heap / input.series.len().max(1) as f64);
+    say!(" > heap bytes per series: {:.0}", heap / input.series.len().max(1) as f64);
     stage("compact", || db.compact().map_err(|e| e.to_string()))?;
     if !matches.get_flag("no-queries") {
         query(&db, scrapes)?;
     }
     stage("stopStorage", || db.close().map_err(|e| e.to_string()))?;
     let bytes = size(&dir);
-    println!(" > bytes on disk per sample: {:.3} ({bytes} bytes)", bytes as f64 / total as f64);
+    say!(" > bytes on disk per sample: {:.3} ({bytes} bytes)", bytes as f64 / total as f64);
     Ok(())
 }
 
@@ -261,8 +262,8 @@ fn query(db: &Db, scrapes: usize) -> Result<(), String> {
         };
         let took = begun.elapsed();
         match result {
-            Ok(_) => println!(" > query {what}: {:.1} ms", took.as_secs_f64() * 1000.0),
-            Err(error) => println!(" > query {what}: {error}"),
+            Ok(_) => say!(" > query {what}: {:.1} ms", took.as_secs_f64() * 1000.0),
+            Err(error) => say!(" > query {what}: {error}"),
         }
     }
     Ok(())

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::super::output::tell;
 use super::super::{code, text};
-use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range, whole};
+use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range};
 use crate::model::labels::{is_legacy_label_name, is_legacy_metric_name, write_quoted};
 use crate::model::number::format_g;
 use crate::model::{Labels, Matcher, SampleBuffer};
@@ -80,7 +81,7 @@ fn dump(matches: &ArgMatches, form: Form) -> Result<(), String> {
     let db = open(Path::new(text(matches, "path")))?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     write_series(&db, range, &sets, form, &mut out)?;
-    whole(&db)
+    db.whole()
 }
 
 /// Writes all samples of the selected series; a reader that goes away ends it without an error.
@@ -131,7 +132,7 @@ pub(super) fn write_series(
     }
     written(out.flush())?;
     if histograms > 0 {
-        eprintln!("warning: {histograms} native histogram samples cannot be written in this format");
+        tell!("warning: {histograms} native histogram samples cannot be written in this format");
     }
     let warnings: Vec<String> = selected.iter().flat_map(|set| set.warnings()).collect();
     if warnings.is_empty() { Ok(()) } else { Err(warnings.join("\n")) }

@@ -10,7 +10,7 @@ use super::super::progress::Progress;
 use super::super::{code, text};
 use super::dump::{Form, write_series};
 use super::list::print_table;
-use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range, whole};
+use super::{match_argument, matcher_sets, open, path_argument, time_arguments, time_range};
 use crate::tsdb::exchange::gather::SHORTEST_MS;
 use crate::tsdb::exchange::{BlockFormat, ExportOptions, export};
 use crate::tsdb::readonly::ReadOnlyDb;
@@ -54,7 +54,7 @@ fn export_all(matches: &ArgMatches) -> Result<(), String> {
         "openmetrics" => {
             let db = open(Path::new(text(matches, "path")))?;
             export_text(&db, range, &sets, output)?;
-            return whole(&db);
+            return db.whole();
         }
         "native" => BlockFormat::Native,
         _ => BlockFormat::Prometheus,
@@ -87,7 +87,7 @@ fn export_all(matches: &ArgMatches) -> Result<(), String> {
     drop(progress);
     let report = report.map_err(|e| e.to_string())?;
     print_table(to, report.blocks, false);
-    if report.warnings.is_empty() { whole(&db) } else { Err(report.warnings.join("\n")) }
+    if report.warnings.is_empty() { db.whole() } else { Err(report.warnings.join("\n")) }
 }
 
 fn export_text(

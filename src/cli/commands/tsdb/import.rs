@@ -1,16 +1,19 @@
 //! `tsdb import` and `tsdb create-blocks-from openmetrics`: how does history get into a data directory?
 
-use std::io::Read as _;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::super::client::pair;
+use super::super::output::tell;
 use super::super::progress::Progress;
 use super::super::rules::duration_ms;
 use super::super::{code, many, switch, text};
 use super::list::print_table;
 use super::open;
+use crate::cli::flags::format_bytes;
 use crate::model::sample::{HistogramValue, Value};
 use crate::model::{Labels, LabelsBuilder};
 use crate::scrape::exposition::{
@@ -20,9 +23,9 @@ use crate::tsdb::block::BlockMeta;
 use crate::tsdb::exchange::gather::{Gather, SHORTEST_MS, block_length, block_length_for_span};
 use crate::tsdb::exchange::publish::Staging;
 use crate::tsdb::exchange::{BlockFormat, ExportOptions, export};
-use crate::tsdb::vfs::{RealVfs, Vfs as _};
+use crate::tsdb::vfs::{FileBytes, RealVfs, Vfs as _};
 
-/// Most bytes of standard input.
+/// Most bytes of a pipe.
 const MAX_INPUT_BYTES: u64 = 16 << 30;
 
 fn label_argument() -> Arg {
@@ -48,7 +51,8 @@ pub(super) fn command() -> Command {
             "A SOURCE is a file of OpenMetrics text in which each sample has a timestamp and which ends with # EOF, \
              a data directory of Prometheus or Meerkat (its log included), or one block. All blocks appear together \
              or not at all. The directory may belong to a running Meerkat, which shows the blocks within a minute. \
-             Importing the same data twice does no harm.",
+             Importing the same data twice does no harm. Of a damaged directory what can be read is imported, the \
+             rest is named, and the exit code is 1.",
         )
         .arg(
             Arg::new("storage.tsdb.path")
@@ -130,29 +134,43 @@ fn import(matches: &ArgMatches) -> Result<(), String> {
     let labels = many(matches, "label");
     check_target(dir)?;
     let staging = Staging::create(dir).map_err(|e| e.to_string())?;
-    let mut blocks = Vec::new();
+    let (mut blocks, mut damaged) = (Vec::new(), Vec::new());
     for source in many(matches, "source") {
         let made = if Path::new(&source).is_dir() {
             if !labels.is_empty() {
                 return Err(format!("{source}: --label is for OpenMetrics text"));
             }
-            import_directory(Path::new(&source), staging.path())
+            import_directory(Path::new(&source), staging.path()).map(|(made, left_out)| {
+                if left_out > 0 {
+                    damaged.push(format!("{source} ({left_out} places)"));
+                }
+                made
+            })
         } else {
             import_text(&source, &labels, staging.path(), BlockFormat::Native, None)
         };
         blocks.extend(made.map_err(|e| format!("{source}: {e}"))?);
     }
     if blocks.is_empty() {
-        return Err("nothing to import: the sources have no samples".into());
+        let why = if damaged.is_empty() { "have no samples" } else { "have no samples that can be read" };
+        return Err(format!("nothing to import: the sources {why}"));
     }
     staging.publish().map_err(|e| e.to_string())?;
     if !matches.get_flag("quiet") {
         print_table(dir, blocks, matches.get_flag("human-readable"));
     }
-    Ok(())
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "imported without what was left out of {}, named above: if there is a sound copy, import that too, which does \
+         no harm; `meerkat tsdb verify` names all damage of a source",
+        damaged.join(", ")
+    ))
 }
 
-fn import_directory(from: &Path, to: &Path) -> Result<Vec<BlockMeta>, String> {
+/// The blocks that were written, and how much had to be left out.
+fn import_directory(from: &Path, to: &Path) -> Result<(Vec<BlockMeta>, usize), String> {
     let db = open(from)?;
     let options = ExportOptions {
         format: BlockFormat::Native,
@@ -172,9 +190,9 @@ fn import_directory(from: &Path, to: &Path) -> Result<Vec<BlockMeta>, String> {
     drop(progress);
     let report = report.map_err(|e| e.to_string())?;
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
-    Ok(report.blocks)
+    Ok((report.blocks, db.left_out.len() + report.warnings.len()))
 }
 
 pub(super) fn run_create(matches: &ArgMatches) -> u8 {
@@ -207,16 +225,7 @@ fn import_text(
     length_ms: Option<i64>,
 ) -> Result<Vec<BlockMeta>, String> {
     let labels: Vec<(&str, &str)> = labels.iter().map(|l| pair(l)).collect::<Result<_, _>>()?;
-    let input;
-    let mut body = Vec::new();
-    let body: &[u8] = if source == "-" {
-        let read = std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_end(&mut body);
-        read.map_err(|e| format!("cannot be read: {e}"))?;
-        &body
-    } else {
-        input = RealVfs.sealed(Path::new(source), true).map_err(|e| format!("cannot be read: {e}"))?;
-        &input
-    };
+    let body = &read_source(source, to)?[..];
     let progress = Progress::new("Importing");
     let mut span = Span { range: None, fault: String::new() };
     read_text(body, &mut span)?;
@@ -236,6 +245,42 @@ fn import_text(
         progress.show(block as u64, blocks as u64, &format!("block {} of {blocks}", block + 1));
     };
     taker.gather.finish(to, format, &tell).map_err(|e| e.to_string())
+}
+
+/// The text of a source. It is read twice, so what is no file goes to one first, below `to`: a pipe may hold more than
+/// there is memory.
+fn read_source(source: &str, to: &Path) -> Result<FileBytes, String> {
+    let fail = |e: std::io::Error| format!("cannot be read: {e}");
+    if source == "-" {
+        return spooled(&mut std::io::stdin().lock(), to, MAX_INPUT_BYTES);
+    }
+    let kind = std::fs::metadata(source).map_err(fail)?.file_type();
+    if kind.is_file() {
+        return RealVfs.sealed(Path::new(source), true).map_err(fail);
+    }
+    if !kind.is_fifo() {
+        return Err("is neither a file nor a pipe nor a directory".into());
+    }
+    spooled(&mut std::fs::File::open(source).map_err(fail)?, to, MAX_INPUT_BYTES)
+}
+
+fn spooled(input: &mut dyn Read, to: &Path, most: u64) -> Result<FileBytes, String> {
+    let path = to.join(format!("input-{}", fastrand::u64(..)));
+    let mut copy = || {
+        let mut file = std::fs::File::create_new(&path)?;
+        std::io::copy(&mut input.take(most + 1), &mut file)
+    };
+    let copied = copy().map_err(|e| format!("cannot be copied to {}: {e}", path.display()))?;
+    let bytes = RealVfs.sealed(&path, true).map_err(|e| format!("cannot be read: {e}"))?;
+    // The map holds what is in it.
+    std::fs::remove_file(&path).map_err(|e| format!("{} cannot be removed: {e}", path.display()))?;
+    if copied > most {
+        return Err(format!(
+            "more than {} come from a pipe: write it to a file and import that",
+            format_bytes(most)
+        ));
+    }
+    Ok(bytes)
 }
 
 /// A sink that knows why it stopped.

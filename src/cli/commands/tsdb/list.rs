@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Command};
 use ulid::Ulid;
 
+use super::super::output::say;
 use super::super::{code, switch, text};
 use super::{check_directory, path_argument};
 use crate::cli::flags::format_bytes;
@@ -21,7 +22,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
     code(print_blocks(Path::new(text(matches, "path")), matches.get_flag("human-readable")))
 }
 
-fn folder_bytes(path: &Path) -> u64 {
+pub(super) fn folder_bytes(path: &Path) -> u64 {
     let mut folders: Vec<PathBuf> = vec![path.to_owned()];
     let mut bytes = 0;
     while let Some(folder) = folders.pop() {
@@ -69,9 +70,15 @@ pub(super) fn print_table(path: &Path, metas: Vec<BlockMeta>, for_people: bool) 
         Ok(time) if for_people => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
         _ => ms.to_string(),
     };
-    println!(
+    say!(
         "{:<28}{:<32}{:<32}{:<16}{:<14}{:<12}{:<12}SIZE",
-        "BLOCK ULID", "MIN TIME", "MAX TIME", "DURATION", "NUM SAMPLES", "NUM CHUNKS", "NUM SERIES"
+        "BLOCK ULID",
+        "MIN TIME",
+        "MAX TIME",
+        "DURATION",
+        "NUM SAMPLES",
+        "NUM CHUNKS",
+        "NUM SERIES"
     );
     for (meta, bytes) in blocks {
         let duration_ms = meta.max_time.saturating_sub(meta.min_time);
@@ -81,7 +88,7 @@ pub(super) fn print_table(path: &Path, metas: Vec<BlockMeta>, for_people: bool) 
             duration_ms.to_string()
         };
         let size = if for_people { format_bytes(bytes) } else { bytes.to_string() };
-        println!(
+        say!(
             "{:<28}{:<32}{:<32}{:<16}{:<14}{:<12}{:<12}{size}",
             meta.ulid.to_string(),
             time(meta.min_time),

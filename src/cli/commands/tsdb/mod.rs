@@ -9,15 +9,18 @@ mod import;
 mod list;
 mod verify;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::output::tell;
 use super::{backfill, text};
 use crate::cli::flags::EXIT_USAGE;
 use crate::cli::serve::EXIT_FAILURE;
 use crate::model::Matcher;
 use crate::tsdb::readonly::{ReadOnlyDb, holds_data};
+use crate::tsdb::verify::{Damage, verify_logs};
 
 pub(super) fn command() -> Command {
     Command::new("tsdb")
@@ -31,6 +34,11 @@ pub(super) fn command() -> Command {
 
 /// Runs the command of this name.
 pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
+    let exit = run_command(name, matches);
+    if exit == 0 { super::code(super::output::all_printed()) } else { exit }
+}
+
+fn run_command(name: &str, matches: &ArgMatches) -> u8 {
     match name {
         "list" => list::run(matches),
         "analyze" => analyze::run(matches),
@@ -100,8 +108,35 @@ fn matcher_sets(matches: &ArgMatches) -> Result<Vec<Vec<Matcher>>, String> {
         .collect()
 }
 
+/// Most damaged places of a log that are named; `tsdb verify` names all.
+const MAX_NAMED: usize = 20;
+
+/// A directory, and what of it could not be read.
+struct Opened {
+    db: ReadOnlyDb,
+    left_out: Vec<String>,
+}
+
+impl std::ops::Deref for Opened {
+    type Target = ReadOnlyDb;
+
+    fn deref(&self) -> &ReadOnlyDb {
+        &self.db
+    }
+}
+
+impl Opened {
+    /// What is left of a damaged directory is worth having, but not all there was.
+    fn whole(&self) -> Result<(), String> {
+        if self.left_out.is_empty() {
+            return Ok(());
+        }
+        Err("not everything could be read; `meerkat tsdb verify` names the damaged places".into())
+    }
+}
+
 /// Opens a directory for reading and says on standard error what could not be read.
-fn open(path: &Path) -> Result<ReadOnlyDb, String> {
+fn open(path: &Path) -> Result<Opened, String> {
     let db = if path.join("meta.json").exists() {
         ReadOnlyDb::of_block(path)
     } else {
@@ -109,32 +144,54 @@ fn open(path: &Path) -> Result<ReadOnlyDb, String> {
         ReadOnlyDb::open(path)
     };
     let db = db.map_err(|e| e.to_string())?;
-    for (path, reason) in &db.unreadable {
-        eprintln!("warning: {} was left out: {reason}", path.display());
-    }
+    let mut left_out: Vec<String> = db.unreadable.iter().map(|(path, reason)| named(path, reason)).collect();
     let lost = db.recovery.damaged + db.recovery.unusable;
     if lost > 0 {
-        eprintln!("warning: {lost} damaged places of the log were skipped; `tsdb verify` names them");
+        let damage = verify_logs(path, &mut |_, _| {}).map_err(|e| e.to_string())?.damage;
+        left_out.extend(damage.iter().take(MAX_NAMED).map(damage_line));
+        // A directory that changes may be sound by now, and what follows a lost record may be sound and yet unusable.
+        if damage.is_empty() || damage.len() > MAX_NAMED {
+            left_out.push(format!("{}: {lost} damaged places of the log", path.display()));
+        }
     }
-    Ok(db)
+    if db.unnamed > 0 {
+        left_out.push(format!(
+            "{}: {} samples or chunks in the log of Prometheus whose series no record names",
+            path.display(),
+            db.unnamed
+        ));
+    }
+    for what in &left_out {
+        tell!("warning: left out: {what}");
+    }
+    Ok(Opened { db, left_out })
+}
+
+/// The reason, with the path in front unless it is in it.
+fn named(path: &Path, reason: &str) -> String {
+    let path = path.display().to_string();
+    if reason.contains(&path) { reason.to_owned() } else { format!("{path}: {reason}") }
+}
+
+fn damage_line(damage: &Damage) -> String {
+    let place = damage.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
+    format!("{}{place}: {}", damage.path.display(), damage.what)
 }
 
 /// Whoever names the wrong directory should not be told that all is well there.
 fn check_directory(path: &Path) -> Result<(), String> {
-    match holds_data(path) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(format!(
-            "{} has neither blocks nor a log: name the directory that --storage.tsdb.path names",
-            path.display()
-        )),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// What is left of a damaged directory is worth having, but not all there was.
-fn whole(db: &ReadOnlyDb) -> Result<(), String> {
-    if db.unreadable.is_empty() && db.recovery.damaged + db.recovery.unusable == 0 {
-        return Ok(());
-    }
-    Err("not everything could be read; `meerkat tsdb verify` names the damaged places".into())
+    const REMEDY: &str = "name the directory that --storage.tsdb.path names";
+    let reason = match std::fs::read_dir(path).map(drop) {
+        Ok(()) => match holds_data(path) {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(format!("{} has neither blocks nor a log: {REMEDY}", path.display())),
+            Err(error) => return Err(error.to_string()),
+        },
+        Err(error) => error,
+    };
+    let remedy = match reason.kind() {
+        ErrorKind::PermissionDenied => "run this as the user that the server runs as",
+        _ => REMEDY,
+    };
+    Err(format!("{}: {reason}: {remedy}", path.display()))
 }

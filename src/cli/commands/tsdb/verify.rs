@@ -4,9 +4,11 @@ use std::path::Path;
 
 use clap::{ArgMatches, Command};
 
+use super::super::output::{say, tell};
 use super::super::progress::Progress;
 use super::super::text;
-use super::{check_directory, path_argument};
+use super::list::folder_bytes;
+use super::{check_directory, damage_line, path_argument};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::tsdb::verify::{Report, verify, verify_block};
 
@@ -24,11 +26,8 @@ pub(super) fn command() -> Command {
 pub(super) fn run(matches: &ArgMatches) -> u8 {
     let path = Path::new(text(matches, "path"));
     let progress = Progress::new("Verifying");
-    let mut read = 0;
-    let mut tell = |path: &Path| {
-        read += 1;
-        progress.show(0, 0, &format!("{read} files and blocks, now {}", path.display()));
-    };
+    let all = folder_bytes(path);
+    let mut tell = |now: &Path, read: u64| progress.show(read, all, &now.display().to_string());
     let report = if path.join("meta.json").exists() {
         Ok(verify_block(path, &mut tell))
     } else {
@@ -38,7 +37,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
     match report {
         Ok(report) => print(path, &report),
         Err(error) => {
-            eprintln!("cannot verify {}: {error}", path.display());
+            tell!("cannot verify {}: {error}", path.display());
             EXIT_FAILURE
         }
     }
@@ -46,18 +45,17 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
 
 fn print(path: &Path, report: &Report) -> u8 {
     for note in &report.notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
     for damage in &report.damage {
-        let place = damage.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
-        println!("DAMAGED {}{place}: {}", damage.path.display(), damage.what);
+        say!("DAMAGED {}", damage_line(damage));
     }
     let (files, bytes, samples) = (report.files, report.bytes, report.samples);
     if report.damage.is_empty() {
-        println!("SUCCESS: {}: {files} files, {bytes} bytes, {samples} samples are sound", path.display());
+        say!("SUCCESS: {}: {files} files, {bytes} bytes, {samples} samples are sound", path.display());
         return 0;
     }
-    println!(
+    say!(
         "FAILED: {}: {} damaged places in {files} files, {bytes} bytes; {samples} samples could be read. The server \
          starts all the same and leaves out what is damaged; `meerkat tsdb export --format=native` writes what can be \
          read to a new directory",

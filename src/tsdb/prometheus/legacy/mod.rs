@@ -4,6 +4,7 @@
 //! The logs have every sample that is not in a block; the chunk files repeat a part of them, and are asked only where
 //! the logs are damaged or begin later. Damage is skipped, counted and named.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::tsdb::Map;
 use crate::tsdb::block::{BlockMeta, SeriesColumns};
 use crate::tsdb::door::StorageError;
 use crate::tsdb::head::import::HeadLoader;
-use crate::tsdb::vfs::Vfs;
+use crate::tsdb::vfs::{Entry, Vfs, io_error};
 
 use super::log::{Found, Records};
 use head_chunks::Chunks;
@@ -52,52 +53,66 @@ impl Files {
         self.log.iter().chain(&self.out_of_order).map(PathBuf::as_path)
     }
 
+    /// Whether a segment is the last one of its log, whose last write may be cut off.
+    #[must_use]
+    pub fn is_last(&self, segment: &Path) -> bool {
+        [&self.log, &self.out_of_order].iter().any(|log| log.last().is_some_and(|last| last == segment))
+    }
+
     /// All files of head chunks.
     pub fn chunk_files(&self) -> impl Iterator<Item = &Path> {
         self.chunks.iter().map(PathBuf::as_path)
     }
 }
 
+/// What is in a directory; nothing if there is none.
+fn entries(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<Entry>, StorageError> {
+    match vfs.list(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|e| io_error("list", dir, &e)),
+    }
+}
+
 /// Numbered files of a directory in order.
-fn numbered(vfs: &dyn Vfs, dir: &Path) -> Vec<(u64, PathBuf)> {
-    let entries = vfs.list(dir).unwrap_or_default();
-    let mut files: Vec<(u64, PathBuf)> = entries
+fn numbered(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
+    let mut files: Vec<(u64, PathBuf)> = entries(vfs, dir)?
         .iter()
         .filter(|e| !e.is_dir)
         .filter_map(|e| Some((e.name.parse().ok()?, dir.join(&e.name))))
         .collect();
     files.sort_unstable();
-    files
+    Ok(files)
 }
 
-/// Looks for a log and head chunks of Prometheus below a data directory.
-pub fn find(vfs: &dyn Vfs, dir: &Path) -> Option<Files> {
-    let entries = vfs.list(dir).unwrap_or_default();
+/// Looks for a log and head chunks of Prometheus below a data directory. A directory that cannot be listed is an error:
+/// nobody shall believe that it is empty.
+pub fn find(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Files>, StorageError> {
     let ours = |name: &str| {
         [WAL, OUT_OF_ORDER_LOG, HEAD_CHUNKS].contains(&name) || name.starts_with("chunk_snapshot.")
     };
+    let found = entries(vfs, dir)?;
     let dirs: Vec<PathBuf> =
-        entries.iter().filter(|e| e.is_dir && ours(&e.name)).map(|e| dir.join(&e.name)).collect();
+        found.iter().filter(|e| e.is_dir && ours(&e.name)).map(|e| dir.join(&e.name)).collect();
     if dirs.is_empty() {
-        return None;
+        return Ok(None);
     }
     let wal = dir.join(WAL);
-    let newest = vfs
-        .list(&wal)
-        .unwrap_or_default()
+    let newest = entries(vfs, &wal)?
         .into_iter()
         .filter(|e| e.is_dir)
         .filter_map(|e| Some((e.name.strip_prefix(CHECKPOINT)?.parse::<u64>().ok()?, wal.join(&e.name))))
         .max();
     let mut log = Vec::new();
     if let Some((_, checkpoint)) = &newest {
-        log.extend(numbered(vfs, checkpoint).into_iter().map(|(_, path)| path));
+        log.extend(numbered(vfs, checkpoint)?.into_iter().map(|(_, path)| path));
     }
     let replaced = newest.map(|(number, _)| number);
-    let segments = numbered(vfs, &wal).into_iter().filter(|(n, _)| replaced.is_none_or(|r| *n > r));
+    let segments = numbered(vfs, &wal)?.into_iter().filter(|(n, _)| replaced.is_none_or(|r| *n > r));
     log.extend(segments.map(|(_, path)| path));
-    let paths = |name: &str| numbered(vfs, &dir.join(name)).into_iter().map(|(_, path)| path).collect();
-    Some(Files { log, out_of_order: paths(OUT_OF_ORDER_LOG), chunks: paths(HEAD_CHUNKS), dirs })
+    let paths = |name: &str| -> Result<Vec<PathBuf>, StorageError> {
+        Ok(numbered(vfs, &dir.join(name))?.into_iter().map(|(_, path)| path).collect())
+    };
+    Ok(Some(Files { log, out_of_order: paths(OUT_OF_ORDER_LOG)?, chunks: paths(HEAD_CHUNKS)?, dirs }))
 }
 
 /// Until when in-order samples are in Prometheus's blocks, exclusive. Samples of the log before that are left-overs, and
@@ -127,7 +142,7 @@ pub struct Report {
     pub samples: u64,
     /// Damaged places that were skipped.
     pub damaged: u64,
-    /// Samples, chunks or deletions of series that no record names.
+    /// Samples and chunks of series that no record names.
     pub unnamed: u64,
 }
 
@@ -157,12 +172,12 @@ pub fn load(vfs: &dyn Vfs, dir: &Path, files: &Files, head: HeadLoader<'_>) -> R
     let all = files.log.len() + files.out_of_order.len();
     for (i, path) in files.log.iter().enumerate() {
         import.progress(i, all);
-        import.segment(path, false, i + 1 == files.log.len())?;
+        import.segment(path, false, files.is_last(path))?;
     }
     import.head.settle()?;
     for (i, path) in files.out_of_order.iter().enumerate() {
         import.progress(files.log.len() + i, all);
-        import.segment(path, true, i + 1 == files.out_of_order.len())?;
+        import.segment(path, true, files.is_last(path))?;
     }
     import.head.settle()?;
     let complete = import.report.damaged == 0 && import.report.unnamed == 0;
@@ -239,10 +254,8 @@ impl Import<'_, '_> {
         Ok(())
     }
 
-    fn slot(&mut self, series: u64) -> Option<u32> {
-        let slot = self.by_ref.get(&series).copied();
-        self.report.unnamed += u64::from(slot.is_none());
-        slot
+    fn slot(&self, series: u64) -> Option<u32> {
+        self.by_ref.get(&series).copied()
     }
 
     fn record(&mut self, record: Record, out_of_order: bool) -> Result<(), StorageError> {
@@ -258,7 +271,10 @@ impl Import<'_, '_> {
                     if !out_of_order && sample.t_ms < self.from_t_ms {
                         continue;
                     }
-                    let Some(slot) = self.slot(sample.series) else { continue };
+                    let Some(slot) = self.slot(sample.series) else {
+                        self.report.unnamed += 1;
+                        continue;
+                    };
                     self.head.sample(slot, sample.t_ms, sample.start_ms, sample.value)?;
                 }
             }
@@ -309,7 +325,11 @@ impl Import<'_, '_> {
             if !chunk.out_of_order && chunk.max_t_ms < self.from_t_ms {
                 continue;
             }
-            let Some(slot) = self.slot(chunk.series) else { continue };
+            let Some(slot) = self.slot(chunk.series) else {
+                // Late samples may long be in a block, and their series gone.
+                self.report.unnamed += u64::from(!chunk.out_of_order);
+                continue;
+            };
             let known = self.head.range(slot);
             let covered = known.is_some_and(|(from, to)| {
                 chunk.out_of_order || (chunk.min_t_ms.max(self.from_t_ms) >= from && chunk.max_t_ms <= to)

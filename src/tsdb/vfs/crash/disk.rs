@@ -84,6 +84,8 @@ pub struct State {
     pub failed_syncs: Option<Fault>,
     pub syncs: u64,
     pub quota: Option<u64>,
+    /// How many bits are written until one is flipped that nobody notices.
+    pub flip: Option<u64>,
 }
 
 impl Default for State {
@@ -99,6 +101,7 @@ impl Default for State {
             failed_syncs: None,
             syncs: 0,
             quota: None,
+            flip: None,
         }
     }
 }
@@ -220,7 +223,16 @@ impl State {
 
     pub fn append(&mut self, node: usize, bytes: &[u8]) {
         if let Node::File { data, .. } = &mut self.nodes[node] {
+            let begin = data.len() as u64 * 8;
             data.extend_from_slice(bytes);
+            let bits = bytes.len() as u64 * 8;
+            match self.flip {
+                Some(after) if after < bits => {
+                    data[((begin + after) / 8) as usize] ^= 1 << (after % 8);
+                    self.flip = None;
+                }
+                after => self.flip = after.map(|after| after - bits),
+            }
         }
     }
 
