@@ -2,7 +2,8 @@
 //! next start, bit for bit, and nothing else is.
 //!
 //! The length of blocks changes from start to start, so that blocks are cut and merged while the process is killed; a
-//! third of the starts is killed, too. `MEERKAT_KILL_CYCLES` sets how often (20), `MEERKAT_KILL_SEED` repeats a run.
+//! third of the starts is killed, too. Each start is judged by what is younger than a minute, every tenth by everything.
+//! `MEERKAT_KILL_CYCLES` sets how often (20), `MEERKAT_KILL_SEED` repeats a run.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -23,8 +24,20 @@ const SPREAD: u64 = 64;
 /// A start takes less of a processor, even in a debug build; how long it waits for one is the machine's affair.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Values as the server prints them by name, series number and time in milliseconds.
-type Samples = BTreeMap<(String, usize, i64), String>;
+/// Pause between two messages: with many cycles the oracle has to remember them all.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Starts whose judgement looks at everything.
+const WHOLE: u64 = 10;
+
+/// The two metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Metric {
+    Scraped,
+    Written,
+}
+
+/// Whole numbers by metric, series number and time in milliseconds.
+type Samples = BTreeMap<(Metric, usize, i64), u64>;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -35,11 +48,16 @@ fn now_ms() -> i64 {
     i64::try_from(elapsed.as_millis()).expect("before the end of time")
 }
 
-/// Everything that can be queried of the two metrics.
-fn queryable(address: &str) -> Result<Samples, String> {
+/// Everything that can be queried of the two metrics and is younger than `since`.
+fn queryable(address: &str, since: i64) -> Result<Samples, String> {
     let mut out = Samples::new();
-    for name in ["scraped_total", "written_total"] {
-        let path = with_parameters("/api/v1/query", &[("query", &format!("{name}[1d]"))]);
+    // Messages may be dated later than now, when many come within a millisecond.
+    let time = now_ms() + 60_000;
+    let range = (time - since).min(86_400_000);
+    for (metric, name) in [(Metric::Scraped, "scraped_total"), (Metric::Written, "written_total")] {
+        let query = format!("{name}[{range}ms]");
+        let time = (time as f64 / 1000.0).to_string();
+        let path = with_parameters("/api/v1/query", &[("query", &query), ("time", &time)]);
         let answer = request(address, "GET", &path, &[], b"").map_err(|e| e.to_string())?;
         let json = answer.json();
         if json["warnings"] != serde_json::Value::Null {
@@ -48,9 +66,10 @@ fn queryable(address: &str) -> Result<Samples, String> {
         for row in json["data"]["result"].as_array().ok_or_else(|| answer.text())? {
             let number = row["metric"]["n"].as_str().and_then(|n| n.parse().ok()).ok_or("no number")?;
             for sample in row["values"].as_array().ok_or("no values")? {
-                let value = sample[1].as_str().ok_or("no value")?.to_owned();
+                let value = sample[1].as_str().ok_or("no value")?;
+                let value = value.parse().map_err(|_| format!("{value} is no whole number"))?;
                 let seconds = sample[0].as_f64().ok_or("no time")?;
-                out.insert((name.to_owned(), number, (seconds * 1000.0).round() as i64), value);
+                out.insert((metric, number, (seconds * 1000.0).round() as i64), value);
             }
         }
     }
@@ -88,30 +107,29 @@ fn keep_writing(address: &str, log: &Mutex<Log>, stop: &AtomicBool) {
             Ok(answer) => assert!(answer.status >= 500, "refused: {} {}", answer.status, answer.text()),
             Err(_) => return,
         }
+        std::thread::sleep(PAUSE);
     }
 }
 
-/// The judgement after a start.
-fn check(before: &Samples, after: &Samples, log: &Log, served: u64, context: &str) {
-    for (key, value) in before {
+/// The judgement after a start, of what is younger than `since`.
+fn check(before: &Samples, after: &Samples, log: &Log, since: i64, served: u64, context: &str) {
+    for (key, value) in before.iter().filter(|((_, _, time), _)| *time > since) {
         assert_eq!(after.get(key), Some(value), "{context}: {key:?} could be queried and is gone or changed");
     }
-    for (time, sequence) in &log.acknowledged {
+    for (time, sequence) in log.acknowledged.range(since + 1..) {
         for n in 0..SERIES {
-            let key = ("written_total".to_owned(), n, *time);
-            assert_eq!(after.get(&key), Some(&sequence.to_string()), "{context}: {key:?} was acknowledged");
+            let key = (Metric::Written, n, *time);
+            assert_eq!(after.get(&key), Some(sequence), "{context}: {key:?} was acknowledged");
         }
     }
     let mut scrapes: BTreeMap<i64, (u64, usize)> = BTreeMap::new();
     let mut messages: BTreeMap<i64, usize> = BTreeMap::new();
-    for ((name, n, time), value) in after {
-        if name == "written_total" {
-            let sent = log.sent.get(time).map(u64::to_string);
-            assert_eq!(sent.as_ref(), Some(value), "{context}: series {n} at {time} was never sent");
+    for ((metric, n, time), value) in after {
+        if *metric == Metric::Written {
+            assert_eq!(log.sent.get(time), Some(value), "{context}: series {n} at {time} was never sent");
             *messages.entry(*time).or_default() += 1;
             continue;
         }
-        let value: u64 = value.parse().unwrap_or_else(|_| panic!("{context}: {value} at {time}"));
         let (scrape, of) = (value / SPREAD, value % SPREAD);
         assert_eq!(of, *n as u64, "{context}: a value of another series at {time}");
         assert!(scrape >= 1 && scrape <= served, "{context}: scrape {scrape} of {served} at {time}");
@@ -192,18 +210,20 @@ fn nothing_queryable_or_acknowledged_is_lost() {
         if cycle % 20 == 0 {
             eprintln!("cycle {cycle}");
         }
-        let after = queryable(&server.address).expect("the server answers");
-        check(&before, &after, &log.lock(), served.load(Ordering::SeqCst), &context);
+        let is_whole = cycle % WHOLE == 0 || cycle == cycles;
+        let since = if is_whole { now_ms() - 86_000_000 } else { now_ms() - 60_000 };
+        let after = queryable(&server.address, since).expect("the server answers");
+        check(&before, &after, &log.lock(), since, served.load(Ordering::SeqCst), &context);
         if cycle == cycles {
             let blocks = blocks_in(&server.folder.path().join("data"));
             eprintln!("{} samples, {blocks} blocks, slowest start {slowest:?}", after.len());
             assert!(cycles < 20 || blocks > 0, "no block was ever cut");
             assert!(log.lock().acknowledged.len() as u64 >= cycles, "hardly anything was written");
             // A clean stop keeps everything, too.
-            let before = queryable(&server.address).expect("the server answers");
+            let before = queryable(&server.address, since).expect("the server answers");
             let server = Server::start_in(server.stop(), &flags);
-            let after = queryable(&server.address).expect("the server answers");
-            check(&before, &after, &log.lock(), served.load(Ordering::SeqCst), "after a clean stop");
+            let after = queryable(&server.address, since).expect("the server answers");
+            check(&before, &after, &log.lock(), since, served.load(Ordering::SeqCst), "after a clean stop");
             return;
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -221,7 +241,9 @@ fn nothing_queryable_or_acknowledged_is_lost() {
             // Time for a few blocks.
             std::thread::sleep(Duration::from_millis(random.u64(500..2000)));
         }
-        before = queryable(&server.address).expect("the server answers");
+        // The next judgement may be of everything.
+        let since = if (cycle + 1) % WHOLE == 0 { now_ms() - 86_000_000 } else { now_ms() - 120_000 };
+        before = queryable(&server.address, since).expect("the server answers");
         std::thread::sleep(Duration::from_millis(random.u64(..30)));
         server.signal("KILL");
         assert_eq!(server.wait(), None, "{context}: killed");

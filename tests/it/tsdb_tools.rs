@@ -311,30 +311,33 @@ fn whoever_reads_may_go_away_and_a_full_disk_is_a_failure() {
     good(folder, &["tsdb", "import", "-q", "history.txt"]);
     let start = |arguments: &[&str], out: Stdio, err: Stdio| {
         let mut command = binary();
-        command.current_dir(folder).arg("tsdb").args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
+        command.current_dir(folder).args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
         command.output().expect("it runs")
     };
     // A pipe that nobody reads.
     let closed = || Stdio::from(std::io::pipe().expect("a pipe").1);
-    let commands: [&[&str]; 8] = [
-        &["list"],
-        &["analyze"],
-        &["verify"],
-        &["dump"],
-        &["dump-openmetrics"],
-        &["export", "-o", "out"],
-        &["import", "--storage.tsdb.path=again", "history.txt"],
-        &["bench", "write", "--metrics=10", "--scrapes=10"],
+    std::fs::write(folder.join("prometheus.yml"), "global: {}\n").expect("written");
+    let commands: [&[&str]; 10] = [
+        &["tsdb", "list"],
+        &["tsdb", "analyze"],
+        &["tsdb", "verify"],
+        &["tsdb", "dump"],
+        &["tsdb", "dump-openmetrics"],
+        &["check", "config", "prometheus.yml"],
+        &["promtool", "promql", "format", "--experimental", "1+1"],
+        &["tsdb", "export", "-o", "out"],
+        &["tsdb", "import", "--storage.tsdb.path=again", "history.txt"],
+        &["tsdb", "bench", "write", "--metrics=10", "--scrapes=10"],
     ];
     for arguments in commands {
         let output = start(arguments, closed(), Stdio::piped());
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*err), (Some(0), ""), "{arguments:?}");
     }
-    for arguments in [&["list", "missing"][..], &["import", "missing"]] {
+    for arguments in [&["tsdb", "list", "missing"][..], &["tsdb", "import", "missing"]] {
         assert_eq!(start(arguments, closed(), closed()).status.code(), Some(1), "{arguments:?}");
     }
-    for arguments in &commands[..5] {
+    for arguments in &commands[..7] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the device opens");
         let output = start(arguments, full.into(), Stdio::piped());
         let err = String::from_utf8_lossy(&output.stderr);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::output::{say, tell};
 use super::rules::{self, Lint, Outcome, duration_ms};
 use super::{features, many, parse_options, switch, value};
 use crate::alert::load::RuleFileOptions;
@@ -48,9 +49,9 @@ pub(super) fn run_web_config(matches: &ArgMatches) -> u8 {
     let mut code = 0;
     for path in many(matches, "file") {
         match WebConfig::load(Path::new(&path)) {
-            Ok(_) => println!("{path} SUCCESS"),
+            Ok(_) => say!("{path} SUCCESS"),
             Err(e) => {
-                eprintln!("{path} FAILED: {e}");
+                tell!("{path} FAILED: {e}");
                 code = EXIT_FAILURE;
             }
         }
@@ -70,7 +71,7 @@ pub(super) fn run_config(matches: &ArgMatches) -> u8 {
     let lookback_ms = match duration_ms(matches, "query.lookback-delta") {
         Ok(ms) => ms,
         Err(e) => {
-            eprintln!("{e}");
+            tell!("{e}");
             return crate::cli::flags::EXIT_USAGE;
         }
     };
@@ -94,36 +95,36 @@ pub(super) fn run_config(matches: &ArgMatches) -> u8 {
 
 impl Check {
     fn file(&self, path: &str, outcome: &mut Outcome) {
-        println!("Checking {path}");
+        say!("Checking {path}");
         let options = LoadOptions { agent: self.agent, ..LoadOptions::default() };
         let config = match Config::load(Path::new(path), &options) {
             Ok(config) => config,
             Err(e) => {
-                eprintln!("  FAILED: {e}");
-                println!();
+                tell!("  FAILED: {e}");
+                say!("");
                 outcome.faulty = true;
                 return;
             }
         };
         for warning in &config.warnings {
-            println!("  WARNING: {warning}");
+            say!("  WARNING: {warning}");
         }
         let mut missing = Vec::new();
         let rule_files = if self.syntax_only { Vec::new() } else { self.named_files(&config, &mut missing) };
         for fault in &missing {
-            eprintln!("  FAILED: {fault}");
+            tell!("  FAILED: {fault}");
         }
         if missing.is_empty() {
             if !rule_files.is_empty() {
-                println!("  SUCCESS: {} rule files found", rule_files.len());
+                say!("  SUCCESS: {} rule files found", rule_files.len());
             }
-            println!(" SUCCESS: {path} is valid prometheus config file syntax");
+            say!(" SUCCESS: {path} is valid prometheus config file syntax");
         }
         outcome.faulty |= !missing.is_empty();
         if self.lint.long_intervals {
             for job in config.scrape_configs.iter().filter(|j| j.scrape_interval.0 >= self.lookback_ms) {
                 outcome.linted = true;
-                eprintln!(
+                tell!(
                     "  FAILED: lint error the scrape interval of job {:?} is too long: {} is not below the look-back \
                      of {}, so its series come and go",
                     job.job_name,
@@ -132,7 +133,7 @@ impl Check {
                 );
             }
         }
-        println!();
+        say!("");
         let options = RuleFileOptions { scheme: config.global.metric_name_validation_scheme, ..self.rules };
         for file in rule_files {
             rules::check(&file, &options, self.lint, outcome);
@@ -191,7 +192,7 @@ fn discovery_files(sd: &SdConfigs, what: &str, missing: &mut Vec<String>) {
         for pattern in &file.files {
             let found = expand_pattern(&pattern.0);
             if found.is_empty() {
-                println!("  WARNING: file {:?} for file_sd in {what} does not exist", pattern.0);
+                say!("  WARNING: file {:?} for file_sd in {what} does not exist", pattern.0);
             }
             for path in found {
                 if let Err(e) = std::fs::File::open(&path) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::output::say;
 use super::{code, many, text, value};
 use crate::config::HttpClientConfig;
 use crate::net::{BodyBuffer, ClientOptions, HttpClient, Request};
@@ -125,7 +126,7 @@ pub(super) fn ready() -> Command {
 }
 
 pub(super) fn probe(matches: &ArgMatches, path: &str) -> u8 {
-    code(ask(matches, path).map(|answer| println!("  SUCCESS: {}", answer.trim_end())))
+    code(ask(matches, path).map(|answer| say!("  SUCCESS: {}", answer.trim_end())))
 }
 
 fn ask(matches: &ArgMatches, path: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 
 use super::client::{Client, block_on, http_config};
+use super::output::{say, tell};
 use super::{code, text};
 
 /// Profiles take half a minute.
@@ -53,10 +54,10 @@ fn collect(matches: &ArgMatches, files: &[(&str, &str)]) -> Result<(), String> {
     let mut found = Vec::new();
     block_on(async {
         for (path, file) in files {
-            println!("collecting: {base}{path}");
+            say!("collecting: {base}{path}");
             match client.get_bytes(&format!("{base}{path}")).await {
                 Ok((status, body)) if status.is_success() => found.push((*file, body)),
-                Ok((status, _)) => eprintln!("  the server answered {status}"),
+                Ok((status, _)) => tell!("  the server answered {status}"),
                 Err(e) => return Err(format!("error collecting {base}{path}: {e}")),
             }
         }
@@ -71,7 +72,7 @@ fn collect(matches: &ArgMatches, files: &[(&str, &str)]) -> Result<(), String> {
         out.finish()?.sync_all()
     };
     write().map_err(|e| format!("error writing {BUNDLE}: {e}"))?;
-    println!("Compiling debug information complete, all files written in {BUNDLE:?}.");
+    say!("Compiling debug information complete, all files written in {BUNDLE:?}.");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::client::block_on;
+use super::output::say;
 use super::rules::duration_ms;
 use super::{code, text, value};
 use crate::config::{Config, LoadOptions, ScrapeConfig};
@@ -28,7 +29,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn run(matches: &ArgMatches) -> u8 {
-    code(discover(matches).map(|targets| println!("{targets:#}")))
+    code(discover(matches).map(|targets| say!("{targets:#}")))
 }
 
 fn discover(matches: &ArgMatches) -> Result<Value, String> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::client::{Client, block_on, header, http_config};
+use super::output::say;
 use super::query::{ANSWER_TIMEOUT, metric, now_seconds, post, seconds, server_url, warn};
 use super::rules::duration_ms;
 use super::{code, many, text, value};
@@ -60,7 +61,7 @@ async fn analyze(matches: &ArgMatches) -> Result<(), String> {
     let time = seconds(matches, "time")?.unwrap_or_else(now_seconds).to_string();
     let client = Client::new(matches, ANSWER_TIMEOUT)?;
     let url = format!("{}/api/v1/query", server_url(matches));
-    println!("{HEADER}");
+    say!("{HEADER}");
     let (mut native, mut classic) = (Aggregate::default(), Aggregate::default());
     for selector in many(matches, "match") {
         let query = format!("{selector}[{}]", text(matches, "duration"));
@@ -73,21 +74,21 @@ async fn analyze(matches: &ArgMatches) -> Result<(), String> {
         let series = series.as_array().map(Vec::as_slice).unwrap_or_default();
         for one in series.iter().filter(|one| one.get("values").is_none()) {
             if let Some(usage) = Usage::of_native(one) {
-                println!("- {} (native): {usage}", metric(&one["metric"]));
+                say!("- {} (native): {usage}", metric(&one["metric"]));
                 native.add(&usage);
             }
         }
         for (name, buckets) in classic_histograms(series) {
             if let Some(usage) = Usage::of_classic(buckets)? {
-                println!("- {name} (classic): {usage}");
+                say!("- {name} (classic): {usage}");
                 classic.add(&usage);
             }
         }
     }
-    println!("{FOOTER}");
+    say!("{FOOTER}");
     for (what, aggregate) in [("Native", native), ("Classic", classic)] {
         if !aggregate.0.is_empty() {
-            println!("\n{what} {aggregate}");
+            say!("\n{what} {aggregate}");
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::io::Read as _;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::output::{say, tell};
 use super::{EXIT_LINT, switch, text};
 use crate::cli::serve::EXIT_FAILURE;
 use crate::model::metadata::MetricType;
@@ -130,20 +131,20 @@ impl Sink for Exposition {
 pub(super) fn run(matches: &ArgMatches) -> u8 {
     let mut body = Vec::new();
     if let Err(e) = std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_end(&mut body) {
-        eprintln!("error while reading standard input: {e}");
+        tell!("error while reading standard input: {e}");
         return EXIT_FAILURE;
     }
     let mut exposition = Exposition::default();
     if let Err(e) = parse(Format::Text, &body, &ParseOptions::default(), &mut exposition) {
         let reason = if exposition.fault.is_empty() { e.to_string() } else { exposition.fault };
-        eprintln!("error while linting: {reason}");
+        tell!("error while linting: {reason}");
         return EXIT_FAILURE;
     }
     let mut problems = 0;
     if text(matches, "lint") == "all" {
         for (name, metric) in &exposition.metrics {
             for problem in lint(name, metric) {
-                eprintln!("{name} {problem}");
+                tell!("{name} {problem}");
                 problems += 1;
             }
         }
@@ -152,11 +153,11 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
         let total: usize = exposition.metrics.values().map(|m| m.series).sum();
         let mut rows: Vec<_> = exposition.metrics.iter().map(|(name, m)| (m.series, name)).collect();
         rows.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-        println!("{:<60}{:>12}{:>12}", "Metric", "Cardinality", "Percentage");
+        say!("{:<60}{:>12}{:>12}", "Metric", "Cardinality", "Percentage");
         for (series, name) in rows {
-            println!("{name:<60}{series:>12}{:>11.2}%", 100.0 * series as f64 / total.max(1) as f64);
+            say!("{name:<60}{series:>12}{:>11.2}%", 100.0 * series as f64 / total.max(1) as f64);
         }
-        println!("{:<60}{total:>12}{:>11.2}%", "Total", 100.0);
+        say!("{:<60}{total:>12}{:>11.2}%", "Total", 100.0);
     }
     if problems > 0 { EXIT_LINT } else { 0 }
 }

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use self::output::{say, tell};
 use super::flags::{EXIT_USAGE, version_text};
 use super::serve::EXIT_FAILURE;
 use crate::query::parse::ParseOptions;
@@ -72,7 +73,7 @@ fn has_feature(matches: &ArgMatches, name: &str) -> bool {
 
 fn parse_options(matches: &ArgMatches) -> ParseOptions {
     for unknown in many(matches, "enable-feature").iter().filter(|f| !FEATURES.contains(&f.as_str())) {
-        eprintln!("  WARNING: unknown option for --enable-feature: {unknown}");
+        tell!("  WARNING: unknown option for --enable-feature: {unknown}");
     }
     ParseOptions {
         experimental_functions: has_feature(matches, "promql-experimental-functions"),
@@ -126,7 +127,7 @@ pub fn promtool() -> Command {
 /// Runs the program under the name `promtool`; `arguments` start with the name.
 pub fn run_as_promtool(arguments: Vec<OsString>) -> ExitCode {
     if arguments.get(1).is_some_and(|a| a == "--version") {
-        println!("{}", version_text());
+        say!("{}", version_text());
         return ExitCode::SUCCESS;
     }
     match promtool().try_get_matches_from(arguments) {
@@ -147,7 +148,7 @@ pub fn run(matches: &ArgMatches) -> u8 {
         return run(inner);
     }
     let Some((name, m)) = inner.subcommand() else { return EXIT_USAGE };
-    match (group, name) {
+    let exit = match (group, name) {
         ("check", "config") => check::run_config(m),
         ("check", "web-config") => check::run_web_config(m),
         ("check", "rules") => rules::run(m),
@@ -162,7 +163,8 @@ pub fn run(matches: &ArgMatches) -> u8 {
         ("promql", _) => promql::run(name, m),
         ("tsdb", _) => tsdb::run(name, m),
         _ => EXIT_FAILURE,
-    }
+    };
+    if exit == 0 { code(output::all_printed()) } else { exit }
 }
 
 /// The exit code for a result; the reason of a failure is printed.
@@ -170,7 +172,7 @@ fn code(result: Result<(), String>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(e) => {
-            output::tell!("{e}");
+            tell!("{e}");
             EXIT_FAILURE
         }
     }

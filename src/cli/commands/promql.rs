@@ -3,6 +3,7 @@
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::output::{say, tell};
 use super::{code, experimental, features, parse_options, text};
 use crate::cli::flags::EXIT_USAGE;
 use crate::model::Matcher;
@@ -49,7 +50,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
     if !matches.try_get_one("experimental").is_ok_and(|v| v == Some(&true)) {
-        eprintln!("This command is experimental and requires the --experimental flag to be set.");
+        tell!("This command is experimental and requires the --experimental flag to be set.");
         return EXIT_USAGE;
     }
     let edited = match (name, matches.subcommand()) {
@@ -62,7 +63,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
         }),
         _ => edit(matches, |_| {}),
     };
-    code(edited.map(|expression| println!("{expression}")))
+    code(edited.map(|expression| say!("{expression}")))
 }
 
 fn set_matcher(matches: &ArgMatches) -> Result<String, String> {

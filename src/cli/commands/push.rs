@@ -12,6 +12,7 @@ use http::HeaderName;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 use super::client::{Client, block_on, header, http_config, pair};
+use super::output::say;
 use super::rules::duration_ms;
 use super::{code, many, text, value};
 use crate::cli::serve::EXIT_FAILURE;
@@ -79,9 +80,9 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
     let mut failed = false;
     for input in inputs {
         let name = input.clone().unwrap_or_else(|| "standard input".into());
-        println!("Parsing {name}");
+        say!("Parsing {name}");
         if code(push(matches, input.as_deref()).map_err(|e| format!("  FAILED: {name}: {e}"))) == 0 {
-            println!("  SUCCESS: metrics pushed to remote write");
+            say!("  SUCCESS: metrics pushed to remote write");
         } else {
             failed = true;
         }

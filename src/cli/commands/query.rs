@@ -10,6 +10,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::client::{Client, block_on, header, http_config};
+use super::output::{say, tell};
 use super::{code, histograms, many, text, value};
 use crate::model::labels::quoted;
 
@@ -91,7 +92,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
     code(ask(name, matches).map(|(data, warnings)| {
         warn(&warnings);
         if text(matches, "format") == "json" {
-            println!("{data}");
+            say!("{data}");
         } else if name == "explain" {
             print_plan(&data);
         } else {
@@ -102,7 +103,7 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
 
 pub(super) fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        tell!("warning: {warning}");
     }
 }
 
@@ -249,21 +250,21 @@ fn point(pair: &Value) -> String {
 }
 
 fn print_data(data: &Value) {
-    let Some(items) = data.as_array() else { return println!("{data}") };
+    let Some(items) = data.as_array() else { return say!("{data}") };
     // A scalar or a string is a pair whose first item is a time.
     if let [Value::Number(_), Value::String(_)] = items.as_slice() {
-        return println!("{}", point(data));
+        return say!("{}", point(data));
     }
     for item in items {
         if let Some(text) = item.as_str() {
-            println!("{text}");
+            say!("{text}");
         } else if item.get("metric").is_none() {
-            println!("{}", metric(item));
+            say!("{}", metric(item));
         } else {
             let name = metric(&item["metric"]);
             for field in ["value", "histogram"] {
                 if let Some(pair) = item.get(field) {
-                    println!("{name} => {}", point(pair));
+                    say!("{name} => {}", point(pair));
                 }
             }
             let points: Vec<String> = ["values", "histograms"]
@@ -273,7 +274,7 @@ fn print_data(data: &Value) {
                 .map(point)
                 .collect();
             if !points.is_empty() {
-                println!("{name} =>\n{}", points.join("\n"));
+                say!("{name} =>\n{}", points.join("\n"));
             }
         }
     }
@@ -289,15 +290,18 @@ fn print_plan(data: &Value) {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
     for [series, samples, ms, own, part] in &rows {
-        println!(
+        say!(
             "{series:>0$}  {samples:>1$}  {ms:>2$}  {own:>3$}  {part}",
-            widths[0], widths[1], widths[2], widths[3]
+            widths[0],
+            widths[1],
+            widths[2],
+            widths[3]
         );
     }
     let samples = &data["stats"]["samples"];
     let number = |name: &str| samples[name].as_u64().unwrap_or(0);
     let total = data["stats"]["timings"]["execTotalTime"].as_f64().unwrap_or(0.0);
-    println!(
+    say!(
         "total {:.3} ms, {} samples read, at most {} held, {} bytes",
         total * 1000.0,
         number("samplesRead"),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, Command};
 
+use super::output::{say, tell};
 use super::{EXIT_LINT, features, many, parse_options, switch, text};
 use crate::alert::lint::{missing_labels, unused_for};
 use crate::alert::load::{RuleFileOptions, check_rule_text, load_rule_file};
@@ -99,7 +100,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
     let mut outcome = Outcome::default();
     let files = many(matches, "file");
     if files.is_empty() {
-        println!("Checking standard input");
+        say!("Checking standard input");
         let mut input = String::new();
         let loaded = match std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_string(&mut input) {
             Ok(_) => {
@@ -117,7 +118,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
 
 /// Checks one file and prints what came out.
 pub(super) fn check(path: &str, options: &RuleFileOptions, lint: Lint, outcome: &mut Outcome) {
-    println!("Checking {path}");
+    say!("Checking {path}");
     report(load_rule_file(Path::new(path), options).map_err(|e| e.to_string()), options, lint, outcome);
 }
 
@@ -125,11 +126,11 @@ fn report(loaded: Result<RuleFile, String>, options: &RuleFileOptions, lint: Lin
     match loaded {
         Err(e) => {
             outcome.faulty = true;
-            eprintln!("  FAILED:\n{e}");
+            tell!("  FAILED:\n{e}");
         }
         Ok(file) => {
             for warning in &file.warnings {
-                println!("  WARNING: {warning}");
+                say!("  WARNING: {warning}");
             }
             let mut doubts = Vec::new();
             if lint.missing_labels {
@@ -140,26 +141,26 @@ fn report(loaded: Result<RuleFile, String>, options: &RuleFileOptions, lint: Lin
             }
             for doubt in doubts {
                 outcome.linted = true;
-                eprintln!("lint error {doubt}");
+                tell!("lint error {doubt}");
             }
             let duplicates = if lint.duplicate_rules { duplicates(&file) } else { Vec::new() };
             if duplicates.is_empty() {
                 let rules: usize = file.groups.iter().map(|g| g.rules.len()).sum();
-                println!("  SUCCESS: {rules} rules found");
+                say!("  SUCCESS: {rules} rules found");
             } else {
                 outcome.linted = true;
-                eprintln!("  FAILED:\nlint error {} duplicate rule(s) found.", duplicates.len());
+                tell!("  FAILED:\nlint error {} duplicate rule(s) found.", duplicates.len());
                 for (name, labels) in duplicates {
-                    eprintln!("Metric: {name}\nLabel(s):");
+                    tell!("Metric: {name}\nLabel(s):");
                     for (name, value) in labels {
-                        eprintln!("\t{name}: {value}");
+                        tell!("\t{name}: {value}");
                     }
                 }
-                eprintln!("Might cause inconsistency while recording expressions");
+                tell!("Might cause inconsistency while recording expressions");
             }
         }
     }
-    println!();
+    say!("");
 }
 
 /// Names and labels that more than one rule of the file writes, each once.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::output::{say, tell};
 use super::{features, has_feature, many, parse_options, switch, text};
 use crate::alert::unit_test::{DiffStyle, TestResult, UnitTestOptions, run_tests};
 use crate::cli::serve::EXIT_FAILURE;
@@ -40,7 +41,7 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
     let mut code = 0;
     let mut report = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
     for path in many(matches, "file") {
-        println!("Unit Testing:  {path}");
+        say!("Unit Testing:  {path}");
         if matches.get_flag("debug") {
             describe(Path::new(&path), options.ignore_unknown_fields);
         }
@@ -52,22 +53,22 @@ pub(super) fn run(matches: &ArgMatches) -> u8 {
             Err(error) => vec![error],
         };
         if failures.is_empty() {
-            println!("  SUCCESS");
+            say!("  SUCCESS");
         } else {
             code = EXIT_FAILURE;
-            eprintln!("  FAILED:");
+            tell!("  FAILED:");
             for failure in failures {
-                eprintln!("{failure}");
+                tell!("{failure}");
             }
         }
-        println!();
+        say!("");
     }
     report.push_str("</testsuites>\n");
     let file = text(matches, "junit");
     if !file.is_empty()
         && let Err(e) = std::fs::write(file, report)
     {
-        eprintln!("cannot write {file}: {e}");
+        tell!("cannot write {file}: {e}");
         code = EXIT_FAILURE;
     }
     code
@@ -129,7 +130,7 @@ fn describe(path: &Path, ignore_unknown_fields: bool) {
     // Faults are reported by the run itself.
     let Ok(file) = RuleTestFile::load(path, ignore_unknown_fields) else { return };
     for (i, test) in file.tests.iter().enumerate() {
-        println!(
+        say!(
             "  DEBUG: test group {} {:?} in line {}: a sample every {}, an evaluation every {}, {} input series, {} \
              alert cases, {} expression cases",
             i + 1,

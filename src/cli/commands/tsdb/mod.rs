@@ -34,11 +34,6 @@ pub(super) fn command() -> Command {
 
 /// Runs the command of this name.
 pub(super) fn run(name: &str, matches: &ArgMatches) -> u8 {
-    let exit = run_command(name, matches);
-    if exit == 0 { super::code(super::output::all_printed()) } else { exit }
-}
-
-fn run_command(name: &str, matches: &ArgMatches) -> u8 {
     match name {
         "list" => list::run(matches),
         "analyze" => analyze::run(matches),
