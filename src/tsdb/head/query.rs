@@ -341,16 +341,12 @@ impl HeadView {
         let (mut slots, mut all) = (Vec::new(), Vec::new());
         self.each_of(&state, selected.iter().map(|slot| (slot, ())), |slot, (), newest| {
             slots.push(slot);
-            all.push((state.labels(slot), state.reference(slot), newest));
+            all.push(((state.labels(slot), state.reference(slot)), newest));
         });
         let order = Order::of(&state, &slots);
         drop(state);
-        let places = order.sorted(|at| &all[at as usize].0);
-        let one = |at: u32| {
-            let (labels, reference, newest) = &all[at as usize];
-            ((labels.clone(), *reference), *newest)
-        };
-        places.into_iter().map(one).unzip()
+        order.arrange(&mut all, |((labels, _), _)| labels);
+        all.into_iter().unzip()
     }
 
     /// The same for matchers that come again and again, with the newest samples of the series.
