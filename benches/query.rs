@@ -34,6 +34,16 @@ impl Counters {
         });
         Self { labels: Arc::new(labels.collect()) }
     }
+
+    /// What `info` finds: a series for each instance and job.
+    fn infos(&self) -> Self {
+        let labels = self.labels.iter().map(|labels| {
+            let kept = ["instance", "job"].map(|name| (name, labels.value(name)));
+            Labels::from_pairs(kept.into_iter().chain([("__name__", "target_info"), ("version", "1.2.3")]))
+        });
+        let all: std::collections::BTreeSet<Labels> = labels.collect();
+        Self { labels: Arc::new(all.into_iter().collect()) }
+    }
 }
 
 impl Queryable for Counters {
@@ -43,8 +53,9 @@ impl Queryable for Counters {
 }
 
 impl Querier for Counters {
-    fn select(&self, _: &SelectHints, _: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
-        Ok(Box::new(self.clone()))
+    fn select(&self, _: &SelectHints, matchers: &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let infos = matchers.iter().any(|m| &*m.name == "__name__" && &*m.value == "target_info");
+        Ok(Box::new(if infos { self.infos() } else { self.clone() }))
     }
 
     fn label_names(&self, _: &[Matcher], _: &LabelQueryHints) -> Result<Vec<String>, StorageError> {

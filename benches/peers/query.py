@@ -160,6 +160,8 @@ def values(answer: dict) -> dict:
 def compare(expected: dict, found: dict) -> str:
     if expected == found:
         return "exact"
+    if "error" in expected and "error" not in found:
+        return f"refused by Prometheus: {expected['error'][0]}"
     different, worst = 0, 0.0
     points = sum(len(v) for v in expected.values())
     for key in expected.keys() | found.keys():
