@@ -94,12 +94,12 @@ test("links of Prometheus open as they were", async (page) => {
 });
 
 test("zoom, pan, zoom out; keys move the cursor; legend isolates", async (page) => {
-  await open(page, q("up", "&g0.tab=graph&g0.range_input=15m"));
+  // It has values at every moment, however young the server is.
+  await open(page, q("vector(1)", "&g0.tab=graph&g0.range_input=15m"));
   await page.waitForSelector(".u-over");
   const box = await page.locator(".u-over").boundingBox();
   const range = () => new URL(page.url()).searchParams.get("g0.range_input");
   const end = () => new URL(page.url()).searchParams.get("g0.end_input");
-  // Near the right edge: a young server has samples there.
   await page.mouse.move(box.x + box.width - 60, box.y + 80);
   await page.mouse.down();
   await page.mouse.move(box.x + box.width - 2, box.y + 90, { steps: 4 });
@@ -340,9 +340,17 @@ test("export: files, curl, Grafana panel, alert rule", async (page) => {
   check(json.resultType === "matrix" && json.result.length === 3, "no JSON");
   const png = await saved("PNG");
   check(png.subarray(1, 4).toString() === "PNG" && png.length > 5000, "no PNG");
+  const read = () => page.evaluate(() => navigator.clipboard.readText());
   const copied = async (name) => {
+    const before = await read();
     await pick(name);
-    return page.evaluate(() => navigator.clipboard.readText());
+    // What was copied arrives a moment later.
+    let text = before;
+    await until(name, async () => {
+      text = await read();
+      return text !== before;
+    });
+    return text;
   };
   const curl = await copied("Copy as curl");
   check(curl.startsWith(`curl -sG '${base}api/v1/query_range?query=`), curl);
