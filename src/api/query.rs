@@ -1,5 +1,6 @@
 //! The query endpoints: instant, range, exemplars, formatting.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::routes::Call;
 use super::{ast_json, encode, json, selectors};
 use crate::model::Labels;
 use crate::query::log::QueryOrigin;
-use crate::query::{CancelToken, QueryOptions, QueryResult, QueryValue};
+use crate::query::{CancelToken, QueryError, QueryOptions, QueryResult, QueryValue};
 use crate::telemetry::spans::SpanContext;
 
 /// Most points a range query may answer for each series.
@@ -133,9 +134,23 @@ fn capped(mut texts: Vec<String>, kind: &str) -> Vec<String> {
     texts
 }
 
-/// A query that begins anew is in the log twice, which would puzzle its reader.
-fn can_be_quick(services: &Services) -> bool {
-    !services.engine.is_logged()
+/// Answers with what `evaluate` finds; `parts` tell the question apart from others, besides its text.
+async fn evaluated(
+    services: Arc<Services>,
+    wishes: Wishes,
+    query: String,
+    parts: impl Hash,
+    evaluate: impl Fn(&Services, &str, &QueryOptions) -> Result<QueryResult, QueryError> + Send + 'static,
+) -> Response {
+    // A query that begins anew would be in the log twice, which would puzzle its reader.
+    let question = (!services.engine.is_logged()).then(|| Question::new((&query, wishes.limit, parts)));
+    let (quick, cancel) = (Arc::clone(&services.quick), wishes.options.cancel.clone());
+    stream_or_at_once(quick, question, cancel, move |out, patience| {
+        let result = evaluate(&services, &query, &wishes.options(patience))?;
+        wishes.write(out, result);
+        Ok(())
+    })
+    .await
 }
 
 /// `/api/v1/query`
@@ -150,19 +165,9 @@ pub async fn instant(call: Call) -> Response {
         Ok(prepared) => prepared,
         Err(error) => return error.into_response(),
     };
-    let services = call.services;
-    let question = can_be_quick(&services).then(|| Question::new((&query, wishes.limit)));
-    stream_or_at_once(
-        Arc::clone(&services.quick),
-        question,
-        wishes.options.cancel.clone(),
-        move |out, patience| {
-            let options = wishes.options(patience);
-            let result = services.engine.instant(&*services.queryable, &query, t_ms, &options)?;
-            wishes.write(out, result);
-            Ok(())
-        },
-    )
+    evaluated(call.services, wishes, query, (), move |services, query, options| {
+        services.engine.instant(&*services.queryable, query, t_ms, options)
+    })
     .await
 }
 
@@ -181,20 +186,10 @@ pub async fn range(call: Call) -> Response {
         Ok(prepared) => prepared,
         Err(error) => return error.into_response(),
     };
-    let services = call.services;
-    let question = can_be_quick(&services)
-        .then(|| Question::new((&query, wishes.limit, end.saturating_sub(start), step)));
-    stream_or_at_once(
-        Arc::clone(&services.quick),
-        question,
-        wishes.options.cancel.clone(),
-        move |out, patience| {
-            let options = wishes.options(patience);
-            let result = services.engine.range(&*services.queryable, &query, start, end, step, &options)?;
-            wishes.write(out, result);
-            Ok(())
-        },
-    )
+    let parts = (end.saturating_sub(start), step);
+    evaluated(call.services, wishes, query, parts, move |services, query, options| {
+        services.engine.range(&*services.queryable, query, start, end, step, options)
+    })
     .await
 }
 

@@ -283,13 +283,19 @@ fn connection_service(
         if request.version() == http::Version::HTTP_2 {
             state.set_multiplexed();
         }
-        let in_flight = InFlight::begin(&state, !hyper::body::Body::is_end_stream(request.body()));
+        let has_body = !hyper::body::Body::is_end_stream(request.body());
+        let in_flight = InFlight::begin(&state, has_body);
         // Streams of HTTP/2 end one by one, and whoever expects to be told to go on has not begun to send.
         let can_be_left =
-            request.version() != http::Version::HTTP_2 && !request.headers().contains_key(EXPECT);
+            has_body && request.version() != http::Version::HTTP_2 && !request.headers().contains_key(EXPECT);
         let (head, body) = request.into_parts();
-        let (body, rest) = leftover::returning(body);
-        let mut request = Request::from_parts(head, Body::new(body));
+        let (body, rest) = if can_be_left {
+            let (body, rest) = leftover::returning(body);
+            (Body::new(body), Some(rest))
+        } else {
+            (Body::new(body), None)
+        };
+        let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(ConnectInfo(peer));
         let (app, state) = (app.clone(), Arc::clone(&state));
         async move {
@@ -299,7 +305,9 @@ fn connection_service(
             } else {
                 app.oneshot(request).await?
             };
-            if can_be_left && !rest.discard().await {
+            if let Some(rest) = rest
+                && !rest.discard().await
+            {
                 state.leave_unread();
             }
             // The request is in flight until its answer is written or thrown away.
